@@ -1,0 +1,192 @@
+package ledger
+
+import (
+	"time"
+
+	"github.com/ethereum/go-ethereum/common"
+	"github.com/holiman/uint256"
+
+	"github.com/caddy-x402/caddy-x402/x402"
+)
+
+// Settlement is the first facet of a payment: where its money is.
+type Settlement string
+
+// The states of Settlement. They move one way:
+//
+//	pending -> claimed -> settling -> settled
+//	   |          |           |
+//	   |          +-> void    +-> failed      claimed may fail too; void and failed may still be settled by others
+//	   +-> expired, cancelled
+const (
+	Pending   Settlement = "pending"   // asked for under a request id, not paid
+	Claimed   Settlement = "claimed"   // reserved; nothing was sent
+	Settling  Settlement = "settling"  // a signed transaction is stored, so it may be on chain at any time
+	Settled   Settlement = "settled"   // the money reached payTo
+	Failed    Settlement = "failed"    // the answer to the client was "not paid"
+	Void      Settlement = "void"      // never sent, and will not be sent by us
+	Expired   Settlement = "expired"   // a challenge that nobody paid in time
+	Cancelled Settlement = "cancelled" // a challenge that was withdrawn
+)
+
+// Delivery is the second facet: whether the payer got what it paid for.
+type Delivery string
+
+// The states of Delivery.
+const (
+	NotDelivered Delivery = "none"
+	Delivering   Delivery = "delivering" // the upstream is being asked, under a fenced hold
+	Delivered    Delivery = "delivered"  // committed before the first byte went to the client
+	Undelivered  Delivery = "undelivered"
+)
+
+// Refund is the third facet: whether the money went back.
+type Refund string
+
+// The states of Refund.
+const (
+	NotRefunded   Refund = "none"
+	RefundPending Refund = "pending"
+	Refunded      Refund = "refunded"
+	RefundFailed  Refund = "refund_failed"
+)
+
+// State is the one word that operators see, derived from the three facets.
+type State string
+
+// The words of State.
+const (
+	StatePending       State = "PENDING"
+	StateSettling      State = "SETTLING"
+	StatePaid          State = "PAID"
+	StateDelivered     State = "DELIVERED"
+	StateOwed          State = "OWED"
+	StateFailed        State = "FAILED"
+	StateVoid          State = "VOID"
+	StateExpired       State = "EXPIRED"
+	StateCancelled     State = "CANCELLED"
+	StateRefundPending State = "REFUND_PENDING"
+	StateRefunded      State = "REFUNDED"
+	StateRefundFailed  State = "REFUND_FAILED"
+)
+
+// States lists every State in the order in which a payment meets them.
+func States() []State {
+	return []State{
+		StatePending, StateSettling, StatePaid, StateDelivered, StateOwed, StateFailed, StateVoid,
+		StateExpired, StateCancelled, StateRefundPending, StateRefunded, StateRefundFailed,
+	}
+}
+
+// Hold is the right to deliver a payment. Whoever takes it raises Fence; a step
+// that needs the hold names the fence it was given, so a holder that was overtaken
+// can do no harm.
+type Hold struct {
+	Fence uint64    `json:"fence"`
+	Until time.Time `json:"until"` // zero: nobody holds it
+}
+
+// Binding says what a payment was claimed for. A payment is good for nothing else.
+type Binding struct {
+	Route  string `json:"route"`            // the name of the price rule
+	Plan   string `json:"plan,omitempty"`   // the name of the plan, if one was bought
+	Method string `json:"method,omitempty"` // HTTP method of the request that claimed it
+	Host   string `json:"host,omitempty"`
+	URI    string `json:"uri,omitempty"` // original request URI, path and query
+}
+
+// Payment is the record of one authorization, from claim to delivery or refund.
+type Payment struct {
+	// ID is unguessable ("pay_" and 26 characters of base32): it is the key to the payment's status.
+	ID string
+	// Version counts the changes made so far; every change is a compare-and-set on it.
+	Version uint64
+
+	// AuthorizationID is unique over all payments, for ever (invariant I1).
+	x402.AuthorizationID
+	PayTo common.Address
+	// Amount in atomic units of the asset.
+	Amount uint256.Int
+	// ValidBefore is the authorization's end, in unix seconds.
+	ValidBefore uint64
+	// HeaderHash is the SHA-256 of the payment header that claimed it. Zero: the header carried no
+	// random echo, so it could be rebuilt from calldata and must never resume this payment.
+	HeaderHash common.Hash
+	Binding    Binding
+	// Flow is "upfront", "authorization" or "deferred".
+	Flow string
+	// ClaimBlock is the chain's head when the authorization was seen unused: only a transfer in a
+	// later block pays for this payment.
+	ClaimBlock uint64
+
+	Settlement Settlement
+	Delivery   Delivery
+	Refund     Refund
+
+	// Reason is the stable code of why it failed, is void or was not delivered.
+	Reason string
+	// Transaction settled the payment, in block Block.
+	Transaction common.Hash
+	Block       uint64
+	BlockHash   common.Hash
+	// Final: the settling block is safe, or a failed or void authorization can never execute again.
+	Final bool
+
+	Hold Hold
+	// PlanUntil is when the plan that was bought ends; zero where none was.
+	PlanUntil time.Time
+	// ServedBy is the payment that served the request of this void one (rule 6).
+	ServedBy string
+
+	CreatedAt, UpdatedAt, SettledAt, DeliveredAt time.Time
+}
+
+// State derives the operator's word from the facets.
+func (p *Payment) State() State {
+	switch p.Refund {
+	case RefundPending:
+		return StateRefundPending
+	case Refunded:
+		return StateRefunded
+	case RefundFailed:
+		return StateRefundFailed
+	}
+	switch p.Settlement {
+	case Pending:
+		return StatePending
+	case Expired:
+		return StateExpired
+	case Cancelled:
+		return StateCancelled
+	case Settled:
+		if p.Delivery == Delivered {
+			return StateDelivered
+		}
+		return StatePaid
+	}
+	if p.Delivery == Delivered {
+		return StateOwed
+	}
+	switch p.Settlement {
+	case Failed:
+		return StateFailed
+	case Void:
+		return StateVoid
+	}
+	return StateSettling
+}
+
+// Open reports whether something must still happen to the payment without anybody asking:
+// its money's fate is not final, or it was paid and neither delivered nor held for refund.
+func (p *Payment) Open() bool {
+	switch p.Settlement {
+	case Expired, Cancelled:
+		return false
+	case Settled:
+		return !p.Final || (p.Delivery != Delivered && p.Refund == NotRefunded)
+	}
+	return !p.Final
+}
+
+// Held reports whether somebody holds the payment at the time now.
+func (p *Payment) Held(now time.Time) bool { return p.Hold.Until.After(now) }
