@@ -62,3 +62,11 @@ const (
 	ReasonTransactionFailed      Reason = "invalid_exact_evm_transaction_failed"
 	ReasonNoMatchingRequirements Reason = "no_matching_payment_requirements"
 )
+
+// Reasons of headers that can't be read.
+const (
+	// ReasonUndecodable: the header is no base64 of a JSON object of this protocol. Answered with 400.
+	ReasonUndecodable Reason = "invalid_payload"
+	// ReasonInvalidVersion: neither version 1 nor version 2.
+	ReasonInvalidVersion Reason = "invalid_x402_version"
+)
