@@ -26,6 +26,8 @@ type Entry struct {
 	Hold        Hold        `json:"hold"`
 	Transaction common.Hash `json:"transaction,omitzero"`
 	Block       uint64      `json:"block,omitempty"`
+	BlockHash   common.Hash `json:"block_hash,omitzero"`
+	PlanUntil   time.Time   `json:"plan_until,omitzero"`
 	ServedBy    string      `json:"served_by,omitempty"`
 	// Subject is the SHA-256 of what never changes in the payment; in the first entry only.
 	Subject common.Hash `json:"subject,omitzero"`
@@ -40,11 +42,11 @@ var ErrAudit = errors.New("ledger: the audit trail is broken")
 // NewEntry is the entry for the step c that led to p, after the entry previous (its zero hash for the first).
 func NewEntry(p *Payment, c Change, previous common.Hash) Entry {
 	e := Entry{
-		Payment: p.ID, Version: p.Version, At: p.UpdatedAt.UTC(), Event: c.Event, Actor: c.Actor, Reason: c.Reason,
+		Payment: p.ID, Version: p.Version, At: p.UpdatedAt, Event: c.Event, Actor: c.Actor, Reason: c.Reason,
 		Settlement: p.Settlement, Delivery: p.Delivery, Refund: p.Refund, Hold: p.Hold,
-		Transaction: c.Transaction, Block: c.Block, ServedBy: c.ServedBy, Previous: previous,
+		Transaction: c.Transaction, Block: c.Block, BlockHash: c.BlockHash, PlanUntil: moment(c.PlanUntil),
+		ServedBy: c.ServedBy, Previous: previous,
 	}
-	e.Hold.Until = e.Hold.Until.UTC()
 	if previous == (common.Hash{}) {
 		e.Subject = p.subject()
 	}
@@ -76,7 +78,8 @@ func (p *Payment) subject() common.Hash {
 }
 
 // VerifyAudit checks that trail is whole and tells the story of p: versions without a gap, each
-// hash right and chained to the one before, and facets that the events lead to. Errors wrap ErrAudit.
+// hash right and chained to the one before, and, replayed from the claim, exactly p: its facets, its hold, where its
+// money moved, its reason and its times. Errors wrap ErrAudit.
 func VerifyAudit(p *Payment, trail []Entry) error {
 	var previous common.Hash
 	for i, e := range trail {
@@ -94,24 +97,42 @@ func VerifyAudit(p *Payment, trail []Entry) error {
 }
 
 func replay(p *Payment, trail []Entry) error {
-	got := Payment{ID: p.ID, Flow: p.Flow}
+	got := p.bare()
 	for i, e := range trail {
-		c := Change{
-			Event: e.Event, Actor: e.Actor, Reason: e.Reason, Fence: got.Hold.Fence,
-			Transaction: e.Transaction, Block: e.Block, ServedBy: e.ServedBy,
-		}
-		if !e.Hold.Until.IsZero() {
-			c.Hold = e.Hold.Until.Sub(e.At)
-		}
-		if err := Apply(&got, c, e.At); err != nil {
+		if err := Apply(&got, e.change(got.Hold.Fence), e.At); err != nil {
 			return fmt.Errorf("%w: payment %s, entry %d: %w", ErrAudit, p.ID, i+1, err)
 		}
-		if got.Settlement != e.Settlement || got.Delivery != e.Delivery || got.Refund != e.Refund {
+		if got.Settlement != e.Settlement || got.Delivery != e.Delivery || got.Refund != e.Refund ||
+			got.Hold.Fence != e.Hold.Fence || !got.Hold.Until.Equal(e.Hold.Until) {
 			return fmt.Errorf("%w: payment %s, entry %d does not follow from the ones before", ErrAudit, p.ID, i+1)
 		}
 	}
-	if got.Settlement != p.Settlement || got.Delivery != p.Delivery || got.Refund != p.Refund || got.Version != p.Version {
+	if got.utc() != p.utc() {
 		return fmt.Errorf("%w: payment %s is not where its trail leads", ErrAudit, p.ID)
 	}
 	return nil
+}
+
+// change is the step that the entry tells of, for a payment whose hold has the fence fence.
+func (e *Entry) change(fence uint64) Change {
+	c := Change{
+		Event: e.Event, Actor: e.Actor, Reason: e.Reason, Fence: fence, Transaction: e.Transaction,
+		Block: e.Block, BlockHash: e.BlockHash, PlanUntil: e.PlanUntil, ServedBy: e.ServedBy,
+	}
+	// A claim under no hold of its own leaves the challenge's as it was.
+	if !e.Hold.Until.IsZero() && (e.Event != EventClaim || e.Hold.Fence > fence) {
+		c.Hold = e.Hold.Until.Sub(e.At)
+	}
+	return c
+}
+
+// utc is the payment with its times in one form, so that two of them can be compared by ==.
+func (p *Payment) utc() Payment {
+	q := *p
+	for _, t := range []*time.Time{
+		&q.Hold.Until, &q.PlanUntil, &q.CreatedAt, &q.UpdatedAt, &q.SettledAt, &q.DeliveredAt,
+	} {
+		*t = t.UTC()
+	}
+	return q
 }

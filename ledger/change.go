@@ -70,13 +70,19 @@ var (
 	ErrExists = errors.New("ledger: the authorization is claimed already")
 	// ErrNonce: another transaction has taken the wallet's nonce; ask for the next one and sign again.
 	ErrNonce = errors.New("ledger: the wallet's nonce is taken")
+	// ErrClosed: the store was closed.
+	ErrClosed = errors.New("ledger: the store is closed")
 )
 
 // Apply makes one step of p at the time now, or leaves p as it was and returns an error that wraps
 // ErrTransition or ErrFence. It is the state machine (one for all stores): pure, and the only code
-// that writes facets.
+// that writes facets. Times and holds are kept in UTC and whole microseconds, which every store can
+// give back unchanged: the audit trail's hashes depend on it.
 func Apply(p *Payment, c Change, now time.Time) error {
 	next := *p
+	now = moment(now)
+	c.Hold = c.Hold.Truncate(time.Microsecond)
+	c.PlanUntil = moment(c.PlanUntil)
 	if err := next.step(c, now); err != nil {
 		return fmt.Errorf("%w: %s of payment %s (%s, %s, %s)", err, c.Event, p.ID, p.Settlement, p.Delivery, p.Refund)
 	}
@@ -85,6 +91,8 @@ func Apply(p *Payment, c Change, now time.Time) error {
 	*p = next
 	return nil
 }
+
+func moment(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
 
 func (p *Payment) step(c Change, now time.Time) error {
 	switch c.Event {
@@ -163,7 +171,7 @@ func (p *Payment) end(c Change, to Settlement, from ...Settlement) error {
 }
 
 // settle credits the money. One that was given up before was not served, and its payer was told
-// so: it goes back.
+// so: it goes back. So does one whose delivery had failed while its money was still on the way.
 func (p *Payment) settle(c Change, now time.Time) error {
 	givenUp := p.Settlement == Failed || p.Settlement == Void
 	if err := p.settlementFrom(Settled, Claimed, Settling, Failed, Void); err != nil {
@@ -171,7 +179,7 @@ func (p *Payment) settle(c Change, now time.Time) error {
 	}
 	p.Transaction, p.Block, p.BlockHash = c.Transaction, c.Block, c.BlockHash
 	p.SettledAt, p.Final = now, false
-	if givenUp && p.Delivery == NotDelivered {
+	if p.Delivery == Undelivered || givenUp && p.Delivery == NotDelivered {
 		p.Delivery, p.Refund = Undelivered, RefundPending
 	}
 	return nil

@@ -188,5 +188,23 @@ func (p *Payment) Open() bool {
 	return !p.Final
 }
 
+// Unserved reports whether its payer may still get what it paid for: the money is on its way or here, and
+// the payment is neither delivered nor given up nor to be refunded (rule 6 asks for these).
+func (p *Payment) Unserved() bool {
+	switch p.Settlement {
+	case Claimed, Settling, Settled:
+		return p.Refund == NotRefunded && (p.Delivery == NotDelivered || p.Delivery == Delivering)
+	}
+	return false
+}
+
 // Held reports whether somebody holds the payment at the time now.
 func (p *Payment) Held(now time.Time) bool { return p.Hold.Until.After(now) }
+
+// bare is the payment without all that Apply writes: what was claimed, and nothing of what became of it.
+func (p *Payment) bare() Payment {
+	return Payment{
+		ID: p.ID, AuthorizationID: p.AuthorizationID, PayTo: p.PayTo, Amount: p.Amount,
+		ValidBefore: p.ValidBefore, HeaderHash: p.HeaderHash, Binding: p.Binding, Flow: p.Flow, ClaimBlock: p.ClaimBlock,
+	}
+}
