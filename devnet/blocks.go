@@ -32,9 +32,9 @@ var feeRecipient = common.HexToAddress("0x42000000000000000000000000000000000000
 type producer struct {
 	options Options
 	eth     *eth.Ethereum
-	wake    chan struct{}
-	done    chan struct{}
-	ended   sync.WaitGroup
+	// came: a transaction came; wake: the rules changed; done: no more blocks.
+	came, wake, done chan struct{}
+	ended            sync.WaitGroup
 
 	mu sync.Mutex // guards what follows, and the making of blocks
 	// stalled: no blocks but by Commit and its like.
@@ -49,14 +49,10 @@ type producer struct {
 // start begins to make blocks.
 func (p *producer) start(c *Chain) {
 	p.options, p.eth = c.options, c.eth
-	p.wake, p.done = make(chan struct{}, 1), make(chan struct{})
+	p.came, p.wake, p.done = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{})
 	p.last = time.Now()
-	transactions := make(chan core.NewTxsEvent, 64)
-	subscription := p.eth.TxPool().SubscribeTransactions(transactions, true)
-	p.ended.Go(func() {
-		defer subscription.Unsubscribe()
-		p.run(transactions)
-	})
+	p.ended.Go(p.listen)
+	p.ended.Go(p.run)
 }
 
 // stop ends the making of blocks and waits until the last one is made.
@@ -65,14 +61,31 @@ func (p *producer) stop() {
 	p.ended.Wait()
 }
 
-func (p *producer) run(transactions <-chan core.NewTxsEvent) {
+// listen tells run of transactions. It never waits for run, which may be waiting for the pool, which waits
+// until everybody has heard of its transactions.
+func (p *producer) listen() {
+	transactions := make(chan core.NewTxsEvent, 16)
+	subscription := p.eth.TxPool().SubscribeTransactions(transactions, true)
+	defer subscription.Unsubscribe()
+	for {
+		select {
+		case <-p.done:
+			return
+		case <-transactions:
+			poke(p.came)
+		}
+	}
+}
+
+// run makes the blocks when they are due.
+func (p *producer) run() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {
 		case <-p.done:
 			return
-		case <-transactions:
+		case <-p.came:
 			p.ask()
 		case <-p.wake:
 		case <-timer.C:
@@ -86,19 +99,19 @@ func (p *producer) run(transactions <-chan core.NewTxsEvent) {
 	}
 }
 
-// poke makes run look again when the next block is due.
-func (p *producer) poke() {
+// poke leaves a message for whoever reads c, unless there is one already.
+func poke(c chan<- struct{}) {
 	select {
-	case p.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
 
-// ask notes that a transaction waits.
+// ask notes that a transaction waits, if it still does.
 func (p *producer) ask() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.asked.IsZero() {
+	if waiting, _ := p.eth.TxPool().Stats(); waiting > 0 && p.asked.IsZero() {
 		p.asked = time.Now()
 	}
 }
@@ -142,8 +155,7 @@ func (p *producer) commitIfDue() error {
 	if due, ok := p.due(); !ok || time.Now().Before(due) {
 		return nil
 	}
-	_, err := p.commit(p.now())
-	return err
+	return p.commit(p.now())
 }
 
 // now is the chain's clock: the wall's, and what AdvanceTime added.
@@ -151,37 +163,48 @@ func (p *producer) now() time.Time { return time.Now().Add(p.offset) }
 
 // commit makes a block of all that waits and fits, with the time at or, if the head is not earlier, the
 // next second. The caller holds mu.
-func (p *producer) commit(at time.Time) (*types.Block, error) {
+func (p *producer) commit(at time.Time) error {
 	// The pool follows the chain on a goroutine of its own; wait until it has caught up.
 	if err := p.eth.TxPool().Sync(); err != nil {
-		return nil, fmt.Errorf("waiting for the transaction pool: %w", err)
+		return fmt.Errorf("waiting for the transaction pool: %w", err)
 	}
-	chain := p.eth.BlockChain()
-	head := chain.CurrentBlock()
-	seconds := max(head.Time+1, uint64(at.Unix()))
-	block, _, err := p.eth.Miner().BuildTestingPayload(&miner.BuildPayloadArgs{
-		Parent:       head.Hash(),
-		Timestamp:    seconds,
-		FeeRecipient: feeRecipient,
-		Random:       crypto.Keccak256Hash(head.Hash().Bytes()),
-		BeaconRoot:   new(common.Hash),
-	}, nil, false, nil)
+	block, err := p.build(p.eth.BlockChain().CurrentBlock(), at, false)
 	if err != nil {
-		return nil, fmt.Errorf("building a block: %w", err)
-	}
-	if _, err := chain.InsertBlockWithoutSetHead(context.Background(), block, false); err != nil {
-		return nil, fmt.Errorf("executing a block: %w", err)
+		return err
 	}
 	if err := p.setHead(block); err != nil {
-		return nil, err
+		return err
 	}
 	p.last = time.Now()
-	// What still waits although it was offered to this block (a fee too low) waits for the next
-	// heartbeat or transaction; what did not fit wants a block of its own.
+	// What was offered to this block and not taken (its fee is too low) waits for the next heartbeat or
+	// transaction; what did not fit wants a block of its own.
 	waiting, _ := p.eth.TxPool().Stats()
 	p.asked = time.Time{}
 	if waiting > 0 && len(block.Transactions()) > 0 {
 		p.asked = p.last
+	}
+	return nil
+}
+
+// build makes a block on parent and executes it, without making it the head. Empty blocks are those of a
+// reorganization; a mark makes them differ from any empty block that they stand for.
+func (p *producer) build(parent *types.Header, at time.Time, empty bool) (*types.Block, error) {
+	var mark []byte
+	if empty {
+		mark = []byte("reorganized")
+	}
+	block, _, err := p.eth.Miner().BuildTestingPayload(&miner.BuildPayloadArgs{
+		Parent:       parent.Hash(),
+		Timestamp:    max(parent.Time+1, uint64(at.Unix())),
+		FeeRecipient: feeRecipient,
+		Random:       crypto.Keccak256Hash(parent.Hash().Bytes()),
+		BeaconRoot:   new(common.Hash),
+	}, nil, empty, mark)
+	if err != nil {
+		return nil, fmt.Errorf("building a block: %w", err)
+	}
+	if _, err := p.eth.BlockChain().InsertBlockWithoutSetHead(context.Background(), block, false); err != nil {
+		return nil, fmt.Errorf("executing a block: %w", err)
 	}
 	return block, nil
 }
@@ -199,56 +222,6 @@ func (p *producer) setHead(block *types.Block) error {
 		return fmt.Errorf("waiting for the transaction pool: %w", err)
 	}
 	return nil
-}
-
-// Commit makes a block now, of all that waits and fits, whatever time it is.
-func (c *Chain) Commit() error {
-	p := &c.blocks
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if _, err := p.commit(p.now()); err != nil {
-		return fmt.Errorf("devnet: %w", err)
-	}
-	return nil
-}
-
-// AdvanceTime moves the chain's clock on by d (whole seconds) for good, by a block that is made now.
-func (c *Chain) AdvanceTime(d time.Duration) error {
-	p := &c.blocks
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	defer p.poke()
-	head := time.Unix(int64(p.eth.BlockChain().CurrentBlock().Time), 0)
-	if _, err := p.commit(later(head, p.now()).Add(d)); err != nil {
-		return fmt.Errorf("devnet: %w", err)
-	}
-	p.offset += d
-	return nil
-}
-
-// Stall stops the making of blocks: transactions wait until Resume, or Commit.
-func (c *Chain) Stall() { c.setStalled(true) }
-
-// Resume ends what Stall began.
-func (c *Chain) Resume() { c.setStalled(false) }
-
-func (c *Chain) setStalled(stalled bool) {
-	c.blocks.mu.Lock()
-	defer c.blocks.mu.Unlock()
-	c.blocks.stalled = stalled
-	c.blocks.poke()
-}
-
-// Now is the time to sign authorizations with: that of the head, or that of the wall (and what AdvanceTime
-// added to it), whichever is later. The error is ctx's.
-func (c *Chain) Now(ctx context.Context) (time.Time, error) {
-	if err := ctx.Err(); err != nil {
-		return time.Time{}, err
-	}
-	p := &c.blocks
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return later(time.Unix(int64(p.eth.BlockChain().CurrentBlock().Time), 0), p.now()), nil
 }
 
 func later(a, b time.Time) time.Time {

@@ -30,7 +30,7 @@ type Options struct {
 	// by default 2 s. Negative: no empty blocks.
 	Heartbeat time.Duration
 	// MaxLead is how far the chain's time may run ahead of the wall by blocks that the chain makes of its
-	// own accord, in whole seconds; by default 30 s.
+	// own accord; by default 30 s. Negative: not at all.
 	MaxLead time.Duration
 	// SafeLag and FinalizedLag are how many blocks "safe" and "finalized" are behind the head; by default none.
 	SafeLag, FinalizedLag uint64
@@ -52,6 +52,7 @@ func (o *Options) setDefaults() {
 	if o.MaxLead == 0 {
 		o.MaxLead = 30 * time.Second
 	}
+	o.MaxLead = max(o.MaxLead, 0)
 	if o.GasLimit == 0 {
 		o.GasLimit = 30_000_000
 	}
@@ -83,11 +84,11 @@ func Start(ctx context.Context, o Options) (*Chain, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("devnet: %w", err)
 	}
-	genesis, err := newGenesis(o, uint64(time.Now().Add(-2*time.Second).Unix()))
+	nodeConfig, err := nodeConfig(o.Addr)
 	if err != nil {
 		return nil, err
 	}
-	nodeConfig, err := nodeConfig(o.Addr)
+	genesis, err := newGenesis(o, uint64(time.Now().Add(-2*time.Second).Unix()))
 	if err != nil {
 		return nil, err
 	}
@@ -144,6 +145,14 @@ func nodeConfig(addr string) (*node.Config, error) {
 	number, err := strconv.ParseUint(port, 10, 16)
 	if err != nil {
 		return nil, fmt.Errorf("devnet: the port to listen at: %w", err)
+	}
+	// A node that fails to start leaves goroutines behind, so see first whether it can listen.
+	listener, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("devnet: %w", err)
+	}
+	if err := listener.Close(); err != nil {
+		return nil, fmt.Errorf("devnet: %w", err)
 	}
 	config := node.DefaultConfig
 	config.DataDir = ""

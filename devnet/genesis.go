@@ -20,11 +20,11 @@ const (
 	operatorEther  = 1_000_000_000
 )
 
-// newGenesis describes the first block: the forks of today's Base as go-ethereum has them, the contracts
-// and the funded accounts.
+// newGenesis describes the first block: the forks up to Osaka, the contracts and the funded accounts.
 func newGenesis(o Options, time uint64) (*core.Genesis, error) {
 	config := *params.AllDevChainProtocolChanges // shared by the process: never to be written to
 	config.ChainID = big.NewInt(ChainID)
+	config.BogotaTime = nil // not in use anywhere, and its prices for gas are others
 
 	alloc := core.SystemContractAllocs()
 	usdc := make(map[common.Address]uint64, o.Payers+len(developerKeys))
