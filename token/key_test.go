@@ -21,7 +21,6 @@ import (
 	"time"
 
 	"github.com/MicahParks/jwkset"
-	"pgregory.net/rapid"
 )
 
 const goodSecret = "VYrSO+qVKqmzl9Zd3q4fZ4LTLTwFKCWxAFbpIW2cTxI="
@@ -191,9 +190,8 @@ func weakRSA(t *testing.T) *rsa.PrivateKey {
 }
 
 func TestRandomSecretsAreTaken(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		b := rapid.SliceOfN(rapid.Byte(), 0, 0).Draw(t, "none") // the randomness must be real: rapid's favours small values
-		b = append(b, make([]byte, 32)...)
+	for range 2000 {
+		b := make([]byte, 32)
 		_, _ = rand.Read(b)
 		for _, s := range []string{
 			base64.StdEncoding.EncodeToString(b), base64.RawURLEncoding.EncodeToString(b), hex.EncodeToString(b),
@@ -203,14 +201,14 @@ func TestRandomSecretsAreTaken(t *testing.T) {
 				t.Fatalf("%q: %v", s, err)
 			}
 		}
-	})
+	}
 }
 
 func TestKeyNeverShowsItsSecret(t *testing.T) {
 	for alg, k := range everyKey(t) {
 		var logged bytes.Buffer
 		slog.New(slog.NewJSONHandler(&logged, nil)).Info("key", "key", k)
-		asJSON, err := json.Marshal(k)
+		asJSON, err := json.Marshal(map[string]any{"key": k})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -222,7 +220,7 @@ func TestKeyNeverShowsItsSecret(t *testing.T) {
 				t.Errorf("%s prints as %s", alg, s)
 			}
 		}
-		if string(asJSON) != "{}" {
+		if string(asJSON) != `{"key":{}}` {
 			t.Errorf("%s is in JSON %s", alg, asJSON)
 		}
 	}

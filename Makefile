@@ -1,0 +1,55 @@
+# One command each for what a developer does. `make` alone lists them.
+
+GO ?= go
+FUZZTIME ?= 5m
+# More flags for go test, such as -v or -run.
+TESTFLAGS ?=
+# Packages to lint, to benchmark.
+PKG ?= ./...
+TAGS = interop
+
+# Developers' tools are pinned in a module of their own, so that nobody who imports ours inherits them.
+TOOL = $(GO) tool -modfile=$(CURDIR)/tools/go.mod
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test setup lint fmt vuln fuzz bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build bin/caddy: Caddy with this module in it, without cgo
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/caddy ./cmd/caddy
+
+demo: ## a paid request from 402 to upstream on a local chain; KEEP=1 keeps it running
+	CGO_ENABLED=0 KEEP=$(KEEP) $(GO) run ./cmd/demo
+
+test: setup ## every test, as CI runs it, with the race detector
+	$(GO) test -race -tags '$(TAGS)' -timeout 15m $(TESTFLAGS) ./...
+
+setup: ## make ready what the tests need: a C compiler, Node.js >= 20, npm packages
+	@.ci/setup
+
+lint: ## static analysis and formatting, and go.mod as go mod tidy would leave it
+	$(GO) mod tidy -diff
+	$(TOOL) golangci-lint run --build-tags '$(TAGS)' $(PKG)
+
+fmt: ## format the code as lint wants it
+	$(TOOL) golangci-lint fmt $(PKG)
+
+vuln: ## known vulnerabilities in what we use; needs the network
+	$(GO) mod verify
+	$(TOOL) govulncheck ./...
+
+fuzz: ## run every fuzzer for FUZZTIME (5m) each
+	@set -e; for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
+		for name in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' $$dir/*_test.go); do \
+			echo "== $$dir $$name"; \
+			$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) $$dir; \
+		done; \
+	done
+
+bench: ## benchmarks with allocations; PKG=./token for one room
+	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . -benchmem $(PKG)
+
+clean: ## remove what build made
+	rm -rf bin

@@ -1,0 +1,12 @@
+// Package caddyx402 is the import path for xcaddy: it registers every module of this repository with Caddy, and holds
+// no logic.
+//
+//	xcaddy build --with github.com/caddy-x402/caddy-x402
+//
+// The modules turn any HTTP API behind Caddy into one that is paid for by x402 payments in USDC: the app x402, the
+// handlers http.handlers.x402 and http.handlers.x402_service with their Caddyfile directives, the stores x402.stores.*
+// and settlers x402.settlers.*, and the log encoder caddy.logging.encoders.x402_redact.
+package caddyx402
+
+// The modules register themselves when they are imported.
+import _ "github.com/caddy-x402/caddy-x402/caddymodule"
