@@ -60,7 +60,7 @@ type Outcome struct {
 	Reason x402.Reason
 	// Final: the settling block is safe (Settled), or the authorization can never execute again (Failed).
 	Final bool
-	// Err says why the outcome is unknown; for logs, not for clients.
+	// Err says why the outcome is unknown, or details why it failed; for logs, not for clients.
 	Err error
 }
 
@@ -115,6 +115,9 @@ type Journal interface {
 	Nonce(ctx context.Context, chainID uint64, wallet common.Address) (nonce uint64, known bool, err error)
 	// Record stores t, durable when it returns, and advances the nonce in the same step. ErrNonce, ErrNotClaimed.
 	Record(ctx context.Context, t Transaction) error
+	// Advance raises the next nonce to at least to: the chain has seen transactions of the wallet that
+	// the journal does not know.
+	Advance(ctx context.Context, chainID uint64, wallet common.Address, to uint64) error
 	// Transactions lists what was recorded for a payment, oldest first.
 	Transactions(ctx context.Context, payment string) ([]Transaction, error)
 }

@@ -1,0 +1,112 @@
+package wallet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/caddy-x402/caddy-x402/settlement"
+	"github.com/caddy-x402/caddy-x402/settlement/chain"
+)
+
+// freshness is how long a check stands for the simulation right before sending.
+const freshness = time.Second
+
+// verdict says that a transfer would be executed.
+type verdict struct {
+	// head is a block after which the authorization was unused.
+	head uint64
+	// gas is the limit to send the transfer with.
+	gas uint64
+	at  time.Time
+}
+
+// unavailable wraps err as "ask again later".
+func unavailable(err error) error {
+	if errors.Is(err, settlement.ErrUnavailable) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", settlement.ErrUnavailable, err)
+}
+
+// simulate runs the transfer on the newest block, from the wallet and with the gas that it would be sent
+// with. A transfer that fails gives an *x402.Error; everything else wraps settlement.ErrUnavailable.
+func (s *Settler) simulate(ctx context.Context, in settlement.Intent, t transfer) (verdict, error) {
+	if err := s.tokenExists(ctx); err != nil {
+		return verdict{}, err
+	}
+	if !t.proven {
+		return s.simulateContract(ctx, in, t)
+	}
+	v := verdict{gas: s.set().GasLimit, at: s.now()}
+	var result []byte
+	q := chain.CallQuery(s.message(t, v.gas), &result)
+	head, err := s.chain.Ask(ctx, q)
+	if err != nil {
+		return verdict{}, err
+	}
+	v.head = head
+	if q.Err == nil {
+		return v, nil
+	}
+	facts, err := s.facts(ctx, in)
+	if err != nil {
+		return verdict{}, err
+	}
+	if len(facts.payerCode) > 0 {
+		// An account that runs code (EIP-7702) is judged by that code, which may need more gas.
+		return s.simulateContract(ctx, in, t)
+	}
+	return verdict{}, s.blame(ctx, in, t, facts, q.Err)
+}
+
+// simulateContract does it for a payer whose code judges the signature. The code is a stranger's: what it
+// may burn is capped, and the transfer is sent with little more gas than it needs.
+func (s *Settler) simulateContract(ctx context.Context, in settlement.Intent, t transfer) (verdict, error) {
+	most := s.set().ContractGas
+	v := verdict{at: s.now()}
+	var result []byte
+	var gas uint64
+	m := s.message(t, most)
+	call, estimate := chain.CallQuery(m, &result), chain.EstimateQuery(m, &gas)
+	head, err := s.chain.Ask(ctx, call, estimate)
+	if err != nil {
+		return verdict{}, err
+	}
+	if failed := errors.Join(call.Err, estimate.Err); failed != nil {
+		facts, err := s.facts(ctx, in)
+		if err != nil {
+			return verdict{}, err
+		}
+		return verdict{}, s.blame(ctx, in, t, facts, failed)
+	}
+	v.head, v.gas = head, min(gas+gas/4+20_000, most)
+	return v, nil
+}
+
+func (s *Settler) message(t transfer, gas uint64) chain.Message {
+	return chain.Message{From: s.address, To: s.network.Asset.Address, Data: t.data, Gas: gas}
+}
+
+// tokenExists asks once whether there is a contract at the asset's address: calls of an address without
+// code succeed.
+func (s *Settler) tokenExists(ctx context.Context) error {
+	s.mu.RLock()
+	ok := s.tokenOK
+	s.mu.RUnlock()
+	if ok {
+		return nil
+	}
+	code, err := s.chain.Code(ctx, s.network.Asset.Address)
+	if err != nil {
+		return err
+	}
+	if len(code) == 0 {
+		return errNoToken(s.network)
+	}
+	s.mu.Lock()
+	s.tokenOK = true
+	s.mu.Unlock()
+	return nil
+}
