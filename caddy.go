@@ -9,4 +9,8 @@
 package caddyx402
 
 // The modules register themselves when they are imported.
-import _ "github.com/caddy-x402/caddy-x402/caddymodule"
+import (
+	_ "github.com/caddy-x402/caddy-x402/caddymodule"
+	_ "github.com/caddy-x402/caddy-x402/caddymodule/settlers/wallet"
+	_ "github.com/caddy-x402/caddy-x402/caddymodule/stores/sqlite"
+)

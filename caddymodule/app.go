@@ -1,0 +1,259 @@
+package caddymodule
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/caddy-x402/caddy-x402/paywall"
+	"github.com/caddy-x402/caddy-x402/token"
+)
+
+func init() {
+	caddy.RegisterModule(new(App))
+}
+
+// App is the paywall's part that all sites share: networks, wallets, the ledger and the keys of tokens. In a Caddyfile it is
+// the global option `x402`.
+//
+//	{
+//		x402 {
+//			network base
+//			pay_to  0x209693Bc6afc0C5328bA36FaF03C514EF312287C
+//			rpc     {env.BASE_RPC_URL}
+//			wallet  {env.GAS_WALLET_PRIVATE_KEY}
+//			refund  {env.REFUND_WALLET_PRIVATE_KEY}
+//		}
+//	}
+type App struct {
+	// The networks on which payments are accepted, in the order in which they are offered.
+	Networks []*Network `json:"networks,omitempty"`
+
+	// Where payments are recorded. Default: a SQLite file in Caddy's data directory.
+	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=x402.stores inline_key=store"`
+
+	// The public address of the sites, such as `https://api.example.com`. It is the issuer of tokens and the base of the
+	// addresses that are given to clients. Default: the address that the request came to.
+	PublicURL string `json:"public_url,omitempty"`
+
+	// The private key of the wallet that refunds are paid from, as a placeholder such as `{env.REFUND_KEY}`, or `off`. One of
+	// them must be given. This version does not pay refunds by itself yet: what can't be delivered stays
+	// REFUND_PENDING, visible in health and metrics.
+	Refund string `json:"refund,omitempty"`
+
+	// The keys that sign tokens: secrets of at least 32 bytes (HS256) or PEM (EdDSA, ES256, RS256), as placeholders.
+	// The first one signs, the others are still accepted. Default: an Ed25519 key that is made at the first start and kept in
+	// Caddy's storage.
+	TokenKeys []string `json:"token_keys,omitempty"`
+
+	// What clients are told they have to complete a payment. Default: 120s.
+	MaxTimeout caddy.Duration `json:"max_timeout,omitempty"`
+
+	// How long a request waits for its settlement before it is answered 503; the settlement goes on. Keep it below
+	// the timeout of clients. Default: 45s.
+	SettleTimeout caddy.Duration `json:"settle_timeout,omitempty"`
+
+	// How far the end of an authorization may lie ahead. Default: 1h.
+	MaxValidity caddy.Duration `json:"max_validity,omitempty"`
+
+	// How long a payment that was made and not used waits for its payer before it is held for refund. Default: 5m.
+	MinAge caddy.Duration `json:"min_age,omitempty"`
+
+	// How often open payments are looked after. Default: 2s.
+	Interval caddy.Duration `json:"interval,omitempty"`
+
+	log     *zap.Logger
+	slog    *slog.Logger
+	ctx     caddy.Context
+	payees  []*paywall.Payee
+	engine  Lease[*engineSlot]
+	storeID string
+	store   StoreModule
+	keyring atomic.Pointer[token.Keyring]
+	making  sync.Mutex
+	made    atomic.Pointer[paywall.Tokens]
+	started atomic.Bool
+}
+
+// CaddyModule implements caddy.Module.
+func (*App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "x402", New: func() caddy.Module { return new(App) }}
+}
+
+// Provision resolves the configuration. It opens nothing, asks nobody and makes no key: `caddy validate` provisions too.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.ctx, a.log, a.slog = ctx, ctx.Logger(), ctx.Slogger()
+	a.defaults()
+	if err := a.checkURL(); err != nil {
+		return err
+	}
+	if err := a.provisionStore(ctx); err != nil {
+		return err
+	}
+	if err := a.provisionTokens(); err != nil {
+		return err
+	}
+	if err := a.checkRefund(); err != nil {
+		return err
+	}
+	for i, n := range a.Networks {
+		y, err := n.provision(ctx, a)
+		if err != nil {
+			return fmt.Errorf("network %s: %w", n.name(i), err)
+		}
+		a.payees = append(a.payees, y)
+	}
+	registerMetrics(ctx.GetMetricsRegistry())
+	return nil
+}
+
+func (a *App) defaults() {
+	set := func(d *caddy.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = caddy.Duration(v)
+		}
+	}
+	set(&a.MaxTimeout, 120*time.Second)
+	set(&a.SettleTimeout, 45*time.Second)
+	set(&a.MaxValidity, time.Hour)
+	set(&a.MinAge, 5*time.Minute)
+	set(&a.Interval, 2*time.Second)
+}
+
+func (a *App) checkURL() error {
+	if a.PublicURL == "" {
+		return nil
+	}
+	u, err := url.Parse(a.PublicURL)
+	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+		return fmt.Errorf("public_url %q is not an address; write one such as https://api.example.com", a.PublicURL)
+	}
+	a.PublicURL = strings.TrimSuffix(a.PublicURL, "/")
+	return nil
+}
+
+// provisionStore loads the module that knows how to open the ledger, and joins the engine of that ledger.
+func (a *App) provisionStore(ctx caddy.Context) error {
+	if a.StoreRaw == nil {
+		a.StoreRaw = json.RawMessage(`{"store":"sqlite"}`)
+	}
+	mod, err := ctx.LoadModule(a, "StoreRaw")
+	if err != nil {
+		return fmt.Errorf("loading the store: %w", err)
+	}
+	store, ok := mod.(StoreModule)
+	if !ok {
+		return fmt.Errorf("the store is a %T, which is no caddymodule.StoreModule", mod)
+	}
+	a.store, a.storeID = store, "x402 ledger "+store.Key()
+	return a.engine.acquire(a.storeID, func() (*engineSlot, error) { return &engineSlot{store: store}, nil })
+}
+
+// Validate implements caddy.Validator.
+func (a *App) Validate() error {
+	for name, d := range map[string]caddy.Duration{
+		"max_timeout": a.MaxTimeout, "settle_timeout": a.SettleTimeout, "max_validity": a.MaxValidity, "min_age": a.MinAge, "interval": a.Interval,
+	} {
+		if d <= 0 {
+			return fmt.Errorf("%s must be more than zero", name)
+		}
+	}
+	if a.MaxTimeout > a.MaxValidity {
+		return errors.New("max_timeout is longer than max_validity: what clients are told to sign would be refused")
+	}
+	if a.Refund == refundOff {
+		a.log.Warn("refunds are off: what is paid and can't be delivered must be paid back by hand")
+	}
+	return nil
+}
+
+// startTimeout bounds how long a configuration may take to ask chains and storage.
+const startTimeout = 5 * time.Second
+
+// Start opens what this configuration needs and was not open yet, and asks each chain once whether it is the configured one.
+// What does not answer is tried again later and fails closed; what says something else refuses the configuration.
+func (a *App) Start() error {
+	ctx, cancel := context.WithTimeout(a.ctx, startTimeout)
+	defer cancel()
+	if _, err := a.tokens(); err != nil {
+		a.log.Error("the keys of tokens can't be loaded; requests are refused until they can", zap.Error(err))
+	}
+	for _, n := range a.Networks {
+		if err := n.start(ctx); err != nil {
+			return fmt.Errorf("network %s: %w", n.network.ID, err)
+		}
+	}
+	if _, err := a.engine.value.open(ctx, a); err != nil {
+		a.log.Error("the ledger can't be opened; payments are refused until it can", zap.Error(err))
+	}
+	a.engine.value.follow(a)
+	a.started.Store(true)
+	return nil
+}
+
+// Stop leaves everything as it is: requests of this configuration may still be under way, and what is pooled follows the
+// configuration that is live. Cleanup lets go.
+func (a *App) Stop() error { return nil }
+
+// Cleanup implements caddy.CleanerUpper. It is called for configurations that never started, too.
+func (a *App) Cleanup() error {
+	var errs []error
+	if a.started.CompareAndSwap(true, false) {
+		a.engine.value.unfollow(a)
+	}
+	for _, n := range a.Networks {
+		errs = append(errs, n.cleanup())
+	}
+	errs = append(errs, a.engine.Release())
+	return errors.Join(errs...)
+}
+
+// settings are those of this configuration for the engine of its ledger.
+func (a *App) settings() paywall.Settings {
+	return paywall.Settings{
+		Payees: a.payees, SettleTimeout: time.Duration(a.SettleTimeout), CollectWithin: time.Duration(a.MinAge),
+		ReconcileEvery: time.Duration(a.Interval), Observe: observe, Logger: a.slog, Now: a.now,
+	}
+}
+
+// now is the clock that authorizations are judged by.
+func (a *App) now() time.Time { return time.Now() }
+
+// acquire gives the engine to one request, which may outlive this configuration.
+func (a *App) acquire() (*paywall.Engine, func(), error) {
+	var l Lease[*engineSlot]
+	store := a.store
+	if err := l.acquire(a.storeID, func() (*engineSlot, error) { return &engineSlot{store: store}, nil }); err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	e, err := l.value.open(ctx, a)
+	if err != nil {
+		_ = l.Release()
+		return nil, nil, err
+	}
+	return e, func() {
+		if err := l.Release(); err != nil {
+			a.log.Error("letting go of the ledger", zap.Error(err))
+		}
+	}, nil
+}
+
+// Interface guards.
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.Validator    = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+)

@@ -1,0 +1,135 @@
+package caddymodule
+
+import (
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+func parseService(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	s := new(Service)
+	return s, s.UnmarshalCaddyfile(h.Dispenser)
+}
+
+// parseHandler reads the directive with its matcher. The matcher's text becomes the name of the set of routes, since
+// payments are bound to it.
+func parseHandler(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
+	if !h.Next() {
+		return nil, h.ArgErr()
+	}
+	name := ""
+	if h.NextArg() {
+		name = h.Val()
+		h.Prev()
+	}
+	matcher, err := h.ExtractMatcherSet()
+	if err != nil {
+		return nil, err
+	}
+	handler := new(Handler)
+	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
+		return nil, err
+	}
+	if matcher != nil && handler.Name == "" {
+		handler.Name = name
+	}
+	return h.NewRoute(matcher, handler), nil
+}
+
+// UnmarshalCaddyfile reads
+//
+//	x402 [<matcher>] [<price>] {
+//		name        <name>
+//		description <text>
+//		mime_type   <type>
+//		flow        upfront
+//		price  <price> {
+//			match { <matchers> }
+//			name        <name>
+//			description <text>
+//			mime_type   <type>
+//		}
+//		plan   <name> <price> {
+//			ttl <duration>
+//		}
+//		unpriced free|deny
+//		exempt { <matchers> }
+//		cors   off | [<origins...>] { max_age <duration> }
+//	}
+//
+// `match` and `exempt` may be repeated: one of several is enough.
+func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // consume the directive's name
+	if d.NextArg() {
+		h.Prices = append(h.Prices, &Price{Amount: d.Val()})
+	}
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	return subdirectives(d, "x402", map[string]func() error{
+		"name":        one(d, &h.Name),
+		"description": one(d, &h.Description),
+		"mime_type":   one(d, &h.MIMEType),
+		"flow":        one(d, &h.Flow),
+		"unpriced":    one(d, &h.Unpriced),
+		"price":       func() error { return h.parsePrice(d) },
+		"plan":        func() error { return h.parsePlan(d) },
+		"exempt":      func() error { return parseMatch(d, &h.ExemptRaw) },
+		"cors":        func() error { return h.parseCORS(d) },
+	}, "price", "plan", "exempt")
+}
+
+func (h *Handler) parsePrice(d *caddyfile.Dispenser) error {
+	p := new(Price)
+	if err := one(d, &p.Amount)(); err != nil {
+		return err
+	}
+	for _, q := range h.Prices {
+		if len(q.MatcherSetsRaw) == 0 {
+			return d.Errf("this price would never count: the price %s before it has no match", q.Amount)
+		}
+	}
+	h.Prices = append(h.Prices, p)
+	return subdirectives(d, "price", map[string]func() error{
+		"match":       func() error { return parseMatch(d, &p.MatcherSetsRaw) },
+		"name":        one(d, &p.Name),
+		"description": one(d, &p.Description),
+		"mime_type":   one(d, &p.MIMEType),
+	}, "match")
+}
+
+func (h *Handler) parsePlan(d *caddyfile.Dispenser) error {
+	p := new(Plan)
+	if !d.Args(&p.Name, &p.Price) || d.NextArg() {
+		return d.Err("a plan needs a name and a price, such as `plan day $1.00 { ttl 24h }`")
+	}
+	h.Plans = append(h.Plans, p)
+	return subdirectives(d, "plan", map[string]func() error{"ttl": duration(d, &p.TTL)})
+}
+
+func parseMatch(d *caddyfile.Dispenser, into *caddyhttp.RawMatcherSets) error {
+	set, err := caddyhttp.ParseCaddyfileNestedMatcherSet(d)
+	if err != nil {
+		return err
+	}
+	if len(set) == 0 {
+		return d.Err("a matcher is missing, such as `path /v1/*`")
+	}
+	*into = append(*into, set)
+	return nil
+}
+
+func (h *Handler) parseCORS(d *caddyfile.Dispenser) error {
+	h.CORS = &CORS{Origins: d.RemainingArgs()}
+	if len(h.CORS.Origins) == 1 && h.CORS.Origins[0] == "off" {
+		h.CORS = &CORS{Disabled: true}
+	}
+	return subdirectives(d, "cors", map[string]func() error{"max_age": duration(d, &h.CORS.MaxAge)})
+}
+
+// Interface guards.
+var (
+	_ caddyfile.Unmarshaler = (*Handler)(nil)
+	_ caddy.Module          = (*Handler)(nil)
+)

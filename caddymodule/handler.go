@@ -1,0 +1,372 @@
+package caddymodule
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/holiman/uint256"
+	"go.uber.org/zap"
+
+	"github.com/caddy-x402/caddy-x402/paywall"
+	"github.com/caddy-x402/caddy-x402/x402"
+)
+
+func init() {
+	caddy.RegisterModule(new(Handler))
+}
+
+// Handler lets a request pass if it is paid for: by a payment (x402, versions 1 and 2), or by the access token of a plan. Any
+// other request is answered `402 Payment Required`, with what may be paid and to whom.
+//
+// The handler uses Caddy's own matchers, so what is paid is exactly what Caddy routes. It sets these placeholders, which
+// are empty where nothing was paid:
+//
+// Placeholder | Description
+// ------------|------------
+// `{http.x402.status}` | `paid`, `token`, `required`, `refused`, `unavailable`, `malformed`, `exempt`, `free` or `denied`
+// `{http.x402.error}` | The code of why a request was not let through
+// `{http.x402.payment.id}` | The payment's id
+// `{http.x402.payment.payer}` | The payer's address, proven by its signature
+// `{http.x402.payment.amount}` | The amount in atomic units of the asset
+// `{http.x402.payment.asset}` | The asset's address
+// `{http.x402.payment.network}` | The network's CAIP-2 identifier
+// `{http.x402.payment.transaction}` | The hash of the settling transaction
+// `{http.x402.payment.plan}` | The name of the plan
+type Handler struct {
+	// The name of this set of routes. Payments and plans are bound to it: it must differ from that of every other set on the
+	// site, and stay the same. Default in a Caddyfile: the matcher, or the site's directive without one.
+	Name string `json:"name,omitempty"`
+
+	// What requests cost, in the order in which the rules are tried; the first that matches counts.
+	Prices []*Price `json:"prices,omitempty"`
+
+	// What happens to a request that no rule matches: `free` lets it pass, `deny` answers 403. It must be given if there is
+	// no rule that matches everything, so that nothing is free by omission.
+	Unpriced string `json:"unpriced,omitempty"`
+
+	// Requests that need not be paid for, whatever they cost.
+	ExemptRaw caddyhttp.RawMatcherSets `json:"exempt,omitempty" caddy:"namespace=http.matchers"`
+
+	// Passes that open every route of this handler.
+	Plans []*Plan `json:"plans,omitempty"`
+
+	// What is sold, for people and agents. A price rule may say its own.
+	Description string `json:"description,omitempty"`
+
+	// The media type of what is sold, such as `application/json`. A price rule may say its own.
+	MIMEType string `json:"mime_type,omitempty"`
+
+	// When the money moves: `upfront`, before the upstream is asked, is the only flow yet and the default.
+	Flow string `json:"flow,omitempty"`
+
+	// Which web pages may read the answers. Default: all, without credentials.
+	CORS *CORS `json:"cors,omitempty"`
+
+	app    *App
+	gate   *paywall.Gate
+	exempt caddyhttp.MatcherSets
+	log    *zap.Logger
+}
+
+// Price is one rule: what matching requests cost.
+type Price struct {
+	// The amount in the asset's own unit, exact, such as `0.01` or `$0.01`. Empty: only a plan opens the route.
+	Amount string `json:"amount,omitempty"`
+	// Which requests this is the price of. Default: all.
+	MatcherSetsRaw caddyhttp.RawMatcherSets `json:"match,omitempty" caddy:"namespace=http.matchers"`
+	// The rule's name within the handler; payments are bound to it. Default: its place in the list.
+	Name        string `json:"name,omitempty"`
+	Description string `json:"description,omitempty"`
+	MIMEType    string `json:"mime_type,omitempty"`
+
+	matchers caddyhttp.MatcherSets
+	route    *paywall.Route
+}
+
+// Plan is a pass that is paid once.
+type Plan struct {
+	// The plan's name, unique within the handler.
+	Name string `json:"name"`
+	// What it costs, such as `1.00`.
+	Price string `json:"price"`
+	// How long it is good for.
+	TTL caddy.Duration `json:"ttl"`
+}
+
+// CaddyModule implements caddy.Module.
+func (*Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.x402", New: func() caddy.Module { return new(Handler) }}
+}
+
+// Provision implements caddy.Provisioner.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	h.log = ctx.Logger()
+	app, err := ctx.AppIfConfigured("x402")
+	if err != nil {
+		return fmt.Errorf("the x402 handler needs the x402 app; add the global option x402 with a network, pay_to, rpc and wallet: %w", err)
+	}
+	h.app = app.(*App)
+	if len(h.app.payees) == 0 {
+		return errors.New("the x402 app has no network to be paid on; add network, pay_to, rpc and wallet to the global option x402")
+	}
+	if err := h.check(); err != nil {
+		return err
+	}
+	if err := h.provisionMatchers(ctx); err != nil {
+		return err
+	}
+	if h.CORS == nil {
+		h.CORS = new(CORS)
+	}
+	if err := h.CORS.prepare(); err != nil {
+		return err
+	}
+	return h.provisionGate(ctx)
+}
+
+func (h *Handler) check() error {
+	if h.Name == "" {
+		h.Name = "site"
+	}
+	if h.Flow != "" && h.Flow != x402.FlowUpfront {
+		return fmt.Errorf("flow %q is not known; the flow of this version is %s", h.Flow, x402.FlowUpfront)
+	}
+	if len(h.Prices) == 0 && len(h.Plans) == 0 {
+		return errors.New("nothing has a price; write one, such as `x402 /path/* $0.01`, or a plan")
+	}
+	if len(h.Prices) == 0 { // passes alone open everything
+		h.Prices = []*Price{{}}
+	}
+	all := slices.ContainsFunc(h.Prices, func(p *Price) bool { return len(p.MatcherSetsRaw) == 0 })
+	switch h.Unpriced {
+	case "", "free", "deny":
+	default:
+		return fmt.Errorf("unpriced %q is neither free nor deny", h.Unpriced)
+	}
+	if !all && h.Unpriced == "" {
+		return errors.New("some requests match no price; write `unpriced free` or `unpriced deny`, or a price without match")
+	}
+	if all && h.Unpriced != "" {
+		return errors.New("unpriced has no meaning: a price without match is the price of everything else")
+	}
+	return nil
+}
+
+func (h *Handler) provisionMatchers(ctx caddy.Context) error {
+	load := func(structure any, field string, into *caddyhttp.MatcherSets) error {
+		raw, err := ctx.LoadModule(structure, field)
+		if err != nil {
+			return fmt.Errorf("loading matchers: %w", err)
+		}
+		return into.FromInterface(raw)
+	}
+	if h.ExemptRaw != nil {
+		if err := load(h, "ExemptRaw", &h.exempt); err != nil {
+			return err
+		}
+	}
+	for _, p := range h.Prices {
+		if p.MatcherSetsRaw != nil {
+			if err := load(p, "MatcherSetsRaw", &p.matchers); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (h *Handler) provisionGate(ctx caddy.Context) error {
+	plans, err := h.plans()
+	if err != nil {
+		return err
+	}
+	var routes []*paywall.Route
+	names := map[string]bool{}
+	for i, p := range h.Prices {
+		r, err := h.route(i, p, plans)
+		if err != nil {
+			return err
+		}
+		if names[r.Name] {
+			return fmt.Errorf("two prices have the name %q; payments could not be told apart", r.Name)
+		}
+		names[r.Name], p.route = true, r
+		routes = append(routes, r)
+	}
+	h.gate, err = paywall.NewGate(paywall.Config{
+		Acquire: h.app.acquire, Payees: h.app.payees, Tokens: h.app.tokens, Granted: setPayment, Decided: decided,
+		ErrorStatus: errorStatus, MaxValidity: time.Duration(h.app.MaxValidity), Now: h.app.now, Logger: ctx.Slogger(),
+		StatusURL: h.app.statusURL,
+	}, routes...)
+	return err
+}
+
+func (h *Handler) plans() ([]paywall.Plan, error) {
+	var out []paywall.Plan
+	for _, p := range h.Plans {
+		switch {
+		case p.Name == "":
+			return nil, errors.New("a plan needs a name")
+		case slices.ContainsFunc(out, func(q paywall.Plan) bool { return q.Name == p.Name }):
+			return nil, fmt.Errorf("plan %s is there twice", p.Name)
+		case time.Duration(p.TTL) < time.Second:
+			return nil, fmt.Errorf("plan %s needs a ttl of a second or more; write how long it is good for, such as `ttl 24h`", p.Name)
+		}
+		prices, err := h.prices(p.Price)
+		if err != nil {
+			return nil, fmt.Errorf("plan %s: %w", p.Name, err)
+		}
+		out = append(out, paywall.Plan{Name: p.Name, TTL: time.Duration(p.TTL), Prices: prices})
+	}
+	return out, nil
+}
+
+func (h *Handler) route(i int, p *Price, plans []paywall.Plan) (*paywall.Route, error) {
+	r := &paywall.Route{
+		Name: h.Name, Scope: h.Name, Description: p.Description, MIMEType: p.MIMEType, Plans: plans,
+		Timeout: time.Duration(h.app.MaxTimeout),
+	}
+	switch {
+	case p.Name != "":
+		r.Name += "#" + p.Name
+	case len(h.Prices) > 1:
+		r.Name += fmt.Sprintf("#%d", i+1)
+	}
+	if r.Description == "" {
+		r.Description = h.Description
+	}
+	if r.MIMEType == "" {
+		r.MIMEType = h.MIMEType
+	}
+	if p.Amount == "" {
+		if len(plans) == 0 {
+			return nil, errors.New("a price needs an amount, such as $0.01")
+		}
+		return r, nil
+	}
+	var err error
+	r.Prices, err = h.prices(p.Amount)
+	return r, err
+}
+
+// prices gives an amount in the atomic units of each network's asset.
+func (h *Handler) prices(amount string) ([]paywall.Price, error) {
+	var out []paywall.Price
+	for _, y := range h.app.payees {
+		var atomic uint256.Int
+		atomic, err := x402.ParseAmount(amount, y.Network.Asset.Decimals)
+		if err != nil {
+			return nil, fmt.Errorf("price %q on %s: %w", amount, y.Network.ID, err)
+		}
+		out = append(out, paywall.Price{Payee: y, Amount: atomic})
+	}
+	return out, nil
+}
+
+// varTaken marks a request that an x402 handler has decided about, so that overlapping ones charge once.
+const varTaken = "x402.taken"
+
+// ServeHTTP implements caddyhttp.MiddlewareHandler.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if taken, _ := caddyhttp.GetVar(r.Context(), varTaken).(bool); taken {
+		return next.ServeHTTP(w, r)
+	}
+	caddyhttp.SetVar(r.Context(), varTaken, true)
+	clearPlaceholders(r)
+
+	if h.CORS.preflight(w, r) {
+		return nil
+	}
+	w = h.CORS.wrap(w, r)
+
+	price, outcome, err := h.match(r)
+	if err != nil {
+		return caddyhttp.Error(http.StatusInternalServerError, err)
+	}
+	if price == nil {
+		decided(r, outcome, "")
+		paywall.CleanRequest(r)
+		if outcome == outcomeDenied {
+			return caddyhttp.Error(http.StatusForbidden, errors.New("no price matches the request, and unpriced is deny"))
+		}
+		return next.ServeHTTP(w, r)
+	}
+	return h.gate.Serve(w, r, h.request(r, price), next.ServeHTTP)
+}
+
+// match finds the price of a request; none is an outcome of its own.
+func (h *Handler) match(r *http.Request) (*Price, string, error) {
+	if len(h.exempt) > 0 {
+		if ok, err := h.exempt.AnyMatchWithError(r); err != nil {
+			return nil, "", fmt.Errorf("matching exempt: %w", err)
+		} else if ok {
+			return nil, outcomeExempt, nil
+		}
+	}
+	for _, p := range h.Prices {
+		if len(p.matchers) == 0 {
+			return p, "", nil
+		}
+		ok, err := p.matchers.AnyMatchWithError(r)
+		if err != nil {
+			return nil, "", fmt.Errorf("matching a price: %w", err)
+		}
+		if ok {
+			return p, "", nil
+		}
+	}
+	if h.Unpriced == "deny" {
+		return nil, outcomeDenied, nil
+	}
+	return nil, outcomeFree, nil
+}
+
+// request describes r as its client sent it: rewrites may have run before.
+func (h *Handler) request(r *http.Request, p *Price) paywall.Request {
+	original := r
+	if o, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
+		original = &o
+	}
+	host := strings.ToLower(original.Host)
+	base := h.app.PublicURL
+	if base == "" {
+		base = scheme(r) + "://" + host
+	}
+	uri := original.URL.RequestURI()
+	return paywall.Request{Route: p.route, URL: base + uri, Host: host, URI: uri, Audience: base}
+}
+
+// scheme is how the client reached us. Only a trusted proxy is believed about it.
+func scheme(r *http.Request) string {
+	if r.TLS != nil {
+		return "https"
+	}
+	if trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool); trusted {
+		if strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https") {
+			return "https"
+		}
+	}
+	return "http"
+}
+
+func errorStatus(err error) int {
+	if e, ok := errors.AsType[caddyhttp.HandlerError](err); ok && e.StatusCode != 0 {
+		return e.StatusCode
+	}
+	return http.StatusInternalServerError
+}
+
+// statusURL is where a payer may ask what became of a payment; x402_service answers there.
+func (a *App) statusURL(id string) string { return a.PublicURL + pathPayments + id }
+
+// Interface guards.
+var (
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+)

@@ -1,0 +1,109 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/caddy-x402/caddy-x402/ledger"
+	"github.com/caddy-x402/caddy-x402/paywall"
+)
+
+// The collectors are made once per process and registered on every configuration's registry, so that a reload resets
+// nothing. No label tells a payer, an address, a path or a key.
+var (
+	requests = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "x402", Name: "requests_total",
+		Help: "Requests that reached a paywall, by what became of them.",
+	}, []string{"outcome"})
+	settlements = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "x402", Name: "settlements_total",
+		Help: "Settlements that a request waited for, by network and outcome.",
+	}, []string{"network", "outcome"})
+	settlementSeconds = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Namespace: "caddy", Subsystem: "x402", Name: "settlement_seconds",
+		Help:    "How long settlements took, by network.",
+		Buckets: []float64{.05, .1, .25, .5, 1, 2, 3, 5, 10, 20, 45},
+	}, []string{"network"})
+	deliveries = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "x402", Name: "deliveries_total",
+		Help: "Paid requests that the upstream answered, by whether they count as delivered.",
+	}, []string{"outcome"})
+	reorgs = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "x402", Name: "reorgs_total",
+		Help: "Settled payments whose transaction was found gone.",
+	}, []string{"network"})
+)
+
+// observe counts what engines tell.
+func observe(o paywall.Observation) {
+	switch o.Event {
+	case "settlement":
+		settlements.WithLabelValues(o.Network, o.Outcome).Inc()
+		settlementSeconds.WithLabelValues(o.Network).Observe(o.Took.Seconds())
+	case "delivery":
+		deliveries.WithLabelValues(o.Outcome).Inc()
+	case "reorg":
+		reorgs.WithLabelValues(o.Network).Inc()
+	}
+}
+
+func registerMetrics(r *prometheus.Registry) {
+	if r == nil {
+		return
+	}
+	for _, c := range []prometheus.Collector{requests, settlements, settlementSeconds, deliveries, reorgs, paymentStates{}} {
+		// An error means that it is registered already: two apps do not happen, but a registry may be shared.
+		if err := r.Register(c); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
+			continue
+		}
+	}
+}
+
+// paymentStates reads how many payments are in which state, from every open ledger of the process.
+type paymentStates struct{}
+
+var paymentsDesc = prometheus.NewDesc("caddy_x402_payments", "Payments in the ledger, by state.", []string{"state"}, nil)
+
+// Describe implements prometheus.Collector.
+func (paymentStates) Describe(ch chan<- *prometheus.Desc) { ch <- paymentsDesc }
+
+// Collect implements prometheus.Collector. States without payments are reported as 0, so that alerts can compare.
+func (paymentStates) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	var slots []*engineSlot
+	pool.Range(func(_, v any) bool {
+		if s, ok := v.(*engineSlot); ok {
+			slots = append(slots, s)
+		}
+		return true
+	})
+	total := map[ledger.State]int64{}
+	for _, s := range slots {
+		counts, err := s.counts(ctx)
+		if err != nil {
+			ch <- prometheus.NewInvalidMetric(paymentsDesc, err)
+			return
+		}
+		for state, n := range counts {
+			total[state] += n
+		}
+	}
+	for _, state := range ledger.States() {
+		ch <- prometheus.MustNewConstMetric(paymentsDesc, prometheus.GaugeValue, float64(total[state]), string(state))
+	}
+}
+
+// counts reads the ledger if it is open.
+func (s *engineSlot) counts(ctx context.Context) (map[ledger.State]int64, error) {
+	s.mu.Lock()
+	store := s.opened
+	s.mu.Unlock()
+	if store == nil {
+		return nil, nil
+	}
+	return store.Counts(ctx)
+}

@@ -1,0 +1,86 @@
+package caddymodule
+
+import (
+	"crypto/ecdsa"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/ethereum/go-ethereum/crypto"
+)
+
+// resolve replaces placeholders such as {env.NAME} and {file.PATH}. Unlike Caddy's own replacing, one that gives nothing
+// is an error: an empty secret is worse than none. The error names the placeholder, never a value.
+func resolve(what, value string) (string, error) {
+	if value == "" {
+		return "", fmt.Errorf("%s is missing", what)
+	}
+	out, err := caddy.NewReplacer().ReplaceOrErr(value, true, true)
+	if err != nil {
+		return "", fmt.Errorf("%s: the placeholder %s gives nothing; set it and try again", what, placeholderName(value))
+	}
+	return strings.TrimSpace(out), nil
+}
+
+// placeholderName shows a placeholder, and hides what is none.
+func placeholderName(value string) string {
+	if isPlaceholder(value) {
+		return value
+	}
+	return "in it"
+}
+
+func isPlaceholder(value string) bool {
+	return strings.HasPrefix(value, "{") && strings.HasSuffix(value, "}") && strings.Count(value, "{") == 1
+}
+
+// errLiteralKey refuses a key that everybody who sees the configuration could use.
+var errLiteralKey = errors.New("a private key must not stand in the configuration; write a placeholder such as {env.NAME} or {file./path}")
+
+// privateKey reads a secp256k1 key in hex. A literal one is accepted on the local chain only.
+func privateKey(what, value string, literal bool) (*ecdsa.PrivateKey, error) {
+	if !literal && !isPlaceholder(value) {
+		return nil, fmt.Errorf("%s: %w", what, errLiteralKey)
+	}
+	hex, err := resolve(what, value)
+	if err != nil {
+		return nil, err
+	}
+	key, err := crypto.HexToECDSA(strings.TrimPrefix(hex, "0x"))
+	if err != nil {
+		// The cause may quote the key.
+		return nil, fmt.Errorf("%s is not a private key; it must be 64 hexadecimal digits, with or without 0x", what)
+	}
+	return key, nil
+}
+
+// PrivateKey reads the secp256k1 key that a placeholder of the configuration stands for, in hex. what names it in errors,
+// which never show it. literal allows one that stands in the configuration itself, for a local chain.
+func PrivateKey(what, value string, literal bool) (*ecdsa.PrivateKey, error) {
+	return privateKey(what, value, literal)
+}
+
+const refundOff = "off"
+
+// checkRefund makes sure that somebody has thought about payments that can't be delivered.
+func (a *App) checkRefund() error {
+	if len(a.Networks) == 0 || a.Refund == refundOff {
+		return nil
+	}
+	if a.Refund == "" {
+		return errors.New("what is paid and can't be delivered must go back: write `refund {env.REFUND_WALLET_PRIVATE_KEY}`, or `refunds off` to pay back by hand")
+	}
+	_, err := privateKey("the refund wallet's key", a.Refund, a.localOnly())
+	return err
+}
+
+// localOnly reports whether every network is a test network, whose RPC endpoints are on this machine.
+func (a *App) localOnly() bool {
+	for _, n := range a.Networks {
+		if !n.local() {
+			return false
+		}
+	}
+	return true
+}

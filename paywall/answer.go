@@ -1,0 +1,280 @@
+package paywall
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strconv"
+
+	"github.com/ethereum/go-ethereum/common"
+
+	"github.com/caddy-x402/caddy-x402/ledger"
+	"github.com/caddy-x402/caddy-x402/settlement"
+	"github.com/caddy-x402/caddy-x402/x402"
+)
+
+// Reasons of 402 that are the paywall's own.
+const (
+	ReasonRefund       x402.Reason = "payment_held_for_refund"
+	ReasonSuperseded   x402.Reason = "authorization_superseded"
+	ReasonPlanOver     x402.Reason = "plan_over"
+	ReasonTokenExpired x402.Reason = "token_expired"
+	ReasonTokenRevoked x402.Reason = "token_revoked"
+	ReasonTokenInvalid x402.Reason = "token_invalid"
+
+	reasonVersion = x402.ReasonInvalidVersion
+	reasonAborted = "upstream_aborted"
+)
+
+// Codes of answers that are not 402.
+const (
+	codeStore     = "ledger_unavailable"
+	codeChain     = "chain_unavailable"
+	codeToken     = "token_unavailable"
+	codePending   = "payment_pending"
+	codeMalformed = "malformed_payment"
+)
+
+// retryAfter is how many seconds a client is asked to wait before it sends the same request again.
+const retryAfter = 2
+
+var randomness = rand.Reader
+
+// refusal is an answer that is not the upstream's.
+type refusal struct {
+	status  int
+	code    string // for programs
+	detail  string // for people: what is wrong and what to do next
+	payment string // id, told only to whom the payment belongs
+	outcome *settlement.Outcome
+	cause   error // for logs
+}
+
+func (r *refusal) Error() string {
+	if r.cause != nil {
+		return fmt.Sprintf("paywall: %s: %s: %v", r.code, r.detail, r.cause)
+	}
+	return fmt.Sprintf("paywall: %s: %s", r.code, r.detail)
+}
+
+func (r *refusal) Unwrap() error { return r.cause }
+
+func (r *refusal) of(payment string) *refusal   { r.payment = payment; return r }
+func (r *refusal) because(cause error) *refusal { r.cause = cause; return r }
+func (r *refusal) settled(payment string, out settlement.Outcome) *refusal {
+	r.payment, r.outcome = payment, &out
+	return r
+}
+
+// refuse is a 402: nothing was charged by this request, and the client may sign (anew).
+func refuse(err error) *refusal {
+	r := &refusal{status: http.StatusPaymentRequired, code: string(x402.ReasonOf(err)), cause: err}
+	if e, ok := errors.AsType[*x402.Error](err); ok {
+		r.detail = e.Detail
+	}
+	return r
+}
+
+// unavailable is a 503 for something of ours that does not answer. Nothing is known to be charged; the same
+// header may be sent again (rules 5 and 10).
+func unavailable(code string, cause error) *refusal {
+	return &refusal{
+		status: http.StatusServiceUnavailable, code: code, cause: cause,
+		detail: "the payment can't be processed now; send the same request, with the same payment header, again",
+	}
+}
+
+// busy is a 503 for a payment whose outcome is not known yet, or that another copy of the request is using.
+func busy(payment string) *refusal {
+	return &refusal{
+		status: http.StatusServiceUnavailable, code: codePending, payment: payment,
+		detail: "this payment is being processed; do not sign another one, send the same request, with the same payment header, again",
+	}
+}
+
+func malformed(err error) *refusal {
+	if x402.ReasonOf(err) != x402.ReasonUndecodable {
+		return refuse(err)
+	}
+	r := refuse(err)
+	r.status, r.code = http.StatusBadRequest, codeMalformed
+	return r
+}
+
+func errUsed() error {
+	return x402.Refuse(x402.ReasonNonceUsed, "this authorization was used already; sign a new one")
+}
+
+func orReason(code string) x402.Reason {
+	if code == "" {
+		return x402.ReasonTransactionFailed
+	}
+	return x402.Reason(code)
+}
+
+type errPanicked struct{ value any }
+
+func (e errPanicked) Error() string { return fmt.Sprintf("panic: %v", e.value) }
+
+func errPanic(v any) error { return errPanicked{v} }
+
+// demand is the 402 of a request that carries no payment. It stores nothing and asks nobody.
+func (a *attempt) demand(reason x402.Reason) error {
+	text := string(reason)
+	if text == "" {
+		text = "Payment required"
+	}
+	if a.Decided != nil {
+		a.Decided(a.r, "required", string(reason))
+	}
+	return a.writeOffer(a.w, text)
+}
+
+// answer writes a refusal.
+func (a *attempt) answer(r *refusal) error { return a.answerOn(a.w, r) }
+
+func (a *attempt) answerOn(w http.ResponseWriter, r *refusal) error {
+	outcome := "refused"
+	switch r.status {
+	case http.StatusServiceUnavailable:
+		outcome = "unavailable"
+		a.Logger.Warn("a payment was put off", slog.String("code", r.code), slog.String("payment", r.payment), slog.Any("error", r.cause))
+	case http.StatusBadRequest:
+		outcome = "malformed"
+	}
+	if a.Decided != nil {
+		a.Decided(a.r, outcome, r.code)
+	}
+	h := w.Header()
+	if r.payment != "" {
+		h.Set(headerPaymentID, r.payment)
+		if r.code == string(ReasonRefund) {
+			h.Set(headerPaymentStatus, statusRefundPending)
+		}
+	}
+	if r.status != http.StatusPaymentRequired {
+		return a.writeProblem(w, r)
+	}
+	if r.outcome != nil {
+		a.addFailure(h, r)
+	}
+	return a.writeOffer(w, r.code)
+}
+
+// writeOffer writes a 402 that serves both versions: the current one reads the header, version 1 the body.
+func (a *attempt) writeOffer(w http.ResponseWriter, text string) error {
+	key, err := x402.NewResumeKey(randomness)
+	if err != nil {
+		return a.writeProblem(w, unavailable(codeToken, err))
+	}
+	header := string(a.Route.template.AppendHeader(nil, a.URL, text, key))
+	body := a.Route.template.AppendBody(nil, a.URL, text)
+	h := w.Header()
+	h[headerRequired] = []string{header}
+	h["Content-Type"] = []string{"application/json"}
+	h["Cache-Control"] = []string{"no-store"}
+	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	w.WriteHeader(http.StatusPaymentRequired)
+	if a.r.Method == http.MethodHead {
+		return nil
+	}
+	if _, err := w.Write(body); err != nil {
+		return fmt.Errorf("writing the offer: %w", err)
+	}
+	return nil
+}
+
+// problem is RFC 9457, with what a payer needs to come back.
+type problem struct {
+	Type      string `json:"type"`
+	Title     string `json:"title"`
+	Status    int    `json:"status"`
+	Detail    string `json:"detail"`
+	Code      string `json:"code"`
+	Payment   string `json:"payment,omitempty"`
+	StatusURL string `json:"statusUrl,omitempty"`
+	Retryable bool   `json:"retryable"`
+}
+
+func (a *attempt) writeProblem(w http.ResponseWriter, r *refusal) error {
+	p := problem{
+		Type: "about:blank", Title: http.StatusText(r.status), Status: r.status, Detail: r.detail, Code: r.code,
+		Payment: r.payment, Retryable: r.status == http.StatusServiceUnavailable,
+	}
+	if a.StatusURL != nil && r.payment != "" {
+		p.StatusURL = a.StatusURL(r.payment)
+	}
+	body, err := json.Marshal(p)
+	if err != nil {
+		return fmt.Errorf("writing a problem: %w", err)
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/problem+json")
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	if p.Retryable {
+		h.Set("Retry-After", strconv.Itoa(retryAfter))
+	}
+	if p.StatusURL != "" {
+		h.Set("Link", "<"+p.StatusURL+`>; rel="payment-status"`)
+	}
+	w.WriteHeader(r.status)
+	if a.r.Method == http.MethodHead {
+		return nil
+	}
+	if _, err := w.Write(body); err != nil {
+		return fmt.Errorf("writing a problem: %w", err)
+	}
+	return nil
+}
+
+// addReceipt says on a paid answer that the payment succeeded, in the version that the client speaks.
+func (a *attempt) addReceipt(h http.Header, p *ledger.Payment, accessToken string) {
+	s := x402.SettlementResponse{
+		Success: true, Payer: p.Payer.Hex(), Transaction: p.Transaction.Hex(), Network: a.networkName(p.ChainID),
+		Amount: p.Amount.Dec(),
+	}
+	if accessToken != "" {
+		if info, err := json.Marshal(map[string]any{"info": map[string]any{
+			"token": accessToken, "plan": p.Binding.Plan, "expiresAt": p.PlanUntil.Unix(),
+		}}); err == nil {
+			s.Extensions = map[string]json.RawMessage{"access-token": info}
+		}
+	}
+	a.setResponse(h, s)
+	h.Set(headerPaymentID, p.ID)
+}
+
+func (a *attempt) addFailure(h http.Header, r *refusal) {
+	s := x402.SettlementResponse{
+		ErrorReason: x402.Reason(r.code), ErrorMessage: r.detail, Network: a.networkName(a.payee.Network.ChainID),
+		Payer: a.payload.Authorization.From.Hex(),
+	}
+	if r.outcome.Transaction != (common.Hash{}) {
+		s.Transaction = r.outcome.Transaction.Hex()
+	}
+	a.setResponse(h, s)
+}
+
+func (a *attempt) setResponse(h http.Header, s x402.SettlementResponse) {
+	value, err := x402.EncodeHeader(s)
+	if err != nil {
+		a.Logger.Error("encoding a settlement response failed", slog.Any("error", err))
+		return
+	}
+	if a.version == 1 {
+		h.Set(headerResponseV1, value)
+		return
+	}
+	h.Set(headerResponse, value)
+}
+
+func (a *attempt) networkName(chainID uint64) string {
+	if name := x402.V1Name(chainID); a.version == 1 && name != "" {
+		return name
+	}
+	return networkID(chainID)
+}

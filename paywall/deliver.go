@@ -1,0 +1,300 @@
+package paywall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/caddy-x402/caddy-x402/internal/faultpoint"
+	"github.com/caddy-x402/caddy-x402/ledger"
+	"github.com/caddy-x402/caddy-x402/settlement"
+	"github.com/caddy-x402/caddy-x402/x402"
+)
+
+// settle makes the transfer of a payment that this request holds, and delivers it.
+func (a *attempt) settle(p ledger.Payment) error {
+	fence := p.Hold.Fence
+	stop := a.engine.keep(a.r.Context(), p.ID, fence)
+	faultpoint.Reached("claimed")
+	out, left := a.engine.settle(a.r.Context(), p, a.payee, a.intent(&p))
+	stop()
+
+	ctx, cancel := a.detached()
+	defer cancel()
+	if left {
+		a.leave(ctx, p, out)
+		return nil
+	}
+	switch out.Status {
+	case settlement.Settled:
+		faultpoint.Reached("settled")
+		return a.deliver(p, out)
+	case settlement.Failed:
+		if _, err := a.engine.record(ctx, p, out, actorRequest); err != nil {
+			return unavailable(codeStore, err).of(p.ID)
+		}
+		return refuse(x402.Refuse(orReason(string(out.Reason)), "the transfer failed and charged nothing")).settled(p.ID, out)
+	}
+	a.Logger.Warn("a settlement's outcome is unknown", slog.String("payment", p.ID), slog.Any("error", out.Err))
+	a.engine.release(p, fence)
+	return busy(p.ID).because(out.Err)
+}
+
+// leave is what a request does whose client has gone: it writes what is known and lets go of the payment.
+func (a *attempt) leave(ctx context.Context, p ledger.Payment, out settlement.Outcome) {
+	q, err := a.engine.record(ctx, p, out, actorRequest)
+	if err != nil {
+		a.Logger.Error("writing an outcome failed; the reconciler will", slog.String("payment", p.ID), slog.Any("error", err))
+		q = p
+	}
+	a.engine.release(q, p.Hold.Fence)
+}
+
+// detached is for writes that must happen whether or not the client is still there.
+func (a *attempt) detached() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(a.r.Context()), writeTimeout)
+}
+
+// deliver gives the holder of a paid payment what it paid for. out is what its settler just said, not
+// yet written; zero if the ledger has it.
+func (a *attempt) deliver(p ledger.Payment, out settlement.Outcome) error {
+	ctx, cancel := a.detached()
+	defer cancel()
+	if a.r.Context().Err() != nil {
+		a.leave(ctx, p, out)
+		return nil
+	}
+	fence := p.Hold.Fence
+	ttl := a.engine.current().HoldTTL
+	steps := []ledger.Change{{Event: ledger.EventDeliver, Actor: actorRequest, Fence: fence, Hold: ttl}}
+	if p.Binding.Plan != "" {
+		plan := a.plan(p.Binding.Plan)
+		if plan == nil {
+			a.leave(ctx, p, out)
+			return refuse(x402.Refuse(ReasonPlanOver, "the plan %q is not sold here any more", p.Binding.Plan)).of(p.ID)
+		}
+		steps = append(steps, ledger.Change{
+			Event: ledger.EventDelivered, Actor: actorRequest, Fence: fence, PlanUntil: a.Now().Add(plan.TTL).Truncate(time.Second),
+		})
+	}
+	q, err := a.engine.record(ctx, p, out, actorRequest, steps...)
+	if err != nil {
+		return unavailable(codeStore, err).of(p.ID)
+	}
+	if q.Hold.Fence != fence {
+		return busy(p.ID) // overtaken; whoever holds it now delivers it
+	}
+	if q.Binding.Plan != "" {
+		a.observeDelivery(true, "")
+		return a.servePlan(q)
+	}
+	faultpoint.Reached("delivering")
+	return a.forward(q)
+}
+
+func (a *attempt) plan(name string) *Plan {
+	for i := range a.Route.Plans {
+		if a.Route.Plans[i].Name == name {
+			return &a.Route.Plans[i]
+		}
+	}
+	return nil
+}
+
+// forward asks the upstream for what p paid for. The answer passes through a deliveryWriter, which commits
+// the delivery before the first byte.
+func (a *attempt) forward(p ledger.Payment) (err error) {
+	r, err := a.granted(a.r, a.grantOf(&p))
+	if err != nil {
+		a.engine.release(p, p.Hold.Fence)
+		return unavailable(codeToken, err).of(p.ID)
+	}
+	d := &deliveryWriter{ResponseWriter: a.w, attempt: a, payment: p, fence: p.Hold.Fence}
+	d.stopKeeping = a.engine.keep(a.r.Context(), p.ID, d.fence)
+	r, d.follow = detachUntilDecided(r)
+	defer d.end()
+	defer func() {
+		if v := recover(); v != nil {
+			d.abort(errPanic(v))
+			panic(v)
+		}
+	}()
+	return d.finish(a.next(d, r))
+}
+
+// linger is how long an upstream may go on with a paid request whose client has left.
+const linger = 2 * time.Minute
+
+// detachUntilDecided gives a request whose upstream call changes something a context that outlives the client:
+// the work is paid for, and only its end tells whether it was done. Once the answer is decided on, follow ties
+// it to the client again, so that an abandoned stream ends.
+func detachUntilDecided(r *http.Request) (_ *http.Request, follow func()) {
+	if replayable(r.Method) || r.Header.Get("Upgrade") != "" {
+		return r, func() {}
+	}
+	client := r.Context()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(client))
+	decided := make(chan struct{})
+	context.AfterFunc(client, func() {
+		t := time.NewTimer(linger)
+		defer t.Stop()
+		select {
+		case <-decided:
+		case <-t.C:
+		}
+		cancel()
+	})
+	return r.WithContext(ctx), sync.OnceFunc(func() { close(decided) })
+}
+
+// deliveryWriter is the point of no return. It decides at the first status that is not informational, writes
+// the decision to the ledger, and only then lets anything through. It buffers nothing.
+type deliveryWriter struct {
+	http.ResponseWriter
+	attempt     *attempt
+	payment     ledger.Payment
+	fence       uint64
+	stopKeeping func()
+	follow      func()
+
+	decided   bool
+	discarded bool // the delivery could not be committed: the client gets 503 and nothing of the answer
+}
+
+// errDiscarded tells the upstream's handler that nobody reads its answer.
+var errDiscarded = errors.New("paywall: the delivery could not be committed, the answer was discarded")
+
+// Unwrap lets http.ResponseController reach what this writer does not change.
+func (d *deliveryWriter) Unwrap() http.ResponseWriter { return d.ResponseWriter }
+
+func (d *deliveryWriter) WriteHeader(status int) {
+	if d.decided {
+		return
+	}
+	if informational(status) {
+		return // nothing goes out before the decision, not even a hint
+	}
+	d.decide(status)
+	if !d.discarded {
+		d.ResponseWriter.WriteHeader(status)
+	}
+}
+
+func (d *deliveryWriter) Write(b []byte) (int, error) {
+	d.WriteHeader(http.StatusOK)
+	if d.discarded {
+		return 0, errDiscarded
+	}
+	return d.ResponseWriter.Write(b)
+}
+
+// FlushError commits before the flush does it by itself.
+func (d *deliveryWriter) FlushError() error {
+	d.WriteHeader(http.StatusOK)
+	if d.discarded {
+		return errDiscarded
+	}
+	return http.NewResponseController(d.ResponseWriter).Flush()
+}
+
+// Flush is FlushError for those who only know http.Flusher.
+func (d *deliveryWriter) Flush() { _ = d.FlushError() }
+
+// decide commits what an answer of this status means for the payment.
+func (d *deliveryWriter) decide(status int) {
+	d.decided = true
+	d.stopKeeping()
+	c := ledger.Change{Event: ledger.EventDelivered, Actor: actorRequest, Fence: d.fence}
+	if status >= http.StatusInternalServerError {
+		c.Event, c.Reason = ledger.EventUndelivered, fmt.Sprintf("upstream_status_%d", status)
+	}
+	faultpoint.Reached("answered")
+	if err := d.commit(c); err != nil {
+		d.discard(err)
+		return
+	}
+	faultpoint.Reached("delivered")
+	d.follow()
+	cleanResponse(d.Header())
+	d.attempt.addReceipt(d.Header(), &d.payment, "")
+	if c.Event == ledger.EventUndelivered {
+		d.Header().Set(headerPaymentStatus, statusRefundPending)
+	}
+	markPrivate(d.Header())
+}
+
+func (d *deliveryWriter) commit(c ledger.Change) error {
+	ctx, cancel := d.attempt.detached()
+	defer cancel()
+	p, err := d.attempt.engine.update(ctx, d.payment, func(p ledger.Payment) []ledger.Change {
+		return []ledger.Change{c} // a fence that was overtaken refuses it
+	})
+	if err == nil {
+		d.payment = p
+		d.attempt.observeDelivery(c.Event == ledger.EventDelivered, c.Reason)
+	}
+	return err
+}
+
+// discard answers 503 in place of an answer whose delivery is not on record: the payment can still be
+// served, or will be held for refund.
+func (d *deliveryWriter) discard(cause error) {
+	d.discarded = true
+	h := d.Header()
+	clear(h)
+	d.attempt.Logger.Error("an answer was discarded", slog.String("payment", d.payment.ID), slog.Any("error", cause))
+	_ = d.attempt.answerOn(d.ResponseWriter, unavailable(codeStore, cause).of(d.payment.ID))
+}
+
+// finish decides what the upstream's handler left open when it returned err.
+func (d *deliveryWriter) finish(err error) error {
+	switch {
+	case d.decided:
+		return err
+	case err == nil:
+		d.WriteHeader(http.StatusOK)
+		return nil
+	case d.attempt.r.Context().Err() != nil && replayable(d.attempt.r.Method):
+		d.stopKeeping() // the client left and got nothing; it may come back
+		d.decided = true
+		d.attempt.engine.release(d.payment, d.fence)
+		return err
+	}
+	// Whoever handles the error writes the status; what we add to the header stays.
+	d.decide(d.attempt.ErrorStatus(err))
+	if d.discarded {
+		return nil
+	}
+	return err
+}
+
+// abort is finish for a handler that panicked.
+func (d *deliveryWriter) abort(cause error) {
+	if d.decided {
+		return
+	}
+	d.decided = true
+	d.stopKeeping()
+	err := d.commit(ledger.Change{Event: ledger.EventUndelivered, Actor: actorRequest, Fence: d.fence, Reason: reasonAborted})
+	if err != nil {
+		d.attempt.Logger.Error("an aborted delivery could not be written; the reconciler will", slog.Any("error", err), slog.Any("cause", cause))
+	}
+}
+
+// end lets go of what the writer holds.
+func (d *deliveryWriter) end() {
+	d.stopKeeping()
+	d.follow()
+}
+
+func (a *attempt) observeDelivery(ok bool, reason string) {
+	o := Observation{Event: "delivery", Outcome: "delivered", Reason: reason}
+	if !ok {
+		o.Outcome = "undelivered"
+	}
+	a.engine.current().Observe(o)
+}

@@ -1,0 +1,172 @@
+package paywall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/ethereum/go-ethereum/common"
+
+	"github.com/caddy-x402/caddy-x402/ledger"
+	"github.com/caddy-x402/caddy-x402/settlement"
+	"github.com/caddy-x402/caddy-x402/x402"
+)
+
+// Settings are what may change while an engine runs; they come from the newest live configuration.
+type Settings struct {
+	// Payees are all networks that the reconciler can ask, by chain and asset.
+	Payees []*Payee
+	// SettleTimeout bounds how long a request waits for its settlement. Default: 45 s.
+	SettleTimeout time.Duration
+	// HoldTTL is how long a request that died keeps its payment from being served by another.
+	// A living one renews it. Default: 15 s.
+	HoldTTL time.Duration
+	// CollectWithin is how long a paid and unserved payment waits for its payer before it is held
+	// for refund. Default: 5 min.
+	CollectWithin time.Duration
+	// ReconcileEvery is how often the reconciler looks for payments that wait. Default: 2 s.
+	ReconcileEvery time.Duration
+	// Now is the clock that authorizations are judged by: the wall's, or the chain's head where that
+	// runs ahead. Default: time.Now.
+	Now func() time.Time
+	// Observe hears of what happens, for metrics; may be nil.
+	Observe func(Observation)
+	Logger  *slog.Logger
+}
+
+func (s Settings) withDefaults() Settings {
+	set := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	set(&s.SettleTimeout, 45*time.Second)
+	set(&s.HoldTTL, 15*time.Second)
+	set(&s.CollectWithin, 5*time.Minute)
+	set(&s.ReconcileEvery, 2*time.Second)
+	if s.Now == nil {
+		s.Now = time.Now
+	}
+	if s.Logger == nil {
+		s.Logger = slog.New(slog.DiscardHandler)
+	}
+	if s.Observe == nil {
+		s.Observe = func(Observation) {}
+	}
+	return s
+}
+
+// Observation is one fact for metrics. None of its fields identifies a payer, a path or a key.
+type Observation struct {
+	// Event is "settlement", "delivery" or "reorg".
+	Event   string
+	Network string
+	// Outcome is settled, failed or unknown; delivered, undelivered or discarded.
+	Outcome string
+	Reason  string
+	// Took is how long a settlement took.
+	Took time.Duration
+}
+
+// Engine runs the payments of one ledger in one process.
+type Engine struct {
+	store ledger.Store
+
+	mu       sync.Mutex
+	settings Settings
+	flights  map[string]*flight // by payment id
+
+	background sync.WaitGroup // settlements whose client may have left
+	stop       context.CancelFunc
+	reconciled chan struct{} // closed when the reconciler has ended
+	wake       chan struct{}
+}
+
+// NewEngine starts an engine, with its reconciler, on a ledger that the caller closes after Close.
+func NewEngine(store ledger.Store, s Settings) *Engine {
+	ctx, stop := context.WithCancel(context.Background())
+	e := &Engine{
+		store: store, settings: s.withDefaults(), flights: make(map[string]*flight),
+		stop: stop, reconciled: make(chan struct{}), wake: make(chan struct{}, 1),
+	}
+	go e.reconcileLoop(ctx)
+	return e
+}
+
+// Configure takes new settings; what is under way goes on with the old ones.
+func (e *Engine) Configure(s Settings) {
+	e.mu.Lock()
+	e.settings = s.withDefaults()
+	e.mu.Unlock()
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Close ends the reconciler and waits for every settlement under way; their contexts bound the wait.
+func (e *Engine) Close() error {
+	e.stop()
+	<-e.reconciled
+	e.background.Wait()
+	return nil
+}
+
+// Store is the engine's ledger.
+func (e *Engine) Store() ledger.Store { return e.store }
+
+func (e *Engine) current() Settings {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.settings
+}
+
+func (e *Engine) payee(p *ledger.Payment) *Payee {
+	for _, y := range e.current().Payees {
+		if y.Network.ChainID == p.ChainID && y.Network.Asset.Address == p.Asset {
+			return y
+		}
+	}
+	return nil
+}
+
+// intent is the payment as its settler sees it, without the signature, which the ledger does not keep.
+func intent(p *ledger.Payment, n x402.Network) settlement.Intent {
+	in := settlement.Intent{Payment: p.ID, Network: n, ClaimBlock: p.ClaimBlock}
+	in.Authorization = x402.Authorization{From: p.Payer, To: p.PayTo, Value: p.Amount, Nonce: p.Nonce}
+	in.Authorization.ValidBefore.SetUint64(p.ValidBefore)
+	return in
+}
+
+// errGivenUp: a compare-and-set lost too often in a row; somebody else is at work on the payment.
+var errGivenUp = errors.New("paywall: the payment keeps changing")
+
+// update makes changes on a payment, reading it again whenever somebody was faster. changes decides
+// from the payment as it is; none means that nothing is to be done.
+func (e *Engine) update(ctx context.Context, p ledger.Payment, changes func(ledger.Payment) []ledger.Change) (ledger.Payment, error) {
+	for range 20 {
+		cs := changes(p)
+		if len(cs) == 0 {
+			return p, nil
+		}
+		next, err := e.store.Update(ctx, p.ID, p.Version, cs...)
+		if !errors.Is(err, ledger.ErrConflict) {
+			if err != nil {
+				return p, err
+			}
+			return next, nil
+		}
+		if p, err = e.store.Payment(ctx, p.ID); err != nil {
+			return p, err
+		}
+	}
+	return p, fmt.Errorf("%w: %s", errGivenUp, p.ID)
+}
+
+// sameAuthorization guards against a store that answers for another payment.
+func sameAuthorization(p *ledger.Payment, id x402.AuthorizationID) bool {
+	return p.AuthorizationID == id && p.Nonce != (common.Hash{})
+}

@@ -1,0 +1,293 @@
+package paywall
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/ethereum/go-ethereum/common"
+
+	"github.com/caddy-x402/caddy-x402/ledger"
+	"github.com/caddy-x402/caddy-x402/settlement"
+	"github.com/caddy-x402/caddy-x402/x402"
+)
+
+// Handler serves a request that may pass; it is Caddy's next handler.
+type Handler func(http.ResponseWriter, *http.Request) error
+
+// Config is what a gate is made of.
+type Config struct {
+	// Acquire gives the engine for one request, and what gives it back. A failure answers 503.
+	Acquire func() (*Engine, func(), error)
+	Payees  []*Payee
+	// Tokens gives what makes and checks tokens. A failure answers 503 to whoever presents a payment or a token.
+	Tokens func() (*Tokens, error)
+	// StatusURL is where a payer may ask what became of a payment; may be nil.
+	StatusURL func(paymentID string) string
+	// Granted hears, before the upstream is called, who paid for a request; may be nil.
+	Granted func(*http.Request, Grant)
+	// Decided hears what the gate made of each request: "paid", "token", "required", "refused",
+	// "unavailable", "malformed"; may be nil.
+	Decided func(r *http.Request, outcome, reason string)
+	// ErrorStatus is the status that an error of the next handler will be answered with.
+	ErrorStatus func(error) int
+	// MinRemaining is how much of its validity an authorization must have left. Default: 15 s.
+	MinRemaining time.Duration
+	// MaxValidity is how far away its end may be. Default: 1 h.
+	MaxValidity time.Duration
+	// Now is the clock for offers and tokens. Default: time.Now.
+	Now    func() time.Time
+	Logger *slog.Logger
+}
+
+// Gate decides about every request of one set of routes. It is safe for concurrent use.
+type Gate struct {
+	Config
+}
+
+// NewGate makes a gate, and prepares the offers of its routes.
+func NewGate(c Config, routes ...*Route) (*Gate, error) {
+	if c.MinRemaining <= 0 {
+		c.MinRemaining = 15 * time.Second
+	}
+	if c.MaxValidity <= 0 {
+		c.MaxValidity = time.Hour
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.ErrorStatus == nil {
+		c.ErrorStatus = func(error) int { return http.StatusInternalServerError }
+	}
+	for _, y := range c.Payees {
+		y.Prepare()
+	}
+	for _, r := range routes {
+		if err := r.prepare(); err != nil {
+			return nil, err
+		}
+	}
+	return &Gate{Config: c}, nil
+}
+
+// Prepare computes what does not change. NewGate does it for its payees.
+func (y *Payee) Prepare() {
+	if y.separator == (common.Hash{}) {
+		y.separator = y.Network.Domain().Separator()
+	}
+}
+
+// Request is what the gate must know of a request beside the request itself.
+type Request struct {
+	Route *Route
+	// URL is the resource's public address, absolute.
+	URL string
+	// Host and URI are those of the request as the client sent it.
+	Host, URI string
+	// Audience is whom access tokens of this site are for.
+	Audience string
+}
+
+// attempt is one request on its way through the gate.
+type attempt struct {
+	*Gate
+	Request
+	w    http.ResponseWriter
+	r    *http.Request
+	next Handler
+
+	tokens  *Tokens
+	engine  *Engine
+	version int // of the protocol that the client speaks
+	payload *x402.Payload
+	payee   *Payee
+	signer  x402.Signer
+	hash    common.Hash // of the payment header, if that may resume a payment
+}
+
+// Serve answers r: with next if it is paid for, else with what the client needs to know. Errors are those
+// of next.
+func (g *Gate) Serve(w http.ResponseWriter, r *http.Request, q Request, next Handler) error {
+	header, version := paymentHeader(r.Header)
+	bearer := bearerToken(r.Header)
+	CleanRequest(r)
+	a := &attempt{Gate: g, Request: q, w: w, r: r, next: next, version: version}
+
+	if header == "" && bearer == "" {
+		return a.demand("")
+	}
+	var err error
+	if a.tokens, err = g.Tokens(); err != nil {
+		return a.answer(unavailable(codeToken, err))
+	}
+	var reason x402.Reason
+	if bearer != "" {
+		claims, err := a.tokens.verify(bearer, q, g.Now())
+		if err == nil {
+			return a.serveToken(claims)
+		}
+		reason = tokenReason(err)
+	}
+	if header == "" {
+		return a.demand(reason)
+	}
+	err = a.pay(header)
+	var refused *refusal
+	if errors.As(err, &refused) {
+		return a.answer(refused)
+	}
+	return err
+}
+
+// pay is the way of a request that carries a payment, up to the point where it is either known or fresh.
+func (a *attempt) pay(header string) error {
+	payload, err := x402.DecodePayload(header)
+	if err != nil {
+		return malformed(err)
+	}
+	if payload.Version != a.version {
+		return refuse(x402.Refuse(reasonVersion, "the payment says x402Version %d in a header of version %d", payload.Version, a.version))
+	}
+	a.payload = payload
+	if a.payee = a.findPayee(payload); a.payee == nil {
+		return refuse(x402.Refuse(x402.ReasonNetworkMismatch, "network %q is not accepted here; choose one of accepts", payload.Network))
+	}
+	a.signer = payload.Identify(a.payee.separator)
+	if _, ok := payload.ResumeKey(); ok {
+		a.hash = sha256.Sum256([]byte(header))
+	}
+
+	engine, release, err := a.Acquire()
+	if err != nil {
+		return unavailable(codeStore, err)
+	}
+	defer release()
+	a.engine = engine
+
+	id := payload.Authorization.ID(a.payee.Network.ChainID, a.payee.Network.Asset.Address)
+	p, err := engine.store.ByAuthorization(a.r.Context(), id)
+	switch {
+	case err == nil && sameAuthorization(&p, id):
+		return a.known(p)
+	case errors.Is(err, ledger.ErrNotFound):
+		return a.fresh(id)
+	case err == nil:
+		err = fmt.Errorf("paywall: the ledger answered for another payment")
+	}
+	return unavailable(codeStore, err)
+}
+
+func (a *attempt) findPayee(p *x402.Payload) *Payee {
+	for _, y := range a.Payees {
+		if p.Network == y.Network.ID || p.Version == 1 && p.Network == y.Network.V1Name && p.Network != "" {
+			return y
+		}
+	}
+	return nil
+}
+
+func (a *attempt) intent(p *ledger.Payment) settlement.Intent {
+	in := settlement.Intent{
+		Network: a.payee.Network, Authorization: a.payload.Authorization, Signature: a.payload.Signature,
+	}
+	if p != nil {
+		in.Payment, in.ClaimBlock = p.ID, p.ClaimBlock
+	}
+	return in
+}
+
+// fresh is the way of an authorization that the ledger has never seen.
+func (a *attempt) fresh(id x402.AuthorizationID) error {
+	ctx := a.r.Context()
+	opt, err := a.choose()
+	if err != nil {
+		return refuse(err)
+	}
+	terms := x402.Terms{
+		Network: a.payee.Network, PayTo: a.payee.PayTo, Amount: opt.price.Amount,
+		MinRemaining: a.MinRemaining, MaxValidity: a.MaxValidity,
+	}
+	if _, err = a.payload.Verify(terms, a.signer, a.engine.current().Now()); err != nil {
+		return refuse(err)
+	}
+	// The simulation also proves that nobody has used the authorization yet, so it is not one that
+	// somebody read in calldata. Only then does it prove who is asking.
+	head, err := a.payee.Settler.Check(ctx, a.intent(nil))
+	if errors.Is(err, settlement.ErrUnavailable) {
+		return unavailable(codeChain, err)
+	}
+	broke := x402.ReasonOf(err) == x402.ReasonInsufficientBalance && a.signer.Proven
+	if err != nil && !broke {
+		return a.refuseChecked(err)
+	}
+	// Who has paid already need not be able to pay again.
+	if done, err := a.instead(ctx, id, opt, head); done || err != nil {
+		return err
+	}
+	if broke {
+		return refuse(err)
+	}
+	return a.claim(ctx, id, opt, head)
+}
+
+// refuseChecked tells a refusal by the chain from a chain that can't be asked.
+func (a *attempt) refuseChecked(err error) error {
+	if x402.ReasonOf(err) == "" {
+		return unavailable(codeChain, err)
+	}
+	return refuse(err)
+}
+
+// choose finds which of our own offers the client means (rule 1).
+func (a *attempt) choose() (option, error) {
+	i, err := x402.Select(a.Route.accepts, a.payload)
+	if err != nil {
+		return option{}, err
+	}
+	return a.Route.options[i], nil
+}
+
+func (a *attempt) binding(o option) ledger.Binding {
+	b := ledger.Binding{Route: a.Route.Name, Method: a.r.Method, Host: a.Host, URI: a.URI}
+	if o.plan != nil {
+		b.Route, b.Plan = a.Route.Scope, o.plan.Name
+	}
+	return b
+}
+
+func (a *attempt) newPayment(id x402.AuthorizationID, o option, head uint64) (ledger.Payment, error) {
+	pid, err := ledger.NewID(randomness)
+	if err != nil {
+		return ledger.Payment{}, fmt.Errorf("making a payment id: %w", err)
+	}
+	return ledger.Payment{
+		ID: pid, AuthorizationID: id, PayTo: a.payee.PayTo, Amount: o.price.Amount,
+		ValidBefore: a.payload.Authorization.ValidBefore.Uint64(),
+		HeaderHash:  a.hash, Binding: a.binding(o), Flow: ledger.FlowUpfront, ClaimBlock: head,
+	}, nil
+}
+
+// claim reserves the authorization, durably, before any work (rule 3), and goes on to settle it.
+func (a *attempt) claim(ctx context.Context, id x402.AuthorizationID, o option, head uint64) error {
+	p, err := a.newPayment(id, o, head)
+	if err != nil {
+		return unavailable(codeStore, err)
+	}
+	p, err = a.engine.store.Claim(ctx, p, ledger.Change{
+		Event: ledger.EventClaim, Actor: actorRequest, Hold: a.engine.current().HoldTTL,
+	})
+	switch {
+	case errors.Is(err, ledger.ErrExists):
+		return a.known(p) // a copy was faster
+	case err != nil:
+		return unavailable(codeStore, err)
+	}
+	return a.settle(p)
+}

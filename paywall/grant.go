@@ -1,0 +1,266 @@
+package paywall
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/holiman/uint256"
+
+	"github.com/ethereum/go-ethereum/common"
+
+	"github.com/caddy-x402/caddy-x402/ledger"
+	"github.com/caddy-x402/caddy-x402/token"
+	"github.com/caddy-x402/caddy-x402/x402"
+)
+
+// AssertionTTL is how long an assertion is good for.
+const AssertionTTL = 60 * time.Second
+
+// Grant is who paid for a request, and what. It goes to the upstream as an assertion and as plain headers.
+type Grant struct {
+	PaymentID   string
+	Payer       common.Address
+	Amount      uint256.Int // atomic units
+	Asset       common.Address
+	Network     string // CAIP-2
+	Transaction common.Hash
+	Plan        string // empty for a single request
+	Route       string
+	Resource    string // public URL
+}
+
+// Tokens makes and checks the tokens of a site.
+type Tokens struct {
+	Issuer *token.Issuer
+	Access *token.Verifier
+	cache  *assertionCache
+}
+
+// NewTokens makes the tokens of a site; the verifier is of kind token.Access.
+func NewTokens(i *token.Issuer, access *token.Verifier) *Tokens {
+	return &Tokens{Issuer: i, Access: access, cache: &assertionCache{entries: make(map[assertionKey]assertion)}}
+}
+
+// verify gives the claims of an access token for a plan of q's site. Another site's, another set of routes' and
+// another plan's are refused, whoever signed them.
+func (t *Tokens) verify(bearer string, q Request, now time.Time) (*token.Claims, error) {
+	if t.Access == nil {
+		return nil, token.ErrUnknownKey
+	}
+	c, err := t.Access.Verify(bearer, now)
+	if err != nil {
+		return nil, err
+	}
+	if c.X402.Route == q.Route.Scope && c.X402.Resource == q.Audience {
+		for i := range q.Route.Plans {
+			if q.Route.Plans[i].Name == c.X402.Plan {
+				return c, nil
+			}
+		}
+	}
+	return nil, fmt.Errorf("%w: plan %q of %s does not cover this", token.ErrWrongAudience, c.X402.Plan, c.X402.Route)
+}
+
+// foreign reports whether a bearer token that could not be verified is the client's own, for the upstream.
+func foreign(err error) bool {
+	return errors.Is(err, token.ErrMalformed) || errors.Is(err, token.ErrUnknownKey)
+}
+
+// tokenReason is what the 402 says about a token that opens nothing; a foreign one is not worth a word.
+func tokenReason(err error) x402.Reason {
+	switch {
+	case foreign(err):
+		return ""
+	case errors.Is(err, token.ErrExpired):
+		return ReasonTokenExpired
+	case errors.Is(err, token.ErrRevoked):
+		return ReasonTokenRevoked
+	}
+	return ReasonTokenInvalid
+}
+
+func (a *attempt) grantOf(p *ledger.Payment) Grant {
+	g := Grant{
+		PaymentID: p.ID, Payer: p.Payer, Amount: p.Amount, Asset: p.Asset, Transaction: p.Transaction,
+		Plan: p.Binding.Plan, Route: p.Binding.Route, Resource: a.URL, Network: networkID(p.ChainID),
+	}
+	return g
+}
+
+func networkID(chainID uint64) string { return fmt.Sprintf("eip155:%d", chainID) }
+
+// granted gives the request as the upstream is to see it, with an assertion of g.
+func (a *attempt) granted(r *http.Request, g Grant) (*http.Request, error) {
+	signed, err := a.tokens.assertion(g, a.Now())
+	if err != nil {
+		return nil, err
+	}
+	a.present(r, g, signed)
+	return r, nil
+}
+
+// present writes what the upstream gets. A client's own Authorization stays as it is.
+func (a *attempt) present(r *http.Request, g Grant, signed string) {
+	h := r.Header
+	if own := bearerToken(h); h.Get("Authorization") == "" || own != "" && !a.foreignToken(own) {
+		h["Authorization"] = []string{"Bearer " + signed}
+	}
+	h["X-Payment-Token"] = []string{signed}
+	h[headerPaymentID] = []string{g.PaymentID}
+	h["X-Payment-Payer"] = []string{g.Payer.Hex()}
+	h["X-Payment-Amount"] = []string{g.Amount.Dec()}
+	h["X-Payment-Asset"] = []string{g.Asset.Hex()}
+	h["X-Payment-Network"] = []string{g.Network}
+	h["X-Payment-Transaction"] = []string{g.Transaction.Hex()}
+	if g.Plan != "" {
+		h["X-Payment-Plan"] = []string{g.Plan}
+	}
+	if a.Granted != nil {
+		a.Granted(r, g)
+	}
+}
+
+// foreignToken: only tokens of ours are replaced; an expired one is still ours.
+func (a *attempt) foreignToken(bearer string) bool {
+	if a.tokens.Access == nil {
+		return true
+	}
+	_, err := a.tokens.Access.Verify(bearer, a.Now())
+	return err != nil && foreign(err)
+}
+
+func (g *Grant) claims() token.Claims {
+	c := token.Claims{X402: token.Purchase{
+		Plan: g.Plan, Route: g.Route, Network: g.Network, Asset: g.Asset.Hex(), Amount: g.Amount.Dec(),
+		Transaction: g.Transaction.Hex(), Resource: g.Resource,
+	}}
+	c.Subject, c.ID = g.Payer.Hex(), g.PaymentID
+	return c
+}
+
+// accessToken makes the token of a bought plan. It depends on the payment alone, so that it can be made again.
+func (a *attempt) accessToken(p *ledger.Payment) (string, error) {
+	plan := a.plan(p.Binding.Plan)
+	if plan == nil {
+		return "", fmt.Errorf("paywall: plan %q is not sold here any more", p.Binding.Plan)
+	}
+	g := a.grantOf(p)
+	g.Resource = a.Audience
+	c := g.claims()
+	from := p.PlanUntil.Add(-plan.TTL)
+	if now := a.Now(); from.After(now) { // its time was shortened since
+		from = now
+	}
+	c.IssuedAt = jwt.NewNumericDate(from)
+	return a.tokens.Issuer.Issue(token.Access, c, p.PlanUntil.Sub(from))
+}
+
+// servePlan answers the buyer of a plan, who gets its token with the answer.
+func (a *attempt) servePlan(p ledger.Payment) error {
+	signed, err := a.accessToken(&p)
+	if err != nil {
+		return unavailable(codeToken, err).of(p.ID)
+	}
+	g := a.grantOf(&p)
+	g.Route = a.Route.Name
+	r, err := a.granted(a.r, g)
+	if err != nil {
+		return unavailable(codeToken, err).of(p.ID)
+	}
+	return a.pass(r, "paid", func(h http.Header) {
+		a.addReceipt(h, &p, signed)
+		h.Set(headerAccessToken, signed)
+	})
+}
+
+// serveToken is the way of a request with a valid access token: no ledger, no chain.
+func (a *attempt) serveToken(c *token.Claims) error {
+	g, signed, err := a.tokens.assertionFor(c, a.Route.Name, a.URL, a.Now())
+	if err != nil {
+		return a.answer(unavailable(codeToken, err))
+	}
+	a.present(a.r, g, signed)
+	return a.pass(a.r, "token", nil)
+}
+
+// pass lets a request through whose payment is not at stake; add completes the header of the answer.
+func (a *attempt) pass(r *http.Request, outcome string, add func(http.Header)) error {
+	if a.Decided != nil {
+		a.Decided(r, outcome, "")
+	}
+	return a.next(BeforeHeader(a.w, func(h http.Header) {
+		cleanResponse(h)
+		markPrivate(h)
+		if add != nil {
+			add(h)
+		}
+	}), r)
+}
+
+// assertion signs what the upstream is told about a single request.
+func (t *Tokens) assertion(g Grant, now time.Time) (string, error) {
+	c := g.claims()
+	c.IssuedAt = jwt.NewNumericDate(now)
+	return t.Issuer.Issue(token.Assertion, c, AssertionTTL)
+}
+
+// assertionCache spares the holders of tokens a signature per request: their assertions differ in the
+// resource only, which they leave out, and are signed anew when half their time is over.
+type assertionCache struct {
+	mu      sync.RWMutex
+	entries map[assertionKey]assertion
+}
+
+type assertionKey struct{ payment, route string }
+
+type assertion struct {
+	signed string
+	grant  Grant
+	until  time.Time
+}
+
+const maxAssertions = 4096
+
+func (t *Tokens) assertionFor(c *token.Claims, route, resource string, now time.Time) (Grant, string, error) {
+	key := assertionKey{c.ID, route}
+	t.cache.mu.RLock()
+	e, ok := t.cache.entries[key]
+	t.cache.mu.RUnlock()
+	if ok && now.Before(e.until) {
+		e.grant.Resource = resource
+		return e.grant, e.signed, nil
+	}
+	g, err := grantFrom(c, route)
+	if err != nil {
+		return g, "", err
+	}
+	signed, err := t.assertion(g, now)
+	if err != nil {
+		return g, "", err
+	}
+	t.cache.mu.Lock()
+	if len(t.cache.entries) >= maxAssertions {
+		clear(t.cache.entries)
+	}
+	t.cache.entries[key] = assertion{signed: signed, grant: g, until: now.Add(AssertionTTL / 2)}
+	t.cache.mu.Unlock()
+	g.Resource = resource
+	return g, signed, nil
+}
+
+func grantFrom(c *token.Claims, route string) (Grant, error) {
+	g := Grant{
+		PaymentID: c.ID, Payer: common.HexToAddress(c.Subject), Asset: common.HexToAddress(c.X402.Asset),
+		Network: c.X402.Network, Transaction: common.HexToHash(c.X402.Transaction), Plan: c.X402.Plan, Route: route,
+	}
+	amount, err := x402.ParseAtomic(c.X402.Amount)
+	if err != nil {
+		return g, fmt.Errorf("reading the amount of a token: %w", err)
+	}
+	g.Amount = amount
+	return g, nil
+}

@@ -1,0 +1,147 @@
+package paywall
+
+import (
+	"net/http"
+	"net/textproto"
+	"strings"
+)
+
+// The headers of the protocol and our own.
+const (
+	headerSignature     = "Payment-Signature"
+	headerSignatureV1   = "X-Payment"
+	headerRequired      = "Payment-Required"
+	headerResponse      = "Payment-Response"
+	headerResponseV1    = "X-Payment-Response"
+	headerPaymentID     = "X-Payment-Id"
+	headerPaymentStatus = "X-Payment-Status"
+	headerAccessToken   = "X-Access-Token"
+
+	statusRefundPending = "refund_pending"
+)
+
+// paymentHeader gives the payment that a request carries, and the protocol version of its header. The
+// current version's wins.
+func paymentHeader(h http.Header) (value string, version int) {
+	if v := h.Get(headerSignature); v != "" {
+		return v, 2
+	}
+	if v := h.Get(headerSignatureV1); v != "" {
+		return v, 1
+	}
+	return "", 2
+}
+
+// bearerToken gives the token of an Authorization header with the Bearer scheme (RFC 6750), or "".
+func bearerToken(h http.Header) string {
+	v := h.Get("Authorization")
+	if len(v) < 7 || !strings.EqualFold(v[:7], "Bearer ") {
+		return ""
+	}
+	return strings.TrimSpace(v[7:])
+}
+
+// ours reports whether a header is one that only we may set on a request to the upstream, or that the
+// upstream must not see. Upstreams that speak CGI, FastCGI or WSGI fold "_" to "-", so they count as equal.
+func ours(name string) bool {
+	return hasFoldedPrefix(name, "x-payment") || hasFoldedPrefix(name, "payment-signature") ||
+		hasFoldedPrefix(name, "payment-required") || hasFoldedPrefix(name, "payment-response")
+}
+
+// hasFoldedPrefix reports whether s is prefix, or goes on after it with a new word; without regard to case,
+// and with "_" as "-".
+func hasFoldedPrefix(s, prefix string) bool {
+	if len(s) < len(prefix) {
+		return false
+	}
+	for i := range len(prefix) {
+		c := s[i]
+		switch {
+		case c == '_':
+			c = '-'
+		case 'A' <= c && c <= 'Z':
+			c += 'a' - 'A'
+		}
+		if c != prefix[i] {
+			return false
+		}
+	}
+	return len(s) == len(prefix) || s[len(prefix)] == '-' || s[len(prefix)] == '_'
+}
+
+// CleanRequest removes from a request what its client may not tell the upstream: payment headers and forged
+// X-Payment-* ones, in any spelling, in headers and trailers. Every request under a paid matcher goes
+// through it, paid or not (rule 12).
+func CleanRequest(r *http.Request) {
+	for name := range r.Header {
+		if ours(name) {
+			delete(r.Header, name)
+		}
+	}
+	for name := range r.Trailer {
+		if ours(name) {
+			delete(r.Trailer, name)
+		}
+	}
+	cleanConnection(r.Header)
+}
+
+// cleanConnection keeps a client from having our headers dropped as hop-by-hop ones.
+func cleanConnection(h http.Header) {
+	values := h["Connection"]
+	for i, v := range values {
+		if !strings.ContainsAny(v, ",xXaA") {
+			continue
+		}
+		var kept []string
+		for name := range strings.SplitSeq(v, ",") {
+			name = textproto.TrimString(name)
+			if !ours(name) && !strings.EqualFold(name, "Authorization") {
+				kept = append(kept, name)
+			}
+		}
+		values[i] = strings.Join(kept, ", ")
+	}
+}
+
+// cleanResponse removes from an upstream's answer what only we may say.
+func cleanResponse(h http.Header) {
+	for _, name := range [...]string{
+		headerRequired, headerResponse, headerResponseV1, headerPaymentStatus, headerPaymentID, headerAccessToken, headerSignature,
+	} {
+		delete(h, name)
+	}
+}
+
+// markPrivate keeps shared caches from serving a paid answer to those who did not pay.
+func markPrivate(h http.Header) {
+	cc := h.Get("Cache-Control")
+	switch {
+	case cc == "":
+		h.Set("Cache-Control", "private")
+	case hasDirective(cc, "no-store"):
+	default:
+		var kept []string
+		for d := range strings.SplitSeq(cc, ",") {
+			d = textproto.TrimString(d)
+			name, _, _ := strings.Cut(d, "=")
+			if strings.EqualFold(name, "public") || strings.EqualFold(name, "private") || strings.EqualFold(name, "s-maxage") || d == "" {
+				continue
+			}
+			kept = append(kept, d)
+		}
+		h.Set("Cache-Control", strings.Join(append(kept, "private"), ", "))
+	}
+	// Caches of content delivery networks obey these before Cache-Control (RFC 9213).
+	delete(h, "Surrogate-Control")
+	delete(h, "Cdn-Cache-Control")
+}
+
+func hasDirective(cacheControl, name string) bool {
+	for d := range strings.SplitSeq(cacheControl, ",") {
+		if strings.EqualFold(textproto.TrimString(d), name) {
+			return true
+		}
+	}
+	return false
+}

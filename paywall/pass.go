@@ -1,0 +1,74 @@
+package paywall
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+)
+
+// BeforeHeader gives a writer that calls f once, just before the header of the final answer goes out, and lets everything
+// else through as it comes: bodies stream, connections can be taken over.
+func BeforeHeader(w http.ResponseWriter, f func(http.Header)) http.ResponseWriter {
+	return &headerWriter{ResponseWriter: w, before: f}
+}
+
+type headerWriter struct {
+	http.ResponseWriter
+	before func(http.Header) // nil once it was called
+}
+
+func (w *headerWriter) headers() {
+	if w.before != nil {
+		f := w.before
+		w.before = nil
+		f(w.Header())
+	}
+}
+
+// Unwrap lets http.ResponseController reach what this writer does not change.
+func (w *headerWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *headerWriter) WriteHeader(status int) {
+	if !informational(status) {
+		w.headers()
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// informational answers precede the final one; a switch of protocols is final.
+func informational(status int) bool {
+	return status >= 100 && status < 200 && status != http.StatusSwitchingProtocols
+}
+
+func (w *headerWriter) Write(b []byte) (int, error) {
+	w.headers()
+	return w.ResponseWriter.Write(b)
+}
+
+// ReadFrom keeps the server's fast path for bodies.
+func (w *headerWriter) ReadFrom(r io.Reader) (int64, error) {
+	w.headers()
+	return readFrom(w.ResponseWriter, r)
+}
+
+func readFrom(w http.ResponseWriter, r io.Reader) (int64, error) {
+	if rf, ok := w.(io.ReaderFrom); ok {
+		return rf.ReadFrom(r)
+	}
+	return io.Copy(struct{ io.Writer }{w}, r)
+}
+
+// FlushError writes the header by itself, so f must have been called before.
+func (w *headerWriter) FlushError() error {
+	w.headers()
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+// Flush is FlushError for those who only know http.Flusher.
+func (w *headerWriter) Flush() { _ = w.FlushError() }
+
+func (w *headerWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	w.headers()
+	return http.NewResponseController(w.ResponseWriter).Hijack()
+}

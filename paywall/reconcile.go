@@ -1,0 +1,162 @@
+package paywall
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/caddy-x402/caddy-x402/ledger"
+	"github.com/caddy-x402/caddy-x402/settlement"
+)
+
+const (
+	actorReconciler = "reconciler"
+
+	// reconcileBatch is how many payments one round leases, and reconcileLease for how long.
+	reconcileBatch = 64
+	reconcileLease = time.Minute
+	// resolveTimeout bounds what one payment may cost the others of a round.
+	resolveTimeout = 15 * time.Second
+
+	reasonInterrupted  = "delivery_interrupted"
+	reasonNotCollected = "not_collected"
+)
+
+// reconcileLoop ends every open payment, whatever happened to the request that made it: at once, since a
+// process that starts may have died before, and then by interval.
+func (e *Engine) reconcileLoop(ctx context.Context) {
+	defer close(e.reconciled)
+	for {
+		e.reconcile(ctx)
+		t := time.NewTimer(e.current().ReconcileEvery)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return
+		case <-e.wake:
+			t.Stop()
+		case <-t.C:
+		}
+	}
+}
+
+func (e *Engine) reconcile(ctx context.Context) {
+	for ctx.Err() == nil {
+		due, err := e.store.Lease(ctx, reconcileBatch, reconcileLease)
+		if err != nil {
+			if ctx.Err() == nil {
+				e.current().Logger.Error("the ledger can't be read; open payments wait", slog.Any("error", err))
+			}
+			return
+		}
+		for _, p := range due {
+			if ctx.Err() != nil {
+				return
+			}
+			e.reconcileOne(ctx, p)
+		}
+		if len(due) < reconcileBatch {
+			return
+		}
+	}
+}
+
+// reconcileOne moves one payment on as far as the chain allows, and says when to look again.
+func (e *Engine) reconcileOne(ctx context.Context, p ledger.Payment) {
+	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+	defer cancel()
+	q, err := e.resolvePayment(ctx, p)
+	if err == nil {
+		q, err = e.resolveDelivery(ctx, q)
+	}
+	if err != nil && ctx.Err() == nil && !errors.Is(err, errGivenUp) {
+		e.log(p.ID).Warn("a payment could not be reconciled; it is tried again", slog.Any("error", err))
+	}
+	if !q.Open() {
+		return
+	}
+	if err := e.store.Recheck(ctx, p.ID, e.recheckAfter(&q)); err != nil && ctx.Err() == nil {
+		e.log(p.ID).Warn("a payment's next look could not be set", slog.Any("error", err))
+	}
+}
+
+func (e *Engine) resolvePayment(ctx context.Context, p ledger.Payment) (ledger.Payment, error) {
+	if p.Final || p.Settlement == ledger.Pending {
+		return p, nil
+	}
+	y := e.payee(&p)
+	if y == nil {
+		e.log(p.ID).Warn("a payment waits on a network that is not configured any more", slog.Uint64("chain", p.ChainID))
+		return p, nil
+	}
+	out := y.Settler.Resolve(ctx, intent(&p, y.Network))
+	if out.Status == settlement.Unknown {
+		if p.Settlement == ledger.Settled && out.Err == nil {
+			return p, nil
+		}
+		return p, out.Err
+	}
+	if p.Settlement == ledger.Settled && out.Status == settlement.Failed {
+		e.log(p.ID).Error("a settled payment is not on chain any more", slog.String("transaction", p.Transaction.Hex()))
+		e.current().Observe(Observation{Event: "reorg", Network: y.Network.ID, Outcome: "failed"})
+		return p, nil
+	}
+	if p.Settlement == ledger.Claimed && out.Status == settlement.Failed {
+		return e.giveUp(ctx, p, out)
+	}
+	return e.record(ctx, p, out, actorReconciler)
+}
+
+// giveUp ends a claim for which nothing was sent. One that can still be executed is left alone: its client
+// may come back with the same header.
+func (e *Engine) giveUp(ctx context.Context, p ledger.Payment, out settlement.Outcome) (ledger.Payment, error) {
+	if !out.Final {
+		return p, nil
+	}
+	return e.update(ctx, p, func(p ledger.Payment) []ledger.Change {
+		if p.Settlement != ledger.Claimed || p.Held(time.Now()) {
+			return nil
+		}
+		return []ledger.Change{
+			{Event: ledger.EventVoid, Actor: actorReconciler, Reason: string(out.Reason)},
+			{Event: ledger.EventFinal, Actor: actorReconciler},
+		}
+	})
+}
+
+// resolveDelivery holds for refund what was paid and can't, or will not, be served any more.
+func (e *Engine) resolveDelivery(ctx context.Context, p ledger.Payment) (ledger.Payment, error) {
+	return e.update(ctx, p, func(p ledger.Payment) []ledger.Change {
+		now := time.Now()
+		if p.Settlement != ledger.Settled || p.Refund != ledger.NotRefunded || p.Held(now) {
+			return nil
+		}
+		c := ledger.Change{Event: ledger.EventUndelivered, Actor: actorReconciler}
+		switch {
+		case p.Delivery == ledger.Delivering && !replayable(p.Binding.Method):
+			c.Reason = reasonInterrupted
+		case p.Delivery != ledger.NotDelivered && p.Delivery != ledger.Delivering:
+			return nil
+		case now.Sub(p.SettledAt) < e.current().CollectWithin:
+			return nil
+		default:
+			c.Reason = reasonNotCollected
+		}
+		return []ledger.Change{c}
+	})
+}
+
+// recheckAfter is soon for what a client may be waiting for, and later for what only time can end.
+func (e *Engine) recheckAfter(p *ledger.Payment) time.Duration {
+	every := e.current().ReconcileEvery
+	switch p.Settlement {
+	case ledger.Settling:
+		return every
+	case ledger.Settled:
+		if p.Refund == ledger.NotRefunded && p.Delivery != ledger.Delivered {
+			return every
+		}
+	}
+	return 8 * every
+}

@@ -1,0 +1,105 @@
+package paywall
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/ethereum/go-ethereum/common"
+	"github.com/holiman/uint256"
+
+	"github.com/caddy-x402/caddy-x402/settlement"
+	"github.com/caddy-x402/caddy-x402/x402"
+)
+
+// Payee is where one network's money goes and who moves it there.
+type Payee struct {
+	Network x402.Network
+	PayTo   common.Address
+	Settler settlement.Settler
+	// separator is the EIP-712 domain separator of the network's asset.
+	separator common.Hash
+}
+
+// Price is what one request costs on one network, in atomic units of the payee's asset.
+type Price struct {
+	Payee  *Payee
+	Amount uint256.Int
+}
+
+// Plan is a pass: paid once, good for every route of its gate for a time.
+type Plan struct {
+	Name   string
+	TTL    time.Duration
+	Prices []Price
+}
+
+// Route is what one price rule says.
+type Route struct {
+	// Name is part of every claim: a payment for one route opens no other. It is unique within a
+	// site and stays the same over reloads.
+	Name string
+	// Scope names the set of routes that the plans are good for.
+	Scope       string
+	Description string
+	MIMEType    string
+	// Prices holds a price per network; empty when only plans open the route.
+	Prices []Price
+	Plans  []Plan
+	// Timeout is announced as maxTimeoutSeconds.
+	Timeout time.Duration
+
+	options  []option
+	accepts  []x402.Requirements // one per option
+	template *x402.OfferTemplate
+}
+
+// option is one element of accepts, with what stands behind it.
+type option struct {
+	price Price
+	plan  *Plan
+}
+
+// errNoPrice refuses a route that nobody could pay for.
+var errNoPrice = errors.New("paywall: a route needs a price or a plan")
+
+// prepare builds the offer. The per-request price comes first, then plans by rising price: clients that
+// take the first option pay the least.
+func (r *Route) prepare() error {
+	if len(r.Prices) == 0 && len(r.Plans) == 0 {
+		return fmt.Errorf("%w: route %s", errNoPrice, r.Name)
+	}
+	r.options = nil
+	for _, p := range r.Prices {
+		r.options = append(r.options, option{price: p})
+	}
+	var passes []option
+	for i := range r.Plans {
+		for _, p := range r.Plans[i].Prices {
+			passes = append(passes, option{price: p, plan: &r.Plans[i]})
+		}
+	}
+	slices.SortStableFunc(passes, func(a, b option) int { return a.price.Amount.Cmp(&b.price.Amount) })
+	r.options = append(r.options, passes...)
+	r.accepts = nil
+	for _, o := range r.options {
+		r.accepts = append(r.accepts, r.requirements(o))
+	}
+
+	template, err := x402.NewOfferTemplate(r.accepts, x402.ResourceInfo{Description: r.Description, MimeType: r.MIMEType}, nil)
+	if err != nil {
+		return fmt.Errorf("making the offer of route %s: %w", r.Name, err)
+	}
+	r.template = template
+	return nil
+}
+
+func (r *Route) requirements(o option) x402.Requirements {
+	plan := ""
+	if o.plan != nil {
+		plan = o.plan.Name
+	}
+	y := o.price.Payee
+	return x402.NewRequirements(y.Network, y.PayTo, &o.price.Amount, r.Timeout, x402.FlowUpfront, plan)
+}

@@ -1,0 +1,227 @@
+package paywall
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/caddy-x402/caddy-x402/internal/faultpoint"
+	"github.com/caddy-x402/caddy-x402/ledger"
+	"github.com/caddy-x402/caddy-x402/settlement"
+)
+
+// actor of the changes that a request makes.
+const actorRequest = "request"
+
+// flight is one settlement under way in this process. Its outcome is written once: by the request that
+// waits for it, together with the delivery, or by the flight itself when nobody waits any more.
+type flight struct {
+	done chan struct{}
+
+	mu        sync.Mutex
+	landed    bool
+	abandoned bool
+	out       settlement.Outcome
+}
+
+// settle makes the transfer of p and waits for its outcome, or for the client to leave (left is true; the
+// settlement goes on without it). The settlement's context is the engine's, not the request's (rule 8).
+func (e *Engine) settle(ctx context.Context, p ledger.Payment, y *Payee, in settlement.Intent) (out settlement.Outcome, left bool) {
+	s := e.current()
+	f := &flight{done: make(chan struct{})}
+	e.mu.Lock()
+	e.flights[p.ID] = f
+	e.mu.Unlock()
+
+	detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.SettleTimeout)
+	e.background.Go(func() {
+		defer cancel()
+		started := time.Now()
+		out := settle(detached, y.Settler, in)
+		s.Observe(Observation{
+			Event: "settlement", Network: y.Network.ID, Outcome: out.Status.String(),
+			Reason: string(out.Reason), Took: time.Since(started),
+		})
+		e.land(p, f, out)
+	})
+
+	select {
+	case <-f.done:
+		return f.out, ctx.Err() != nil
+	case <-ctx.Done():
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.abandoned = !f.landed
+	return f.out, true
+}
+
+// settle guards against a settler that panics: the outcome is then unknown, as after a crash.
+func settle(ctx context.Context, s settlement.Settler, in settlement.Intent) (out settlement.Outcome) {
+	defer func() {
+		if r := recover(); r != nil {
+			out = settlement.Outcome{Err: errPanic(r)}
+		}
+	}()
+	return s.Settle(ctx, in)
+}
+
+func (e *Engine) land(p ledger.Payment, f *flight, out settlement.Outcome) {
+	f.mu.Lock()
+	f.out, f.landed = out, true
+	abandoned := f.abandoned
+	close(f.done)
+	f.mu.Unlock()
+
+	e.mu.Lock()
+	if e.flights[p.ID] == f {
+		delete(e.flights, p.ID)
+	}
+	e.mu.Unlock()
+	if !abandoned {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
+	defer cancel()
+	if _, err := e.record(ctx, p, out, actorRequest); err != nil {
+		e.log(p.ID).Error("writing an outcome failed; the reconciler will", slog.Any("error", err))
+	}
+}
+
+// writeTimeout bounds a write to the ledger that no client waits for.
+const writeTimeout = 10 * time.Second
+
+// record writes what a settler said of p; then asks what is to follow in the same step.
+func (e *Engine) record(ctx context.Context, p ledger.Payment, out settlement.Outcome, actor string, then ...ledger.Change) (ledger.Payment, error) {
+	return e.update(ctx, p, func(p ledger.Payment) []ledger.Change {
+		cs := outcomeChanges(p, out, actor)
+		for _, c := range then {
+			if c.Fence == p.Hold.Fence { // whoever overtook us delivers it
+				cs = append(cs, c)
+			}
+		}
+		return cs
+	})
+}
+
+// outcomeChanges says which steps lead p to what its settler found.
+func outcomeChanges(p ledger.Payment, out settlement.Outcome, actor string) []ledger.Change {
+	at := ledger.Change{
+		Actor: actor, Transaction: out.Transaction, Block: out.Block, BlockHash: out.BlockHash, Reason: string(out.Reason),
+	}
+	step := func(ev ledger.Event) ledger.Change { c := at; c.Event = ev; return c }
+	var cs []ledger.Change
+	switch out.Status {
+	case settlement.Settled:
+		if p.Settlement != ledger.Settled {
+			cs = append(cs, step(ledger.EventSettle))
+		}
+		if out.Final && !(p.Settlement == ledger.Settled && p.Final) {
+			cs = append(cs, step(ledger.EventFinal))
+		}
+	case settlement.Failed:
+		if p.Settlement == ledger.Claimed || p.Settlement == ledger.Settling {
+			cs = append(cs, step(ledger.EventFail))
+		} else if p.Settlement == ledger.Settled {
+			return nil // a settled payment does not fail; a vanished receipt is unknown, not failed
+		}
+		if out.Final && !p.Final {
+			cs = append(cs, step(ledger.EventFinal))
+		}
+	}
+	return cs
+}
+
+// wait blocks until nobody holds the payment any more or ctx ends, and gives it as it then is.
+func (e *Engine) wait(ctx context.Context, id string) (ledger.Payment, error) {
+	for {
+		p, err := e.store.Payment(ctx, id)
+		if err != nil || !p.Held(time.Now()) {
+			return p, err
+		}
+		e.mu.Lock()
+		f := e.flights[id]
+		e.mu.Unlock()
+		var landed chan struct{}
+		if f != nil {
+			landed = f.done
+		}
+		t := time.NewTimer(pollEvery)
+		select {
+		case <-landed:
+			// The holder writes next; look again in a moment rather than at once.
+			select {
+			case <-t.C:
+			case <-ctx.Done():
+			}
+		case <-t.C:
+		case <-ctx.Done():
+		}
+		t.Stop()
+		if ctx.Err() != nil {
+			return p, ctx.Err()
+		}
+	}
+}
+
+// pollEvery is how often a copy of a request looks whether the first one is done.
+const pollEvery = 100 * time.Millisecond
+
+// keep renews the hold of p until stop is called, which waits for the renewal under way.
+func (e *Engine) keep(ctx context.Context, id string, fence uint64) (stop func()) {
+	ttl := e.current().HoldTTL
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		t := time.NewTicker(ttl / 3)
+		defer t.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-t.C:
+				faultpoint.Reached("extend")
+				if err := e.extend(ctx, id, fence, ttl); err != nil && ctx.Err() == nil {
+					e.log(id).Warn("a hold could not be renewed", slog.Any("error", err))
+				}
+			}
+		}
+	}()
+	return func() { cancel(); <-ended }
+}
+
+func (e *Engine) extend(ctx context.Context, id string, fence uint64, ttl time.Duration) error {
+	p, err := e.store.Payment(ctx, id)
+	if err != nil {
+		return err
+	}
+	_, err = e.update(ctx, p, func(p ledger.Payment) []ledger.Change {
+		if p.Hold.Fence != fence || p.Delivery == ledger.Delivered || p.Delivery == ledger.Undelivered {
+			return nil
+		}
+		return []ledger.Change{{Event: ledger.EventExtend, Actor: actorRequest, Fence: fence, Hold: ttl}}
+	})
+	return err
+}
+
+// release gives the hold back, so that whoever comes next need not wait for it to run out.
+func (e *Engine) release(p ledger.Payment, fence uint64) {
+	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
+	defer cancel()
+	_, err := e.update(ctx, p, func(p ledger.Payment) []ledger.Change {
+		if p.Hold.Fence != fence || p.Hold.Until.IsZero() {
+			return nil
+		}
+		return []ledger.Change{{Event: ledger.EventRelease, Actor: actorRequest, Fence: fence}}
+	})
+	if err != nil && !errors.Is(err, ledger.ErrFence) {
+		e.log(p.ID).Warn("a hold could not be given back; it runs out by itself", slog.Any("error", err))
+	}
+}
+
+func (e *Engine) log(payment string) *slog.Logger {
+	return e.current().Logger.With(slog.String("payment", payment))
+}
