@@ -142,12 +142,12 @@ func write[T any](ctx context.Context, s *Store, f func(*writer) (T, error)) (T,
 	if j.taken.CompareAndSwap(false, true) {
 		return none, ctx.Err()
 	}
-	late := time.NewTimer(patience)
+	late := time.NewTimer(s.patience)
 	defer late.Stop()
 	select {
 	case err := <-j.done:
 		return outcome(err)
 	case <-late.C:
-		return none, fmt.Errorf("%w for %v", ErrStalled, patience)
+		return none, fmt.Errorf("%w for %v", ErrStalled, s.patience)
 	}
 }

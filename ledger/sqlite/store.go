@@ -40,6 +40,8 @@ type Store struct {
 	queue  *queue
 	writer *writer
 	reads  *reader
+	// patience is how long a write is awaited after its caller's context has ended.
+	patience time.Duration
 
 	closing sync.Once
 	closed  error
@@ -82,7 +84,7 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	}
 	rdb.SetMaxOpenConns(readers)
 	rdb.SetMaxIdleConns(readers)
-	s := &Store{now: o.Now, log: o.Logger, queue: newQueue(), reads: &reader{db: rdb}}
+	s := &Store{now: o.Now, log: o.Logger, queue: newQueue(), reads: &reader{db: rdb}, patience: patience}
 	s.writer = &writer{db: db, log: o.Logger, step: o.step, queue: s.queue}
 	if err := s.writer.connect(ctx); err != nil {
 		return nil, errors.Join(err, rdb.Close(), db.Close())
