@@ -1,0 +1,171 @@
+// Package rig is what tests that cross rooms stand on: a local chain, an upstream that counts, and a real Caddy with the
+// paywall in front of it.
+package rig
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	_ "github.com/caddyserver/caddy/v2/modules/standard" // the Caddy that users have
+	"github.com/ethereum/go-ethereum/common"
+	"github.com/holiman/uint256"
+
+	_ "github.com/caddy-x402/caddy-x402" // the modules under test
+	"github.com/caddy-x402/caddy-x402/devnet"
+)
+
+// PayTo is the seller's address. It has nothing at the beginning.
+var PayTo = common.HexToAddress("0x209693Bc6afc0C5328bA36FaF03C514EF312287C")
+
+// Rig is a chain, an upstream and a Caddy.
+type Rig struct {
+	T        testing.TB
+	Chain    *devnet.Chain
+	Upstream *Upstream
+	// Dir holds the ledger and Caddy's storage.
+	Dir string
+	// Addr is where Caddy listens, host and port.
+	Addr string
+}
+
+// Options of a Rig.
+type Options struct {
+	// BlockTime is the chain's; 0: a block as soon as a transaction waits.
+	BlockTime time.Duration
+	// Site is what stands in the site's block; default: one price of $0.01 for everything, and reverse_proxy.
+	// {upstream} is replaced by the upstream's address.
+	Site string
+	// App is added to the global option x402.
+	App string
+	// Global is added to the global options.
+	Global string
+	// RPC replaces the chain's endpoint.
+	RPC string
+	// Upstream answers paid requests; default: Echo.
+	Upstream http.HandlerFunc
+}
+
+// DefaultSite is what a seller writes first.
+const DefaultSite = `
+	x402 $0.01
+	x402_service
+	reverse_proxy {upstream}
+`
+
+// New starts everything; it ends with the test.
+func New(t testing.TB, o Options) *Rig {
+	t.Helper()
+	chain, err := devnet.Start(t.Context(), devnet.Options{BlockTime: o.BlockTime})
+	if err != nil {
+		t.Fatal("starting the chain:", err)
+	}
+	t.Cleanup(func() { _ = chain.Close() })
+	r := &Rig{T: t, Chain: chain, Dir: t.TempDir(), Upstream: NewUpstream(t, o.Upstream), Addr: FreeAddr(t)}
+	r.Load(o)
+	t.Cleanup(func() {
+		if err := caddy.Stop(); err != nil {
+			t.Error("stopping Caddy:", err)
+		}
+	})
+	return r
+}
+
+// Load makes Caddy load the configuration of o; a test that reloads calls it again.
+func (r *Rig) Load(o Options) {
+	r.T.Helper()
+	if err := r.TryLoad(o); err != nil {
+		r.T.Fatal(err)
+	}
+}
+
+// TryLoad is Load for configurations that may be refused.
+func (r *Rig) TryLoad(o Options) error {
+	config, err := Adapt(r.Caddyfile(o))
+	if err != nil {
+		return err
+	}
+	return caddy.Load(config, true)
+}
+
+// Adapt turns a Caddyfile into JSON.
+func Adapt(text string) ([]byte, error) {
+	adapter := caddyconfig.GetAdapter("caddyfile")
+	config, _, err := adapter.Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
+	if err != nil {
+		return nil, fmt.Errorf("adapting: %w", err)
+	}
+	return config, nil
+}
+
+// Caddyfile is the whole configuration of o.
+func (r *Rig) Caddyfile(o Options) string {
+	site, rpc := o.Site, o.RPC
+	if site == "" {
+		site = DefaultSite
+	}
+	if rpc == "" {
+		rpc = r.Chain.URL()
+	}
+	return strings.NewReplacer("{upstream}", r.Upstream.Addr()).Replace(fmt.Sprintf(`{
+	admin off
+	auto_https off
+	grace_period 10s
+	storage file_system %s
+	log default {
+		level ERROR
+		output stderr
+	}
+	%s
+	x402 {
+		network base-sepolia
+		pay_to %s
+		rpc %s
+		wallet 0x%x
+		refunds off
+		store sqlite %s
+		%s
+	}
+}
+http://%s {
+%s
+}
+`, filepath.Join(r.Dir, "storage"), o.Global, PayTo, rpc, GasKey(), filepath.Join(r.Dir, "ledger.db"), o.App, r.Addr, site))
+}
+
+// GasKey is the key of the gas wallet, a well-known development account.
+func GasKey() []byte { return devnet.Developer(0).Key.D.FillBytes(make([]byte, 32)) }
+
+// URL is the address of a path behind the paywall.
+func (r *Rig) URL(path string) string { return "http://" + r.Addr + path }
+
+// Balance is how much of the token an account has, in atomic units.
+func (r *Rig) Balance(of common.Address) *uint256.Int {
+	r.T.Helper()
+	b, err := r.Chain.TokenBalance(context.WithoutCancel(r.T.Context()), of)
+	if err != nil {
+		r.T.Fatal("reading a balance:", err)
+	}
+	return b
+}
+
+// Earned is how much the seller has received, in atomic units.
+func (r *Rig) Earned() uint64 { return r.Balance(PayTo).Uint64() }
+
+// FreeAddr is a loopback address that nobody listens on.
+func FreeAddr(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
