@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"strings"
 	"time"
 )
 
@@ -17,5 +18,61 @@ func (s *Store) Exec(query string) error {
 	return err
 }
 
+// Ask runs a query on the writer's connection and joins what the first columns say.
+func (s *Store) Ask(query string) (string, error) {
+	return write(context.Background(), s, func(w *writer) (string, error) {
+		var all []string
+		err := w.query(query, func(row scanner) error {
+			var one string
+			err := row.Scan(&one)
+			all = append(all, one)
+			return err
+		})
+		return strings.Join(all, " "), err
+	})
+}
+
+// Spoil is a job that succeeds, but makes the commit fail: a reference to nothing, checked at the end only.
+func (s *Store) Spoil() error {
+	_, err := write(context.Background(), s, func(w *writer) (int64, error) {
+		if _, err := w.exec("PRAGMA defer_foreign_keys = ON"); err != nil {
+			return 0, err
+		}
+		return w.exec("INSERT INTO transaction_payments (payment_id, seq, chain_id, hash, position) VALUES ('none', 0, 1, '', 0)")
+	})
+	return err
+}
+
+// Waiting is how many writes are queued.
+func (s *Store) Waiting() int { return s.queue.waiting() }
+
 // SetPatience shortens the wait for a disk that does not answer.
 func (s *Store) SetPatience(d time.Duration) { s.patience = d }
+
+// Queries are what must be fast, by the index that makes them so.
+var Queries = map[string]string{
+	"payments_unserved":  selectUnserved,
+	"payments_plans":     selectPlans,
+	"payments_due":       selectDue,
+	"payments_state":     selectCounts,
+	"transactions_nonce": selectByNonce,
+	// SQLite's names for the indexes of PRIMARY KEY and UNIQUE
+	"sqlite_autoindex_payments_1": selectByID,
+	"sqlite_autoindex_payments_2": selectByAuth,
+	"sqlite_autoindex_audit_1":    selectAudit,
+}
+
+// Plan is SQLite's plan of a query.
+func (s *Store) Plan(query string) (string, error) {
+	return write(context.Background(), s, func(w *writer) (string, error) {
+		var all []string
+		err := w.query("EXPLAIN QUERY PLAN "+query, func(row scanner) error {
+			var id, parent, unused int
+			var detail string
+			err := row.Scan(&id, &parent, &unused, &detail)
+			all = append(all, detail)
+			return err
+		}, make([]any, strings.Count(query, "?"))...)
+		return strings.Join(all, "; "), err
+	})
+}

@@ -65,11 +65,11 @@ func (m *model) update(id string, version uint64, changes []ledger.Change, now t
 	if r.p.Version != version {
 		return ledger.Payment{}, ledger.ErrConflict
 	}
+	if slices.ContainsFunc(changes, func(c ledger.Change) bool { return c.Event == ledger.EventSend }) {
+		return ledger.Payment{}, ledger.ErrTransition
+	}
 	open := r.p.Open()
 	for _, c := range changes {
-		if c.Event == ledger.EventSend {
-			return ledger.Payment{}, ledger.ErrTransition
-		}
 		if err := ledger.Apply(&r.p, c, now); err != nil {
 			return ledger.Payment{}, err
 		}
