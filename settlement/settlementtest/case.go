@@ -21,7 +21,7 @@ import (
 const Price = 12_345
 
 // patience bounds each call that should come to an end.
-const patience = 30 * time.Second
+const patience = 60 * time.Second
 
 // Case is one test: a settler with a wallet, a journal and an endpoint of its own, a payer and a payee.
 type Case struct {

@@ -46,7 +46,7 @@ func (s *Settler) facts(ctx context.Context, in settlement.Intent) (facts, error
 // blame finds why a transfer fails, in the order of the reference implementations. cause is what the
 // simulation or the sent transaction said; nil if nothing was said.
 func (s *Settler) blame(ctx context.Context, in settlement.Intent, t transfer, f facts, cause error) error {
-	if t.signature != nil && !t.proven {
+	if t.signature != nil && (!t.proven || len(f.payerCode) > 0) {
 		if err := s.blameSignature(ctx, in, t, f); err != nil {
 			return err
 		}
@@ -91,7 +91,8 @@ func unexplained(cause error) error {
 	return x402.Refuse(x402.ReasonTransactionFailed, "the transaction failed, although the transfer is possible now")
 }
 
-// blameSignature judges a signature that the payer's key did not make: the payer's contract must accept it.
+// blameSignature judges a signature that the payer's key did not make, or of an account that runs code: the code must
+// accept it.
 func (s *Settler) blameSignature(ctx context.Context, in settlement.Intent, t transfer, f facts) error {
 	if len(f.payerCode) == 0 {
 		if len(t.signature) != x402.SignatureLength {
