@@ -196,6 +196,7 @@ func TestRandomSecretsAreTaken(t *testing.T) {
 		for _, s := range []string{
 			base64.StdEncoding.EncodeToString(b), base64.RawURLEncoding.EncodeToString(b), hex.EncodeToString(b),
 			strings.ToUpper(hex.EncodeToString(b)), base64.StdEncoding.EncodeToString(b[:24]),
+			string(b),
 		} {
 			if err := checkSecret([]byte(s)); err != nil {
 				t.Fatalf("%q: %v", s, err)

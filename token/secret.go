@@ -52,7 +52,7 @@ func checkSecret(secret []byte) error {
 	case unpredictable(secret) < minUnpredictable:
 		return fmt.Errorf("the token secret repeats itself or counts up; %s", makeSecret)
 	case unpredictable(withoutWords(text)) < minUnpredictable,
-		unpredictable(withoutWords(unleet.Replace(strings.ToLower(text)))) < minUnpredictable, prose(text):
+		unpredictable(withoutWords(unleet.Replace(lower(text)))) < minUnpredictable, prose(text):
 		return fmt.Errorf("the token secret is made of words; %s", makeSecret)
 	}
 	return nil
@@ -108,12 +108,23 @@ func unpredictable(b []byte) int {
 	return n
 }
 
+// lower lowers letters of ASCII only: a secret may be any bytes, and each must stay where it is.
+func lower(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if c >= 'A' && c <= 'Z' {
+			b[i] = c | 0x20
+		}
+	}
+	return string(b)
+}
+
 // unleet undoes the usual spelling of letters as digits.
 var unleet = strings.NewReplacer("0", "o", "3", "e", "4", "a", "5", "s", "7", "t", "@", "a", "$", "s", "!", "i")
 
 // withoutWords leaves one byte of each guessable word.
 func withoutWords(s string) []byte {
-	s = strings.ToLower(s)
+	s = lower(s)
 	for _, w := range guessable {
 		s = strings.ReplaceAll(s, w, w[:1])
 	}
@@ -123,7 +134,7 @@ func withoutWords(s string) []byte {
 // prose reports whether s reads like language: words of one case, divided by whatever, of pairs that language has.
 func prose(s string) bool {
 	var upper, letters, pairs, common int
-	low := strings.ToLower(s)
+	low := lower(s)
 	for i := range len(low) {
 		c := low[i]
 		if c >= '0' && c <= '9' && i < len(low)-4 {
