@@ -80,7 +80,7 @@ func TestAuthorization(t *testing.T) {
 		s.accepts[0].MaxTimeoutSeconds = tc.timeout
 		c, clock := newClient(t)
 		c.MaxValidity = tc.cap
-		_, r, err := c.Quote(get(t, s.URL))
+		r, err := without(t, c.Quote, get(t, s.URL))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -203,7 +203,7 @@ func TestUnknownThenResume(t *testing.T) {
 			down = true
 			c, _ := newClient(t)
 			bound(c)
-			_, r, err := c.Do(get(t, s.URL+"/x"))
+			r, err := without(t, c.Do, get(t, s.URL+"/x"))
 			var e *Error
 			if !errors.As(err, &e) || e.Code != CodeUnknown {
 				t.Fatalf("error %v", err)
@@ -225,7 +225,7 @@ func TestUnknownThenResume(t *testing.T) {
 				t.Errorf("resumed: %+v", r2)
 			}
 			// The answer was given; a third time the server says that the authorization is used.
-			_, _, err = again.Resume(get(t, s.URL+"/x"), *r.Payment)
+			_, err = without(t, again.resuming(*r.Payment), get(t, s.URL+"/x"))
 			if CodeOf(err) != CodeAnswerLost {
 				t.Errorf("sent once more: %v", err)
 			}
@@ -279,7 +279,7 @@ func TestCancelled(t *testing.T) {
 		return true
 	}
 	c, _ := newClient(t)
-	_, r, err := c.Do(get(t, s.URL).WithContext(ctx))
+	r, err := without(t, c.Do, get(t, s.URL).WithContext(ctx))
 	if CodeOf(err) != CodeUnknown || !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
@@ -317,9 +317,9 @@ func TestRefused(t *testing.T) {
 			s.before = func(w http.ResponseWriter, _ *http.Request, _ int) bool { tc.answer(s, w); return true }
 			c, _ := newClient(t)
 			c.MaxRetries = 3
-			resp, r, err := c.Do(get(t, s.URL))
+			r, err := without(t, c.Do, get(t, s.URL))
 			var e *Error
-			if !errors.As(err, &e) || e.Code != tc.code || e.Reason != tc.reason || resp != nil {
+			if !errors.As(err, &e) || e.Code != tc.code || e.Reason != tc.reason {
 				t.Fatalf("error %v, reason %q", err, e.Reason)
 			}
 			payments, _ := s.got()
@@ -399,7 +399,7 @@ func TestAccessToken(t *testing.T) {
 func TestFree(t *testing.T) {
 	for _, status := range []int{200, 404, 503} {
 		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
-		defer srv.Close()
+		t.Cleanup(srv.Close)
 		c, p := newClient(t)
 		resp, r, err := c.Do(get(t, srv.URL))
 		if err != nil {
@@ -422,7 +422,7 @@ func TestNeverSent(t *testing.T) {
 		s.Close()
 		return nil
 	}
-	_, r, err := c.Do(get(t, s.URL))
+	r, err := without(t, c.Do, get(t, s.URL))
 	if CodeOf(err) != CodeTransport || len(r.Attempts) != 4 {
 		t.Errorf("error %v after %d attempts", err, len(r.Attempts))
 	}

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"net/url"
@@ -44,7 +45,8 @@ func FuzzOffer(f *testing.F) {
 			err = x.choose()
 		}
 		if err != nil {
-			if CodeOf(err) == "" || strings.ContainsFunc(err.(*Error).Detail, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			var e *Error
+			if !errors.As(err, &e) || strings.ContainsFunc(e.Detail, func(r rune) bool { return !unicode.IsPrint(r) }) {
 				t.Fatalf("error %q", err)
 			}
 			return

@@ -71,7 +71,7 @@ func TestNoLimits(t *testing.T) {
 	s := newSeller(t)
 	c, _ := newClient(t)
 	c.Limits = nil
-	if _, _, err := c.Do(get(t, s.URL)); CodeOf(err) != CodeNetwork {
+	if _, err := without(t, c.Do, get(t, s.URL)); CodeOf(err) != CodeNetwork {
 		t.Errorf("error %v", err)
 	}
 }
@@ -96,7 +96,7 @@ func TestOwnAsset(t *testing.T) {
 	}
 	text(t, resp)
 	s.accepts[0].Extra.Name = ""
-	if _, _, err := c.Do(get(t, s.URL)); CodeOf(err) != CodeNoOffer {
+	if _, err := without(t, c.Do, get(t, s.URL)); CodeOf(err) != CodeNoOffer {
 		t.Errorf("without a domain: %v", err)
 	}
 }
@@ -139,7 +139,7 @@ func TestRedirects(t *testing.T) {
 	t.Run("offer of another host", func(t *testing.T) {
 		c, _ := newClient(t)
 		c.HTTP.CheckRedirect = func(*http.Request, []*http.Request) error { return nil }
-		_, r, err := c.Do(get(t, front.URL+"/away?to="+other.URL))
+		r, err := without(t, c.Do, get(t, front.URL+"/away?to="+other.URL))
 		if CodeOf(err) != CodeRedirected || r.Authorization != nil {
 			t.Errorf("error %v", err)
 		}
@@ -239,7 +239,7 @@ func TestBadRequests(t *testing.T) {
 	} {
 		c, _ := newClient(t)
 		tc.change(tc.req, c)
-		if _, r, err := c.Do(tc.req); CodeOf(err) != CodeRequest || r == nil || len(r.Attempts) != 0 {
+		if r, err := without(t, c.Do, tc.req); CodeOf(err) != CodeRequest || r == nil || len(r.Attempts) != 0 {
 			t.Errorf("%s: error %v", name, err)
 		}
 	}
@@ -250,7 +250,7 @@ func TestBadRequests(t *testing.T) {
 		"other header": {Header: "Authorization", Value: Secret(signedPayment(t, s))},
 		"v1's header":  {Header: x402.HeaderPaymentV1, Value: Secret(signedPayment(t, s))},
 	} {
-		if _, _, err := c.Resume(get(t, s.URL), p); CodeOf(err) != CodeRequest {
+		if _, err := without(t, c.resuming(p), get(t, s.URL)); CodeOf(err) != CodeRequest {
 			t.Errorf("resume with %s: %v", name, err)
 		}
 	}
@@ -265,7 +265,7 @@ func signedPayment(t *testing.T, s *seller) string {
 	c, _ := newClient(t)
 	var value string
 	c.OnSigned = func(r *Report) error { value = string(r.Payment.Value); return io.EOF }
-	if _, _, err := c.Do(get(t, s.URL)); CodeOf(err) != CodeDeclined || value == "" {
+	if _, err := without(t, c.Do, get(t, s.URL)); CodeOf(err) != CodeDeclined || value == "" {
 		t.Fatalf("error %v", err)
 	}
 	return value

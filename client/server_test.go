@@ -251,4 +251,21 @@ func text(t *testing.T, resp *http.Response) string {
 	return string(b)
 }
 
+type call = func(*http.Request) (*http.Response, *Report, error)
+
+// without makes a call that must not bring a response.
+func without(t *testing.T, do call, req *http.Request) (*Report, error) {
+	t.Helper()
+	resp, r, err := do(req)
+	if resp != nil {
+		_ = resp.Body.Close()
+		t.Errorf("a response: %d", resp.StatusCode)
+	}
+	return r, err
+}
+
+func (c *Client) resuming(p Payment) call {
+	return func(req *http.Request) (*http.Response, *Report, error) { return c.Resume(req, p) }
+}
+
 func hexOf(b []byte) string { return hex.EncodeToString(b) }

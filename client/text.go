@@ -6,13 +6,13 @@ import (
 	"unicode"
 )
 
-// Printable is a server's text for people: at most most characters of it, on one line, without what could move a
+// Printable is a server's text for people: limit characters of it, on one line, without what could move a
 // terminal's cursor or turn its text around.
-func Printable(s string, most int) string {
+func Printable(s string, limit int) string {
 	var b strings.Builder
 	n := 0
 	for _, r := range s {
-		if n == most {
+		if n == limit {
 			b.WriteString("…")
 			break
 		}
