@@ -128,8 +128,19 @@ func (a *attempt) instead(ctx context.Context, id x402.AuthorizationID, o option
 	}
 	for _, p := range list {
 		same := p.ChainID == id.ChainID && p.Asset == id.Asset && p.Amount == o.price.Amount && p.Binding.Plan == want.Plan
-		if !same || p.Held(time.Now()) { // one that is held belongs to another request of the same payer
+		if !same {
 			continue
+		}
+		if p.Held(time.Now()) {
+			if !a.engine.leaving(p.ID) {
+				continue // another request of the same payer is being served with it
+			}
+			if p, err = a.engine.wait(ctx, p.ID); err != nil {
+				return false, busy("").because(err)
+			}
+			if !p.Unserved() {
+				continue
+			}
 		}
 		served, err := a.adopt(ctx, p, id, o, head)
 		if served || err != nil {

@@ -18,7 +18,8 @@ const actorRequest = "request"
 // flight is one settlement under way in this process. Its outcome is written once: by the request that
 // waits for it, together with the delivery, or by the flight itself when nobody waits any more.
 type flight struct {
-	done chan struct{}
+	done   chan struct{}
+	client context.Context // of the request that waits; done when its client has left
 
 	mu        sync.Mutex
 	landed    bool
@@ -30,7 +31,7 @@ type flight struct {
 // settlement goes on without it). The settlement's context is the engine's, not the request's (rule 8).
 func (e *Engine) settle(ctx context.Context, p ledger.Payment, y *Payee, in settlement.Intent) (out settlement.Outcome, left bool) {
 	s := e.current()
-	f := &flight{done: make(chan struct{})}
+	f := &flight{done: make(chan struct{}), client: ctx}
 	e.mu.Lock()
 	e.flights[p.ID] = f
 	e.mu.Unlock()
@@ -132,6 +133,15 @@ func outcomeChanges(p ledger.Payment, out settlement.Outcome, actor string) []le
 		}
 	}
 	return cs
+}
+
+// leaving reports whether the holder of a payment is a request of this process whose client has gone, so that it
+// is about to let go.
+func (e *Engine) leaving(id string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	f := e.flights[id]
+	return f != nil && f.client.Err() != nil
 }
 
 // wait blocks until nobody holds the payment any more or ctx ends, and gives it as it then is.

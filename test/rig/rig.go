@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -120,7 +121,7 @@ func (r *Rig) Caddyfile(o Options) string {
 	grace_period 10s
 	storage file_system %s
 	log default {
-		level ERROR
+		level {$RIG_LOG_LEVEL}
 		output stderr
 	}
 	%s
@@ -138,6 +139,12 @@ http://%s {
 %s
 }
 `, filepath.Join(r.Dir, "storage"), o.Global, PayTo, rpc, GasKey(), filepath.Join(r.Dir, "ledger.db"), o.App, r.Addr, site))
+}
+
+func init() {
+	if os.Getenv("RIG_LOG_LEVEL") == "" {
+		_ = os.Setenv("RIG_LOG_LEVEL", "ERROR")
+	}
 }
 
 // GasKey is the key of the gas wallet, a well-known development account.
