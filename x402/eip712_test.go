@@ -68,7 +68,9 @@ func typedDigest(t *rapid.T, d x402.Domain, a x402.Authorization) common.Hash {
 }
 
 func drawAuthorization(t *rapid.T) (a x402.Authorization) {
-	draw := func(dst []byte, name string) { copy(dst, rapid.SliceOfN(rapid.Byte(), len(dst), len(dst)).Draw(t, name)) }
+	draw := func(dst []byte, name string) {
+		copy(dst, rapid.SliceOfN(rapid.Byte(), len(dst), len(dst)).Draw(t, name))
+	}
 	number := func(dst *uint256.Int, name string) {
 		dst.SetBytes(rapid.SliceOfN(rapid.Byte(), 0, 32).Draw(t, name))
 	}

@@ -18,11 +18,58 @@ import (
 
 // The seeds of these are in testdata/fuzz, beside what the fuzzers found worth keeping.
 
+// Kinds of text that FuzzDecodePayload and FuzzDecodeHeader get: a fuzzer that changes base64 would
+// hardly ever meet JSON, and one that changes JSON hardly ever two members of the same name.
+const (
+	kindHeader        = iota // the header
+	kindJSON                 // its JSON
+	kindMember               // members added to the object of an otherwise sound one,
+	kindAccepted             // to accepted,
+	kindExact                // to payload,
+	kindAuthorization        // to payload.authorization
+)
+
+// fuzzHeader makes the header that a fuzzer means; sound is JSON in which the objects are closed where
+// the four markers stand.
+func fuzzHeader(kind uint8, text, sound string) string {
+	markers := []string{"}/*accepted*/", "}/*authorization*/", "}/*payload*/", "}/*all*/"}
+	closed := strings.NewReplacer(markers[0], "}", markers[1], "}", markers[2], "}", markers[3], "}")
+	splice := func(marker string) string {
+		return encode(closed.Replace(strings.Replace(sound, marker, ","+text+"}", 1)))
+	}
+	switch kind {
+	case kindJSON:
+		return encode(text)
+	case kindMember:
+		return splice(markers[3])
+	case kindAccepted:
+		return splice(markers[0])
+	case kindExact:
+		return splice(markers[2])
+	case kindAuthorization:
+		return splice(markers[1])
+	}
+	return text
+}
+
+// markedV2 is wireV2 with the markers of fuzzHeader.
+var markedV2 = `{"x402Version":2,"accepted":{"scheme":"exact","network":"eip155:84532","amount":"10000",` +
+	`"asset":"0x036CbD53842c5426634e7929541eC2318f3dCF7e","payTo":"` + seller.Hex() + `","maxTimeoutSeconds":120}/*accepted*/,` +
+	`"payload":{"signature":"0x` + strings.Repeat("11", 65) + `","authorization":{"from":"` + payer.Hex() + `","to":"` + seller.Hex() + `",` +
+	`"value":"10000","validAfter":"0","validBefore":"1800000120","nonce":"0x` + strings.Repeat("ab", 32) + `"}/*authorization*/}/*payload*/}/*all*/`
+
+// markedRequired is an offer with the markers of fuzzHeader.
+var markedRequired = `{"x402Version":2,"resource":{"url":"https://a.example/"},"accepts":[{"scheme":"exact","network":"eip155:84532",` +
+	`"amount":"10000","asset":"a","payTo":"p","maxTimeoutSeconds":60}/*accepted*/],"extensions":{"resume":{"info":{}}}}/*all*/`
+
 // FuzzDecodePayload: what is decoded is what a reader with JavaScript's rules sees in the same bytes, and
 // written again it is the same payment.
 func FuzzDecodePayload(f *testing.F) {
-	f.Fuzz(func(t *testing.T, header string) {
-		p, err := x402.DecodePayload(header)
+	if _, err := x402.DecodePayload(fuzzHeader(kindAuthorization, `"x":1`, markedV2)); err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, kind uint8, text string) {
+		p, err := x402.DecodePayload(fuzzHeader(kind, text, markedV2))
 		if err != nil {
 			if x402.ReasonOf(err) == "" || p != nil {
 				t.Fatalf("no reason in %v, or a payload with it", err)
@@ -122,7 +169,11 @@ func checkWrittenAgain(t *testing.T, p *x402.Payload) {
 // read again as the same.
 func FuzzDecodeHeader(f *testing.F) {
 	alphabet := regexp.MustCompile(`^[A-Za-z0-9+/]+={0,2}$`)
-	f.Fuzz(func(t *testing.T, header string) {
+	if err := x402.DecodeHeader(fuzzHeader(kindAccepted, `"x":1`, markedRequired), x402.MaxHeaderBytes, &x402.PaymentRequired{}); err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, kind uint8, text string) {
+		header := fuzzHeader(kind, text, markedRequired)
 		var required x402.PaymentRequired
 		err := x402.DecodeHeader(header, x402.MaxHeaderBytes, &required)
 		if err != nil {

@@ -8,9 +8,6 @@ import (
 	"github.com/holiman/uint256"
 )
 
-// maxDecimalDigits is the length of 2^256-1 in decimal.
-const maxDecimalDigits = 78
-
 var errOverflow = errors.New("more than a token can count (2^256-1 atomic units)")
 
 // ParseAmount reads a price as people write it, "0.01" or "$0.01", into atomic units of an asset with
@@ -32,11 +29,9 @@ func parseAmount(s string, decimals uint8) (uint256.Int, error) {
 		return uint256.Int{}, errors.New("nothing there; write a decimal number such as 0.01")
 	case s[0] == '-' || s[0] == '+':
 		return uint256.Int{}, errors.New("has a sign; write the number alone, such as 0.01")
-	case digits(whole) > 0 && digits(whole) == len(whole) && strings.ContainsAny(fraction, "eE"),
-		point == false && strings.ContainsAny(s, "eE") && digits(s) > 0:
-		return uint256.Int{}, errors.New("has an exponent; write all digits, such as 0.001")
 	case digits(whole) != len(whole) || digits(fraction) != len(fraction):
-		return uint256.Int{}, errors.New("not a decimal number; write digits and at most one point, such as 0.01 or $0.01")
+		return uint256.Int{}, errors.New(
+			"not a plain decimal number; write digits and at most one point, no exponent and no unit, such as 0.01 or $0.01")
 	case whole == "":
 		return uint256.Int{}, fmt.Errorf("nothing before the point; write 0.%.20s", fraction)
 	case point && fraction == "":
@@ -71,9 +66,6 @@ func digits(s string) int {
 func fromDigits(s string) (uint256.Int, error) {
 	if s == "" {
 		return uint256.Int{}, nil
-	}
-	if len(s) > maxDecimalDigits {
-		return uint256.Int{}, errOverflow
 	}
 	var v uint256.Int
 	if err := v.SetFromDecimal(s); err != nil {

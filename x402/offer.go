@@ -39,8 +39,8 @@ func acceptsV1(accepts []Requirements, resource ResourceInfo) []RequirementsV1 {
 		r := &accepts[i]
 		if v1, ok := r.V1(resource); ok && !seen[r.Network] {
 			list = append(list, v1)
+			seen[r.Network] = true
 		}
-		seen[r.Network] = true
 	}
 	return list
 }

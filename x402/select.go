@@ -5,8 +5,8 @@ import "strings"
 // Select finds which of our own offers the client chose, and gives its index. What the client says only
 // selects: price, recipient, asset and network are then taken from offers, never from p. A version 2
 // payment selects the offer that it names in all of scheme, network, amount, asset, payTo and plan. A
-// version 1 payment names scheme and network only: it selects the first offer on that network, which is
-// the price of a request, and never a plan.
+// version 1 payment names scheme and network only: it selects the first offer on that network that is no
+// plan, which is the price of a request.
 //
 // The error is an *Error with ReasonNoMatchingRequirements.
 func Select(offers []Requirements, p *Payload) (int, error) {
@@ -14,10 +14,7 @@ func Select(offers []Requirements, p *Payload) (int, error) {
 		if p.Version == 2 && p.Accepted != nil && offers[i].chosenBy(p.Accepted) {
 			return i, nil
 		}
-		if p.Version == 1 && offers[i].onNetworkV1(p.Scheme, p.Network) {
-			if offers[i].Extra.Plan != "" {
-				break
-			}
+		if p.Version == 1 && offers[i].Extra.Plan == "" && offers[i].onNetworkV1(p.Scheme, p.Network) {
 			return i, nil
 		}
 	}

@@ -76,6 +76,7 @@ func TestSelectRefusesForgery(t *testing.T) {
 // Version 1 names a network only, and buys the price of a request there.
 func TestSelectV1(t *testing.T) {
 	plansOnly := offers()[2:]
+	plansFirst := append(offers()[2:], offers()[0], requirements(5, ""))
 	tests := []struct {
 		name, scheme, network string
 		offers                []x402.Requirements
@@ -87,6 +88,7 @@ func TestSelectV1(t *testing.T) {
 		{"a name of version 2", "exact", "eip155:84532", offers(), -1},
 		{"another scheme", "upto", "base", offers(), -1},
 		{"no name", "exact", "", offers(), -1},
+		{"plans first", "exact", "base-sepolia", plansFirst, 3},
 		{"plans only", "exact", "base-sepolia", plansOnly, -1},
 		{"nothing offered", "exact", "base", nil, -1},
 	}

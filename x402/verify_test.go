@@ -210,11 +210,12 @@ func TestIdentifyBindsEveryField(t *testing.T) {
 	}
 }
 
-// Time before 1970 is no reason to wrap around.
+// A clock before 1970 does not wrap around to the far future.
 func TestVerifyBeforeTheEpoch(t *testing.T) {
-	a := authorization()
+	a, terms := authorization(), terms()
+	terms.MaxValidity = 0
 	p := payload(t, a, sign(t, a, payerKey))
-	if _, err := p.Verify(terms(), p.Identify(separator), time.Unix(-10, 0)); x402.ReasonOf(err) != x402.ReasonValidBefore {
-		t.Errorf("%v; want too far away", err)
+	if _, err := p.Verify(terms, p.Identify(separator), time.Unix(-10_000, 0)); err != nil {
+		t.Errorf("%v; want sound", err)
 	}
 }
