@@ -3,8 +3,9 @@ package devnet
 import (
 	"crypto/ecdsa"
 	"encoding/binary"
-	"math/big"
+	"sync"
 
+	"github.com/decred/dcrd/dcrec/secp256k1/v4"
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/crypto"
 )
@@ -40,8 +41,16 @@ func Developer(i int) Account {
 // keccak256("payer" ‖ i as 8 bytes, big-endian). The first Options.Payers of them have 100 ether and
 // 1,000 USDC in the genesis block.
 func Payer(i int) Account {
-	return account(crypto.Keccak256([]byte("payer"), binary.BigEndian.AppendUint64(nil, uint64(i))))
+	if known, ok := payers.Load(i); ok {
+		return known.(Account)
+	}
+	payer := account(crypto.Keccak256([]byte("payer"), binary.BigEndian.AppendUint64(nil, uint64(i))))
+	payers.Store(i, payer)
+	return payer
 }
+
+// payers holds those that were derived already: each chain funds hundreds.
+var payers sync.Map
 
 // Operator is the account that owns the token and sends what Mint, Fund, Pause and the like do. Tests
 // leave its nonces alone.
@@ -49,12 +58,9 @@ func Operator() Account {
 	return account(crypto.Keccak256([]byte("operator")))
 }
 
-// account makes the account of a secret. Those of this file are constants, all of them below the order of
-// the curve: for them the derivation is plain multiplication and can't fail.
+// account makes the account of a secret of 32 bytes.
 func account(secret []byte) Account {
-	key := new(ecdsa.PrivateKey)
-	key.Curve = crypto.S256()
-	key.D = new(big.Int).SetBytes(secret)
-	key.X, key.Y = key.ScalarBaseMult(secret)
+	key := secp256k1.PrivKeyFromBytes(secret).ToECDSA()
+	key.Curve = crypto.S256() // the same curve, but go-ethereum signs only for its own
 	return Account{Address: crypto.PubkeyToAddress(key.PublicKey), Key: key}
 }

@@ -35,6 +35,7 @@ type producer struct {
 	// came: a transaction came; wake: the rules changed; done: no more blocks.
 	came, wake, done chan struct{}
 	ended            sync.WaitGroup
+	turnstile        turnstile
 
 	mu sync.Mutex // guards what follows, and the making of blocks
 	// stalled: no blocks but by Commit and its like.
@@ -211,6 +212,8 @@ func (p *producer) build(parent *types.Header, at time.Time, empty bool) (*types
 
 // setHead makes block the head, and "safe" and "finalized" follow it.
 func (p *producer) setHead(block *types.Block) error {
+	p.turnstile.door.Lock()
+	defer p.turnstile.door.Unlock()
 	chain := p.eth.BlockChain()
 	if _, err := chain.SetCanonical(block); err != nil {
 		return fmt.Errorf("setting the head: %w", err)

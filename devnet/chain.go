@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"strconv"
 	"sync"
 	"time"
 
@@ -72,6 +70,7 @@ type Chain struct {
 	client  *ethclient.Client
 
 	blocks producer
+	server server
 	// operator guards the nonces of the operator's account.
 	operator sync.Mutex
 
@@ -81,41 +80,49 @@ type Chain struct {
 // Start starts a chain, which lives until Close; ctx only bounds the start.
 func Start(ctx context.Context, o Options) (*Chain, error) {
 	o.setDefaults()
-	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("devnet: %w", err)
-	}
-	nodeConfig, err := nodeConfig(o.Addr)
-	if err != nil {
+	c := &Chain{options: o}
+	if err := c.server.listen(ctx, o.Addr); err != nil {
 		return nil, err
 	}
-	genesis, err := newGenesis(o, uint64(time.Now().Add(-2*time.Second).Unix()))
+	apis, err := c.startNode()
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, c.server.stop())
 	}
-	stack, err := node.New(nodeConfig)
-	if err != nil {
-		return nil, fmt.Errorf("devnet: making the node: %w", err)
-	}
-	config := ethConfig(o)
-	config.Genesis = genesis
-	backend, err := eth.New(stack, config)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("devnet: making the chain: %w", err), stack.Close())
-	}
-	filterSystem := filters.NewFilterSystem(backend.APIBackend, filters.Config{})
-	stack.RegisterAPIs([]rpc.API{{Namespace: "eth", Service: filters.NewFilterAPI(filterSystem)}})
-	if err := stack.Start(); err != nil {
-		return nil, errors.Join(fmt.Errorf("devnet: starting the node: %w", err), stack.Close())
-	}
-	backend.SetSynced()
-
-	c := &Chain{options: o, node: stack, eth: backend, client: ethclient.NewClient(stack.Attach())}
 	c.close = sync.OnceValue(c.shutdown)
 	c.blocks.start(c)
 	if err := c.index(ctx); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
+	if err := c.server.serve(apis, &c.blocks.turnstile, o.Logger); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
 	return c, nil
+}
+
+// startNode starts go-ethereum and gives the services that it offers.
+func (c *Chain) startNode() ([]rpc.API, error) {
+	genesis, err := newGenesis(c.options, uint64(time.Now().Add(-2*time.Second).Unix()))
+	if err != nil {
+		return nil, err
+	}
+	config := node.DefaultConfig
+	config.DataDir = ""
+	config.P2P = p2p.Config{NoDiscovery: true}
+	if c.node, err = node.New(&config); err != nil {
+		return nil, fmt.Errorf("devnet: making the node: %w", err)
+	}
+	ethConfig := ethConfig(c.options)
+	ethConfig.Genesis = genesis
+	if c.eth, err = eth.New(c.node, ethConfig); err != nil {
+		return nil, errors.Join(fmt.Errorf("devnet: making the chain: %w", err), c.node.Close())
+	}
+	if err := c.node.Start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("devnet: starting the node: %w", err), c.node.Close())
+	}
+	c.eth.SetSynced()
+	c.client = ethclient.NewClient(c.node.Attach())
+	filterSystem := filters.NewFilterSystem(c.eth.APIBackend, filters.Config{})
+	return append(c.eth.APIs(), rpc.API{Namespace: "eth", Service: filters.NewFilterAPI(filterSystem)}), nil
 }
 
 // index makes the first block and waits until the node has begun its index of transactions. Until then it
@@ -123,6 +130,9 @@ func Start(ctx context.Context, o Options) (*Chain, error) {
 func (c *Chain) index(ctx context.Context) error {
 	if err := c.Commit(); err != nil {
 		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("devnet: %w", err)
 	}
 	ticker := time.NewTicker(time.Millisecond)
 	defer ticker.Stop()
@@ -134,36 +144,6 @@ func (c *Chain) index(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// nodeConfig is a node without a directory and without peers that listens at addr.
-func nodeConfig(addr string) (*node.Config, error) {
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil, fmt.Errorf("devnet: the address to listen at: %w", err)
-	}
-	number, err := strconv.ParseUint(port, 10, 16)
-	if err != nil {
-		return nil, fmt.Errorf("devnet: the port to listen at: %w", err)
-	}
-	// A node that fails to start leaves goroutines behind, so see first whether it can listen.
-	listener, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("devnet: %w", err)
-	}
-	if err := listener.Close(); err != nil {
-		return nil, fmt.Errorf("devnet: %w", err)
-	}
-	config := node.DefaultConfig
-	config.DataDir = ""
-	config.P2P = p2p.Config{NoDiscovery: true}
-	config.HTTPHost, config.HTTPPort = host, int(number)
-	config.HTTPModules = []string{"eth", "net", "web3", "txpool"}
-	config.HTTPCors = []string{"*"}
-	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
-		config.HTTPVirtualHosts = []string{"*"}
-	}
-	return &config, nil
 }
 
 // ethConfig keeps everything in memory, every state of the chain with it, and lets one sender have
@@ -185,16 +165,17 @@ func ethConfig(o Options) *ethconfig.Config {
 }
 
 // URL is where the chain speaks JSON-RPC over HTTP.
-func (c *Chain) URL() string { return c.node.HTTPEndpoint() }
+func (c *Chain) URL() string { return "http://" + c.server.listener.Addr().String() }
 
 // Close ends the chain and waits until it has ended. It may be called again.
 func (c *Chain) Close() error { return c.close() }
 
 func (c *Chain) shutdown() error {
+	err := c.server.stop()
 	c.blocks.stop()
 	c.client.Close()
-	if err := c.node.Close(); err != nil {
-		return fmt.Errorf("devnet: closing the node: %w", err)
+	if e := c.node.Close(); e != nil {
+		err = errors.Join(err, fmt.Errorf("devnet: closing the node: %w", e))
 	}
-	return nil
+	return err
 }

@@ -51,6 +51,7 @@ func (c *Chain) Fund(ctx context.Context, to common.Address, wei *uint256.Int) e
 
 // Balance is the ether of account, in wei.
 func (c *Chain) Balance(ctx context.Context, account common.Address) (*uint256.Int, error) {
+	c.blocks.turnstile.pass()
 	wei, err := c.client.BalanceAt(ctx, account, nil)
 	if err != nil {
 		return nil, fmt.Errorf("devnet: asking for a balance: %w", err)
@@ -68,6 +69,7 @@ func (c *Chain) TokenBalance(ctx context.Context, account common.Address) (*uint
 	if err != nil {
 		return nil, fmt.Errorf("devnet: %w", err)
 	}
+	c.blocks.turnstile.pass()
 	answer, err := c.client.CallContract(ctx, ethereum.CallMsg{To: &TokenAddress, Data: data}, nil)
 	if err != nil {
 		return nil, fmt.Errorf("devnet: asking for a token balance: %w", err)
@@ -171,6 +173,7 @@ func (c *Chain) broadcast(ctx context.Context, to *common.Address, wei *big.Int,
 	c.operator.Lock()
 	defer c.operator.Unlock()
 	operator := Operator()
+	c.blocks.turnstile.pass()
 	nonce, err := c.client.PendingNonceAt(ctx, operator.Address)
 	if err != nil {
 		return common.Hash{}, err
@@ -192,6 +195,7 @@ func (c *Chain) receipt(ctx context.Context, hash common.Hash) (*types.Receipt, 
 	for {
 		receipt, err := c.client.TransactionReceipt(ctx, hash)
 		if err == nil {
+			c.blocks.turnstile.pass()
 			return receipt, nil
 		}
 		if !errors.Is(err, ethereum.NotFound) {
