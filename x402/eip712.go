@@ -139,7 +139,7 @@ func normalV(v byte) byte {
 
 // Sign signs a digest: 65 bytes r, s, v with v 27 or 28, as tokens and Recover take it.
 func Sign(digest common.Hash, key *ecdsa.PrivateKey) ([]byte, error) {
-	if key == nil || key.D == nil {
+	if key == nil || key.Curve == nil {
 		return nil, errors.New("x402: signing: no key")
 	}
 	sig, err := crypto.Sign(digest[:], key)

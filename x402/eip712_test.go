@@ -2,6 +2,7 @@ package x402_test
 
 import (
 	"bytes"
+	"crypto/ecdsa"
 	"math/big"
 	"testing"
 
@@ -130,8 +131,10 @@ func TestSignRecover(t *testing.T) {
 }
 
 func TestSignRefusesNoKey(t *testing.T) {
-	if sig, err := x402.Sign(common.Hash{1}, nil); err == nil {
-		t.Errorf("signed without a key: %x", sig)
+	for _, key := range []*ecdsa.PrivateKey{nil, {}} {
+		if sig, err := x402.Sign(common.Hash{1}, key); err == nil {
+			t.Errorf("signed without a key: %x", sig)
+		}
 	}
 }
 

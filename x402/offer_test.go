@@ -2,6 +2,7 @@ package x402_test
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -71,7 +72,7 @@ func mustLookup(id string) x402.Network {
 
 // What a version 1 client is offered is what its payment then selects.
 func TestOfferV1SelectsItself(t *testing.T) {
-	list := append(offers()[2:], append(offers()[:2], requirements(5, ""))...)
+	list := slices.Concat(offers()[2:], offers()[:2], []x402.Requirements{requirements(5, "")})
 	offer := x402.NewOffer(list, resource, nil, "", "")
 	if len(offer.V1.Accepts) != 2 {
 		t.Fatalf("%d offers in version 1, want one per network", len(offer.V1.Accepts))
@@ -232,11 +233,14 @@ func TestTemplateAppendsInPlace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := string(template.AppendHeader(nil, resource.URL, "", resumeKey))
-	for _, room := range []int{0, 1, 100, 1000, 5000, 50_000} {
-		dst := append(make([]byte, 0, room+3), "abc"...)
-		if got := string(template.AppendHeader(dst, resource.URL, "", resumeKey)); got != "abc"+want {
-			t.Errorf("room %d: %s", room, got)
+	// The second is much longer in JSON than it looks.
+	for _, url := range []string{resource.URL, strings.Repeat("\x00", 10_000)} {
+		want := string(template.AppendHeader(nil, url, "", resumeKey))
+		for _, room := range []int{0, 1, 100, 1000, 5000, 200_000} {
+			dst := append(make([]byte, 0, room+3), "abc"...)
+			if got := string(template.AppendHeader(dst, url, "", resumeKey)); got != "abc"+want {
+				t.Errorf("room %d: %s", room, got)
+			}
 		}
 	}
 }

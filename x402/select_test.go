@@ -1,6 +1,7 @@
 package x402_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -76,7 +77,7 @@ func TestSelectRefusesForgery(t *testing.T) {
 // Version 1 names a network only, and buys the price of a request there.
 func TestSelectV1(t *testing.T) {
 	plansOnly := offers()[2:]
-	plansFirst := append(offers()[2:], offers()[0], requirements(5, ""))
+	plansFirst := slices.Concat(offers()[2:], offers()[:1], []x402.Requirements{requirements(5, "")})
 	tests := []struct {
 		name, scheme, network string
 		offers                []x402.Requirements

@@ -50,7 +50,10 @@ func NewOfferTemplate(accepts []Requirements, resource ResourceInfo, extensions 
 			t.extAfter = append(append(t.extAfter, ','), entry...)
 		}
 	}
-	return t, t.prepareBody(acceptsV1(accepts, resource))
+	if err := t.prepareBody(acceptsV1(accepts, resource)); err != nil {
+		return nil, err
+	}
+	return t, nil
 }
 
 // prepareBody cuts the body at each place of the URL.
