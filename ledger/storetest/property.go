@@ -32,9 +32,9 @@ func testModel(t *testing.T, open Open) {
 			"recheck": r.recheck,
 			"time":    func(t *rapid.T) { c.Add(time.Duration(rapid.IntRange(1, 90_000).Draw(t, "ms")) * time.Millisecond) },
 			"list":    r.list,
-			"crash":   func(t *rapid.T) { b.Crash(); r.check(t, r.m) },
 			"":        r.checkOne,
 		})
+		b.Crash()
 		r.check(rt, r.m)
 	})
 }
@@ -61,7 +61,7 @@ func (r *run) act(draw func(*rapid.T) step) func(*rapid.T) {
 		if do == nil {
 			t.Skip("nothing to do it to")
 		}
-		steps := rapid.IntRange(-30, 15).Draw(t, "crash after")
+		steps := rapid.IntRange(-80, 15).Draw(t, "crash after")
 		if steps < 0 {
 			if err := do(r.m, r.b.Store()); err != nil {
 				t.Fatalf("%v", err)
