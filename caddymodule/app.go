@@ -69,6 +69,10 @@ type App struct {
 	// How long a payment that was made and not used waits for its payer before it is held for refund. Default: 5m.
 	MinAge caddy.Duration `json:"min_age,omitempty"`
 
+	// How long a payment stays reserved for a request whose process died, before another request may be served with it.
+	// Default: 15s.
+	HoldTTL caddy.Duration `json:"hold_ttl,omitempty"`
+
 	// How often open payments are looked after. Default: 2s.
 	Interval caddy.Duration `json:"interval,omitempty"`
 
@@ -127,6 +131,7 @@ func (a *App) defaults() {
 	set(&a.SettleTimeout, 45*time.Second)
 	set(&a.MaxValidity, time.Hour)
 	set(&a.MinAge, 5*time.Minute)
+	set(&a.HoldTTL, 15*time.Second)
 	set(&a.Interval, 2*time.Second)
 }
 
@@ -162,7 +167,8 @@ func (a *App) provisionStore(ctx caddy.Context) error {
 // Validate implements caddy.Validator.
 func (a *App) Validate() error {
 	for name, d := range map[string]caddy.Duration{
-		"max_timeout": a.MaxTimeout, "settle_timeout": a.SettleTimeout, "max_validity": a.MaxValidity, "min_age": a.MinAge, "interval": a.Interval,
+		"max_timeout": a.MaxTimeout, "settle_timeout": a.SettleTimeout, "max_validity": a.MaxValidity, "min_age": a.MinAge,
+		"hold_ttl": a.HoldTTL, "interval": a.Interval,
 	} {
 		if d <= 0 {
 			return fmt.Errorf("%s must be more than zero", name)
@@ -222,7 +228,7 @@ func (a *App) Cleanup() error {
 func (a *App) settings() paywall.Settings {
 	return paywall.Settings{
 		Payees: a.payees, SettleTimeout: time.Duration(a.SettleTimeout), CollectWithin: time.Duration(a.MinAge),
-		ReconcileEvery: time.Duration(a.Interval), Observe: observe, Logger: a.slog, Now: a.now,
+		HoldTTL: time.Duration(a.HoldTTL), ReconcileEvery: time.Duration(a.Interval), Observe: observe, Logger: a.slog, Now: a.now,
 	}
 }
 

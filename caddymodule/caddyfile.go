@@ -99,6 +99,7 @@ func duration(d *caddyfile.Dispenser, into *caddy.Duration) func() error {
 //		settle_timeout <duration>
 //		max_validity   <duration>
 //		min_age        <duration>
+//		hold_ttl       <duration>
 //		interval       <duration>
 //	}
 //
@@ -153,6 +154,7 @@ func parseAppBlock(d *caddyfile.Dispenser) (*App, error) {
 		"settle_timeout": duration(d, &a.SettleTimeout),
 		"max_validity":   duration(d, &a.MaxValidity),
 		"min_age":        duration(d, &a.MinAge),
+		"hold_ttl":       duration(d, &a.HoldTTL),
 		"interval":       duration(d, &a.Interval),
 	}
 	for name, read := range beside {

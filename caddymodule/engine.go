@@ -9,6 +9,7 @@ import (
 
 	"github.com/ethereum/go-ethereum/common"
 
+	"github.com/caddy-x402/caddy-x402/internal/faultpoint"
 	"github.com/caddy-x402/caddy-x402/ledger"
 	"github.com/caddy-x402/caddy-x402/paywall"
 	"github.com/caddy-x402/caddy-x402/settlement"
@@ -114,6 +115,7 @@ func (j *journal) Record(ctx context.Context, t settlement.Transaction) error {
 	if err != nil {
 		return err
 	}
+	faultpoint.Reached("signed")
 	err = s.Record(ctx, ledger.Transaction{
 		ChainID: t.ChainID, Wallet: t.Wallet, Nonce: t.Nonce, Hash: t.Hash, Raw: t.Raw, Payments: t.Payments,
 	}, "wallet")
@@ -122,6 +124,9 @@ func (j *journal) Record(ctx context.Context, t settlement.Transaction) error {
 		return fmt.Errorf("%w: %w", settlement.ErrNonce, err)
 	case errors.Is(err, ledger.ErrTransition), errors.Is(err, ledger.ErrNotFound):
 		return fmt.Errorf("%w: %w", settlement.ErrNotClaimed, err)
+	}
+	if err == nil {
+		faultpoint.Reached("recorded")
 	}
 	return err
 }

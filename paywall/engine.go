@@ -77,7 +77,8 @@ type Engine struct {
 
 	mu       sync.Mutex
 	settings Settings
-	flights  map[string]*flight // by payment id
+	flights  map[string]*flight         // by payment id
+	holders  map[string]context.Context // by payment id: the client of the request that holds it
 
 	background sync.WaitGroup // settlements whose client may have left
 	stop       context.CancelFunc
@@ -90,7 +91,8 @@ func NewEngine(store ledger.Store, s Settings) *Engine {
 	ctx, stop := context.WithCancel(context.Background())
 	e := &Engine{
 		store: store, settings: s.withDefaults(), flights: make(map[string]*flight),
-		stop: stop, reconciled: make(chan struct{}), wake: make(chan struct{}, 1),
+		holders: make(map[string]context.Context),
+		stop:    stop, reconciled: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
 	go e.reconcileLoop(ctx)
 	return e

@@ -280,6 +280,8 @@ func (a *attempt) claim(ctx context.Context, id x402.AuthorizationID, o option, 
 	if err != nil {
 		return unavailable(codeStore, err)
 	}
+	a.engine.hold(p.ID, a.r.Context()) // before others can see it
+	defer a.engine.letGo(p.ID)
 	p, err = a.engine.store.Claim(ctx, p, ledger.Change{
 		Event: ledger.EventClaim, Actor: actorRequest, Hold: a.engine.current().HoldTTL,
 	})
@@ -289,5 +291,5 @@ func (a *attempt) claim(ctx context.Context, id x402.AuthorizationID, o option, 
 	case err != nil:
 		return unavailable(codeStore, err)
 	}
-	return a.settle(p)
+	return a.proceed(p)
 }

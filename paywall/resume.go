@@ -100,6 +100,8 @@ func (a *attempt) take(ctx context.Context, p ledger.Payment) (ledger.Payment, e
 
 // proceed goes on with a payment that this request holds.
 func (a *attempt) proceed(p ledger.Payment) error {
+	a.engine.hold(p.ID, a.r.Context())
+	defer a.engine.letGo(p.ID)
 	if p.Settlement == ledger.Settled {
 		return a.deliver(p, settlement.Outcome{})
 	}
@@ -121,6 +123,8 @@ func (a *attempt) instead(ctx context.Context, id x402.AuthorizationID, o option
 			return true, a.servePlan(p)
 		}
 	}
+	ctx, cancel := context.WithTimeout(ctx, a.engine.current().SettleTimeout)
+	defer cancel()
 	want := a.binding(o)
 	list, err := a.engine.store.Unserved(ctx, id.Payer, want.Route, unservedLimit)
 	if err != nil {
@@ -132,9 +136,10 @@ func (a *attempt) instead(ctx context.Context, id x402.AuthorizationID, o option
 			continue
 		}
 		if p.Held(time.Now()) {
-			if !a.engine.leaving(p.ID) {
+			if a.engine.serving(p.ID) {
 				continue // another request of the same payer is being served with it
 			}
+			// Its client left, or its process died, or it is being served by another process: only time tells.
 			if p, err = a.engine.wait(ctx, p.ID); err != nil {
 				return false, busy("").because(err)
 			}
@@ -190,7 +195,7 @@ func (a *attempt) adopt(ctx context.Context, p ledger.Payment, id x402.Authoriza
 		a.engine.release(p, p.Hold.Fence)
 		return false, err
 	}
-	return true, a.deliver(p, settlement.Outcome{})
+	return true, a.proceed(p)
 }
 
 // supersede gives up a claim for which nothing was ever sent, so that it can't be sent any more.

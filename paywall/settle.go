@@ -18,8 +18,7 @@ const actorRequest = "request"
 // flight is one settlement under way in this process. Its outcome is written once: by the request that
 // waits for it, together with the delivery, or by the flight itself when nobody waits any more.
 type flight struct {
-	done   chan struct{}
-	client context.Context // of the request that waits; done when its client has left
+	done chan struct{}
 
 	mu        sync.Mutex
 	landed    bool
@@ -31,7 +30,7 @@ type flight struct {
 // settlement goes on without it). The settlement's context is the engine's, not the request's (rule 8).
 func (e *Engine) settle(ctx context.Context, p ledger.Payment, y *Payee, in settlement.Intent) (out settlement.Outcome, left bool) {
 	s := e.current()
-	f := &flight{done: make(chan struct{}), client: ctx}
+	f := &flight{done: make(chan struct{})}
 	e.mu.Lock()
 	e.flights[p.ID] = f
 	e.mu.Unlock()
@@ -135,13 +134,26 @@ func outcomeChanges(p ledger.Payment, out settlement.Outcome, actor string) []le
 	return cs
 }
 
-// leaving reports whether the holder of a payment is a request of this process whose client has gone, so that it
-// is about to let go.
-func (e *Engine) leaving(id string) bool {
+// hold notes that a request of this process holds a payment, until letGo.
+func (e *Engine) hold(id string, client context.Context) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	f := e.flights[id]
-	return f != nil && f.client.Err() != nil
+	e.holders[id] = client
+}
+
+func (e *Engine) letGo(id string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.holders, id)
+}
+
+// serving reports whether a request of this process holds the payment and its client is still there. Of a hold that
+// another process has, nobody can say whether anybody still waits behind it.
+func (e *Engine) serving(id string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	client, ok := e.holders[id]
+	return ok && client.Err() == nil
 }
 
 // wait blocks until nobody holds the payment any more or ctx ends, and gives it as it then is.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ethereum/go-ethereum/core/types"
 
+	"github.com/caddy-x402/caddy-x402/internal/faultpoint"
 	"github.com/caddy-x402/caddy-x402/settlement"
 	"github.com/caddy-x402/caddy-x402/settlement/chain"
 )
@@ -171,6 +172,7 @@ func (s *Settler) sign(
 func (s *Settler) broadcast(ctx context.Context, txs []settlement.Transaction) {
 	for _, tx := range txs {
 		status, err := s.chain.SendRaw(ctx, tx.Raw)
+		faultpoint.Reached("broadcast")
 		switch {
 		case status.Taken():
 		case status == chain.NonceTooLow:

@@ -108,14 +108,19 @@ func Adapt(text string) ([]byte, error) {
 
 // Caddyfile is the whole configuration of o.
 func (r *Rig) Caddyfile(o Options) string {
-	site, rpc := o.Site, o.RPC
+	if o.RPC == "" {
+		o.RPC = r.Chain.URL()
+	}
+	return Caddyfile(o, r.Dir, r.Addr, r.Upstream.Addr())
+}
+
+// Caddyfile is the configuration of o for a Caddy that keeps its files in dir and listens on addr.
+func Caddyfile(o Options, dir, addr, upstream string) string {
+	site := o.Site
 	if site == "" {
 		site = DefaultSite
 	}
-	if rpc == "" {
-		rpc = r.Chain.URL()
-	}
-	return strings.NewReplacer("{upstream}", r.Upstream.Addr()).Replace(fmt.Sprintf(`{
+	return strings.NewReplacer("{upstream}", upstream).Replace(fmt.Sprintf(`{
 	admin off
 	auto_https off
 	grace_period 10s
@@ -138,7 +143,7 @@ func (r *Rig) Caddyfile(o Options) string {
 http://%s {
 %s
 }
-`, filepath.Join(r.Dir, "storage"), o.Global, PayTo, rpc, GasKey(), filepath.Join(r.Dir, "ledger.db"), o.App, r.Addr, site))
+`, filepath.Join(dir, "storage"), o.Global, PayTo, o.RPC, GasKey(), filepath.Join(dir, "ledger.db"), o.App, addr, site))
 }
 
 func init() {

@@ -1,0 +1,85 @@
+//go:build interop
+
+package interop
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/caddy-x402/caddy-x402/devnet"
+	"github.com/caddy-x402/caddy-x402/test/interop/bed"
+	"github.com/caddy-x402/caddy-x402/test/rig"
+)
+
+const network = "eip155:84532"
+
+// An unmodified @x402/fetch pays for what it asks, each time with an authorization of its own.
+func TestStockClientPays(t *testing.T) {
+	bed.Install(t, ".")
+	for _, kind := range bed.Chains(".") {
+		t.Run(kind.Name, func(t *testing.T) {
+			bed.Open(t, kind.Start(t), rig.Options{Upstream: bed.Echo}).Sells(t, ".", network)
+		})
+	}
+}
+
+// Where plans are sold beside single requests, a stock client takes the first of the offer, which is the single request.
+// Where only plans are sold it takes the cheapest, and asks again under that plan without paying again, though it knows
+// nothing of tokens and signs anew.
+func TestStockClientBuysThePlanThatIsFirst(t *testing.T) {
+	bed.Install(t, ".")
+	plans := `plan week $0.60 {
+			ttl 168h
+		}
+		plan day $0.25 {
+			ttl 24h
+		}`
+	tests := []struct {
+		name, price, amount string
+		charged             uint64 // for two purchases
+		transfers           int
+		plan                bool
+	}{
+		{"price and plans", "$0.01", "10000", 20_000, 2, false},
+		{"plans alone", "", "250000", 250_000, 1, true},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			shop := bed.Open(t, bed.Devnet(t, devnet.Options{}), rig.Options{Upstream: bed.Echo, Site: `
+	x402 ` + test.price + ` {
+		` + plans + `
+	}
+	reverse_proxy {upstream}
+`})
+			before := shop.Accounts(t, 1)
+			for range 2 {
+				b := bed.Buy(t, ".", 1, http.MethodGet, shop.Rig.URL("/news"), "")
+				shop.Receipt(t, b, 1, network, test.amount)
+				token := b.Settlement.Extensions["access-token"]
+				if strings.Contains(string(token), `"plan":"day"`) != test.plan {
+					t.Errorf("the receipt's token is %s", token)
+				}
+			}
+			shop.Moved(t, 1, before, test.charged, test.transfers)
+			if calls := shop.Upstream.Calls(); calls != 2 {
+				t.Errorf("the upstream was called %d times", calls)
+			}
+		})
+	}
+}
+
+// A payer without money is told so, is charged nothing, and the stock client says so to its caller.
+func TestStockClientWithoutMoney(t *testing.T) {
+	bed.Install(t, ".")
+	shop := bed.Open(t, bed.Devnet(t, devnet.Options{Payers: 1}), rig.Options{})
+	before := shop.Accounts(t, 2)
+	b := bed.Buy(t, ".", 2, http.MethodGet, shop.Rig.URL("/"), "")
+	if b.Status != http.StatusPaymentRequired || !strings.Contains(b.Body, "invalid_exact_evm_insufficient_balance") {
+		t.Errorf("the stock client got %+v", b)
+	}
+	shop.Moved(t, 2, before, 0, 0)
+	if calls := shop.Upstream.Calls(); calls != 0 {
+		t.Errorf("the upstream was called %d times", calls)
+	}
+}
