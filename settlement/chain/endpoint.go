@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ethereum/go-ethereum/rpc"
@@ -34,10 +35,20 @@ type endpoint struct {
 	secrets []string
 	rpc     *rpc.Client
 
+	rightID atomic.Bool // it answered the configured chain id
+	idMu    sync.Mutex
+	asking  *idCheck // nil unless the chain id is being asked for
+
 	mu       sync.Mutex
-	rightID  bool // it answered the configured chain id
 	failures int
+	probing  bool      // one caller tries whether it has recovered
 	until    time.Time // put aside until then
+}
+
+// idCheck is a question for the chain id that all who need the answer share.
+type idCheck struct {
+	done chan struct{}
+	err  error
 }
 
 func newEndpoint(raw string, hc *http.Client) (*endpoint, error) {
@@ -125,16 +136,20 @@ func printable(text string) string {
 	return text
 }
 
-// failed puts e aside and tells for how long.
+// failed puts e aside and tells for how long; 0 if it was aside already: many calls fail at once, and that is
+// one failure.
 func (e *endpoint) failed(now time.Time) time.Duration {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.until.After(now) && !e.probing {
+		return 0
+	}
 	d := lastBackoff
 	if e.failures < 6 {
 		d = firstBackoff << e.failures
 	}
 	e.failures++
-	e.until = now.Add(d)
+	e.until, e.probing = now.Add(d), false
 	return d
 }
 
@@ -149,7 +164,7 @@ func (e *endpoint) lagged(now time.Time) {
 func (e *endpoint) worked() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.failures, e.until = 0, time.Time{}
+	e.failures, e.until, e.probing = 0, time.Time{}, false
 }
 
 // healthy reports whether e may be asked first. An endpoint that failed is probed by one caller at
@@ -161,7 +176,7 @@ func (e *endpoint) healthy(now time.Time, probe time.Duration) bool {
 		return false
 	}
 	if e.failures > 0 {
-		e.until = now.Add(probe)
+		e.until, e.probing = now.Add(probe), true
 	}
 	return true
 }

@@ -97,6 +97,9 @@ func (c *Client) blame(ctx context.Context, e *endpoint, err error) {
 		e.lagged(c.cfg.Now())
 	default:
 		d := e.failed(c.cfg.Now())
+		if d == 0 {
+			return
+		}
 		c.cfg.Logger.WarnContext(ctx, "RPC endpoint put aside", "host", e.host, "for", d, "error", err)
 	}
 }
@@ -187,19 +190,42 @@ func (c *Client) exchange(ctx context.Context, e *endpoint, queries []*Query) ([
 
 // checkID makes sure, once per endpoint, that it is on the configured chain.
 func (c *Client) checkID(ctx context.Context, e *endpoint) error {
-	e.mu.Lock()
-	done := e.rightID || c.cfg.ChainID == 0
-	e.mu.Unlock()
-	if done {
+	if c.cfg.ChainID == 0 || e.rightID.Load() {
 		return nil
 	}
-	if err := c.verifyID(ctx, e, c.cfg.ChainID); err != nil {
-		return err
+	check := c.startIDCheck(e)
+	if check == nil {
+		return ErrClosed
 	}
-	e.mu.Lock()
-	e.rightID = true
-	e.mu.Unlock()
-	return nil
+	select {
+	case <-check.done:
+		return check.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// startIDCheck asks e for its chain id, unless somebody is asking already. It hangs on no caller's context.
+func (c *Client) startIDCheck(e *endpoint) *idCheck {
+	e.idMu.Lock()
+	defer e.idMu.Unlock()
+	if e.asking != nil {
+		return e.asking
+	}
+	check := &idCheck{done: make(chan struct{})}
+	if !c.run(func() {
+		defer close(check.done)
+		if check.err = c.verifyID(c.ctx, e, c.cfg.ChainID); check.err == nil {
+			e.rightID.Store(true)
+		}
+		e.idMu.Lock()
+		e.asking = nil
+		e.idMu.Unlock()
+	}) {
+		return nil
+	}
+	e.asking = check
+	return check
 }
 
 // patience is how long all endpoints may stay below the highest head seen before that is taken for the

@@ -247,3 +247,31 @@ func TestClosed(t *testing.T) {
 		}
 	}
 }
+
+// A hundred calls that fail at once are one failure, and the endpoint is soon tried again.
+func TestFailuresAtOnce(t *testing.T) {
+	dev := startChain(t, devnet.Options{})
+	p, urls := proxies(t, dev, 1)
+	c := newClient(t, chain.Config{Endpoints: append(urls, dev.URL()), ChainID: devnet.ChainID, CallTimeout: 3 * time.Second})
+	p[0].SetFault(func([]string) settlementtest.Fault {
+		return settlementtest.Fault{Delay: 300 * time.Millisecond, Status: http.StatusBadGateway}
+	})
+	var wg sync.WaitGroup
+	for range 100 {
+		wg.Go(func() {
+			if _, err := c.Head(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := strings.Count(c.log.String(), "put aside"); n != 1 {
+		t.Errorf("put aside %d times", n)
+	}
+	p[0].SetFault(nil)
+	c.clock.advance(1100 * time.Millisecond)
+	before := p[0].Requests()
+	if _, err := c.Head(t.Context()); err != nil || p[0].Requests() == before {
+		t.Errorf("it was not tried again after a second: %v", err)
+	}
+}

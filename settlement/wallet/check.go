@@ -11,7 +11,7 @@ import (
 )
 
 // checkTimeout bounds a simulation, which may serve several requests and hangs on none of them.
-const checkTimeout = 10 * time.Second
+const checkTimeout = 20 * time.Second
 
 // transfer is the call that executes an authorization, by the overload that its signature needs.
 type transfer struct {

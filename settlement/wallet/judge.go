@@ -2,6 +2,7 @@ package wallet
 
 import (
 	"context"
+	"time"
 
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/core/types"
@@ -112,33 +113,58 @@ func (s *Settler) search(ctx context.Context, in settlement.Intent, head uint64)
 	return t, nil
 }
 
+// A used authorization has left a log. Where none is found, the endpoint's logs are behind its state: it is asked again
+// a few times before the payment is given up.
+const (
+	searchTries = 5
+	searchPause = 300 * time.Millisecond
+)
+
 // elsewhere judges a payment that our own transactions did not make: somebody else may have made it.
 // r is ours that reverted, cause what is known of why; both may be nil.
 func (s *Settler) elsewhere(
 	ctx context.Context, in settlement.Intent, t transfer, r *chain.Receipt, cause error,
 ) settlement.Outcome {
-	head, err := s.chain.Head(ctx)
-	if err != nil {
-		return unknownReceipt(err, r)
+	for try := 1; ; try++ {
+		head, err := s.chain.Head(ctx)
+		if err != nil {
+			return unknownReceipt(err, r)
+		}
+		tr, err := s.search(ctx, in, head.Number)
+		if err != nil {
+			return unknownReceipt(err, r)
+		}
+		if tr.paid != nil {
+			return settled(tr.paid)
+		}
+		why := cause
+		if why == nil {
+			if why, err = s.why(ctx, in, t); err != nil {
+				return unknownReceipt(err, r)
+			}
+		}
+		if tr.spent || x402.ReasonOf(why) != x402.ReasonNonceUsed || try == searchTries {
+			return failed(why, r)
+		}
+		select {
+		case <-ctx.Done():
+			return unknownReceipt(unavailable(ctx.Err()), r)
+		case <-time.After(searchPause):
+		}
 	}
-	tr, err := s.search(ctx, in, head.Number)
-	switch {
-	case err != nil:
-		return unknownReceipt(err, r)
-	case tr.paid != nil:
-		return settled(tr.paid)
-	case cause != nil:
-		return failed(cause, r)
-	}
+}
+
+// why asks the chain for the reason of a transaction's failure, an *x402.Error. err says that there was no answer.
+func (s *Settler) why(ctx context.Context, in settlement.Intent, t transfer) (reason, err error) {
 	f, err := s.facts(ctx, in)
 	if err != nil {
-		return unknownReceipt(err, r)
+		return nil, err
 	}
 	why := s.blame(ctx, in, t, f, nil)
 	if x402.ReasonOf(why) == "" {
-		return unknownReceipt(why, r)
+		return nil, why
 	}
-	return failed(why, r)
+	return why, nil
 }
 
 func unknownReceipt(err error, r *chain.Receipt) settlement.Outcome {

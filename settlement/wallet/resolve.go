@@ -92,17 +92,13 @@ func (s *Settler) conclude(
 
 // whyReverted is the outcome of our transaction that failed while the authorization lives on.
 func (s *Settler) whyReverted(ctx context.Context, in settlement.Intent, r *chain.Receipt) settlement.Outcome {
-	f, err := s.facts(ctx, in)
-	if err != nil {
-		return unknownReceipt(err, r)
-	}
 	t := transfer{proven: true}
 	if len(in.Signature) > 0 {
 		t = s.transfer(in)
 	}
-	why := s.blame(ctx, in, t, f, nil)
-	if x402.ReasonOf(why) == "" {
-		return unknownReceipt(why, r)
+	why, err := s.why(ctx, in, t)
+	if err != nil {
+		return unknownReceipt(err, r)
 	}
 	return failed(why, r)
 }

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"math/big"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
@@ -69,9 +70,10 @@ type Settler struct {
 	// mined remembers which transactions had a receipt, to notice when one vanishes.
 	mined memory[common.Hash, uint64]
 
+	tokenOK atomic.Bool // there is code at the asset's address
+
 	mu       sync.RWMutex
 	settings Settings
-	tokenOK  bool // there is code at the asset's address
 	closed   bool
 	wg       sync.WaitGroup
 }

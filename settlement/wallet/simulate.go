@@ -92,10 +92,14 @@ func (s *Settler) message(t transfer, gas uint64) chain.Message {
 // tokenExists asks once whether there is a contract at the asset's address: calls of an address without
 // code succeed.
 func (s *Settler) tokenExists(ctx context.Context) error {
-	s.mu.RLock()
-	ok := s.tokenOK
-	s.mu.RUnlock()
-	if ok {
+	if s.tokenOK.Load() {
+		return nil
+	}
+	if err := s.lane.looking.lock(ctx); err != nil { // one asks, the others wait for the answer
+		return unavailable(err)
+	}
+	defer s.lane.looking.unlock()
+	if s.tokenOK.Load() {
 		return nil
 	}
 	code, err := s.chain.Code(ctx, s.network.Asset.Address)
@@ -105,8 +109,6 @@ func (s *Settler) tokenExists(ctx context.Context) error {
 	if len(code) == 0 {
 		return errNoToken(s.network)
 	}
-	s.mu.Lock()
-	s.tokenOK = true
-	s.mu.Unlock()
+	s.tokenOK.Store(true)
 	return nil
 }
