@@ -275,6 +275,43 @@ func TestAdvanceTime(t *testing.T) {
 	r.receipt(tx.Hash()) // the hour does not count as a lead that the wall must catch up with
 }
 
+// A client that has seen a receipt asks next for what it changed, and must not be told of before.
+func TestAnswersDoNotGoBack(t *testing.T) {
+	r := start(t, devnet.Options{Heartbeat: -1})
+	sender := devnet.Developer(0)
+	r.chain.Stall()
+	for nonce := range uint64(200) {
+		tx := r.sign(sender, nonce, &sender.Address, nil)
+		var group sync.WaitGroup
+		for range 8 {
+			group.Go(func() {
+				for {
+					receipt, err := r.client.TransactionReceipt(r.ctx, tx.Hash())
+					if errors.Is(err, ethereum.NotFound) {
+						continue
+					}
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					head, err := r.client.BlockNumber(r.ctx)
+					if err != nil || head < receipt.BlockNumber.Uint64() {
+						t.Errorf("a receipt in block %s, but the head is %d, %v", receipt.BlockNumber, head, err)
+					}
+					nonce, err := r.client.NonceAt(r.ctx, sender.Address, nil)
+					if err != nil || nonce != tx.Nonce()+1 {
+						t.Errorf("transaction %d is in a block, but the nonce is %d, %v", tx.Nonce(), nonce, err)
+					}
+					return
+				}
+			})
+		}
+		r.must(r.client.SendTransaction(r.ctx, tx))
+		r.must(r.chain.Commit())
+		group.Wait()
+	}
+}
+
 func TestReorganize(t *testing.T) {
 	for name, drop := range map[string]bool{"kept": false, "dropped": true} {
 		t.Run(name, func(t *testing.T) {

@@ -6,8 +6,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ethereum/go-ethereum"
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/core/types"
+	"github.com/ethereum/go-ethereum/ethclient/gethclient"
 	"github.com/ethereum/go-ethereum/signer/core/apitypes"
 
 	"github.com/caddy-x402/caddy-x402/devnet"
@@ -63,6 +65,28 @@ func TestTokenLooksLikeUSDC(t *testing.T) {
 	supply := devnet.USDC(10*1_000_000 + 1000*1_000)
 	if got := r.read("totalSupply()")[0].(*big.Int); got.Cmp(supply.ToBig()) != 0 {
 		t.Errorf("the supply is %s, want %s", got, supply)
+	}
+}
+
+// With the compiled code and its storage, the token can be put anywhere; here by an override of the state.
+func TestTokenElsewhere(t *testing.T) {
+	r := start(t, devnet.Options{})
+	token, err := devnet.CompiledContract("USDC")
+	r.must(err)
+	owner, elsewhere := devnet.Developer(4).Address, common.Address{0x99}
+	storage, err := devnet.TokenStorage(owner)
+	r.must(err)
+	client := gethclient.New(r.client.Client())
+	overrides := map[common.Address]gethclient.OverrideAccount{elsewhere: {Code: token.Deployed, State: storage}}
+	answer, err := client.CallContract(r.ctx, ethereum.CallMsg{
+		From: owner, To: &elsewhere, Data: pack(t, "USDC", "mint(address,uint256)", owner, big.NewInt(1)),
+	}, nil, &overrides)
+	r.must(err)
+	if minted := new(big.Int).SetBytes(answer); minted.Int64() != 1 {
+		t.Errorf("minting elsewhere answered %x", answer)
+	}
+	if _, err := devnet.CompiledContract("Tether"); err == nil {
+		t.Error("there is a contract that there is not")
 	}
 }
 
