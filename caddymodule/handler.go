@@ -333,7 +333,7 @@ func (h *Handler) request(r *http.Request, p *Price) paywall.Request {
 	if o, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
 		original = &o
 	}
-	host := strings.ToLower(original.Host)
+	host := strings.ToLower(r.Host) // Caddy keeps the original URL, and nothing before us changes the host
 	base := h.app.PublicURL
 	if base == "" {
 		base = scheme(r) + "://" + host

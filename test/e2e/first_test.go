@@ -19,6 +19,9 @@ func TestFirstPaidRequest(t *testing.T) {
 	if r.Upstream.Calls() != 1 || r.Earned() != 10_000 {
 		t.Fatalf("upstream calls %d, earned %d", r.Upstream.Calls(), r.Earned())
 	}
+	if got := b.Offer(r.URL("/weather?city=berlin")).Resource.URL; got != r.URL("/weather?city=berlin") {
+		t.Errorf("the offer is for %s", got)
+	}
 	last := r.Upstream.Last()
 	if got := last.Header.Get("X-Payment-Payer"); got != b.Account.Address.Hex() {
 		t.Errorf("the upstream was told that %q paid", got)
