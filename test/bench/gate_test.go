@@ -1,0 +1,123 @@
+// Package bench measures the hot paths through a real Caddy: its server's handler is called directly, so that the figures
+// are those of the handlers and not of a client.
+package bench
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-x402/caddy-x402/test/rig"
+	"github.com/caddy-x402/caddy-x402/x402"
+)
+
+const site = `
+	respond /bare-402 "{$BODY}" 402
+	handle /proxied/* {
+		reverse_proxy {upstream}
+	}
+	handle {
+		x402 $0.01 {
+			plan day $0.50 {
+				ttl 24h
+			}
+		}
+		reverse_proxy {upstream}
+	}
+`
+
+// discard is a ResponseWriter that keeps the status only.
+type discard struct {
+	header http.Header
+	status int
+}
+
+func (d *discard) Header() http.Header         { return d.header }
+func (d *discard) Write(b []byte) (int, error) { return len(b), nil }
+func (d *discard) WriteHeader(status int)      { d.status = status }
+
+// server starts everything and gives the handler of Caddy's server, and a token of the plan.
+func server(b *testing.B) (http.Handler, *rig.Rig, string) {
+	b.Helper()
+	r := rig.New(b, rig.Options{
+		Site:     strings.Replace(site, "{$BODY}", strings.Repeat("x", 420), 1),
+		Upstream: func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok")) },
+	})
+	app, err := caddy.ActiveContext().AppIfConfigured("http")
+	if err != nil {
+		b.Fatal(err)
+	}
+	buyer := rig.NewBuyer(b, 1)
+	offer := buyer.Offer(r.URL("/token"))
+	a := buyer.Get(r.URL("/token"), x402.HeaderSignature, buyer.Sign(offer, len(offer.Accepts)-1))
+	if a.Status != http.StatusOK || a.Header.Get("X-Access-Token") == "" {
+		b.Fatal("buying the plan:", a.Status, a.Body)
+	}
+	return app.(*caddyhttp.App).Servers["srv0"], r, a.Header.Get("X-Access-Token")
+}
+
+func measure(b *testing.B, h http.Handler, r *rig.Rig, path string, status int, header ...string) {
+	b.Helper()
+	b.ReportAllocs()
+	for b.Loop() {
+		req, err := http.NewRequestWithContext(b.Context(), http.MethodGet, "http://"+r.Addr+path, http.NoBody)
+		if err != nil {
+			b.Fatal(err)
+		}
+		req.RequestURI, req.RemoteAddr = path, "127.0.0.1:1234"
+		if len(header) == 2 {
+			req.Header.Set(header[0], header[1])
+		}
+		w := &discard{header: make(http.Header)}
+		h.ServeHTTP(w, req)
+		if w.status != status {
+			b.Fatalf("%s: %d", path, w.status)
+		}
+	}
+}
+
+// BenchmarkOffer is the 402 of an unpaid request, beside Caddy's own `respond 402` with a body of that size.
+func BenchmarkOffer(b *testing.B) {
+	h, r, _ := server(b)
+	b.Run("x402", func(b *testing.B) { measure(b, h, r, "/unpaid", http.StatusPaymentRequired) })
+	b.Run("respond", func(b *testing.B) { measure(b, h, r, "/bare-402", http.StatusPaymentRequired) })
+}
+
+// BenchmarkToken is a request with the token of a time plan, beside the same reverse_proxy without a paywall.
+func BenchmarkToken(b *testing.B) {
+	h, r, token := server(b)
+	b.Run("x402", func(b *testing.B) { measure(b, h, r, "/any", http.StatusOK, "Authorization", "Bearer "+token) })
+	b.Run("reverse_proxy", func(b *testing.B) { measure(b, h, r, "/proxied/any", http.StatusOK, "Authorization", "Bearer "+token) })
+	b.Run("ratio", func(b *testing.B) { ratio(b, h, r, token) })
+}
+
+// ratio takes the two in turns, so that the machine's moods fall out.
+func ratio(b *testing.B, h http.Handler, r *rig.Rig, token string) {
+	var paid, bare time.Duration
+	one := func(path string) time.Duration {
+		req, err := http.NewRequestWithContext(b.Context(), http.MethodGet, "http://"+r.Addr+path, http.NoBody)
+		if err != nil {
+			b.Fatal(err)
+		}
+		req.RequestURI, req.RemoteAddr = path, "127.0.0.1:1234"
+		req.Header.Set("Authorization", "Bearer "+token)
+		w := &discard{header: make(http.Header)}
+		start := time.Now()
+		h.ServeHTTP(w, req)
+		took := time.Since(start)
+		if w.status != http.StatusOK {
+			b.Fatal(fmt.Sprintf("%s: %d", path, w.status))
+		}
+		return took
+	}
+	for b.Loop() {
+		paid += one("/any")
+		bare += one("/proxied/any")
+	}
+	b.ReportMetric(float64(bare)/float64(paid), "bare/paid")
+}
