@@ -64,7 +64,7 @@ type Outcome struct {
 	Err error
 }
 
-// ErrUnavailable: the chain or the settler can't be asked now; nothing was charged by this call, and the
+// ErrUnavailable says that the chain or the settler can't be asked now; nothing was charged by this call, and the
 // same authorization may be tried again.
 var ErrUnavailable = errors.New("settlement: the chain can't be reached")
 

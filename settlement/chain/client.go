@@ -53,7 +53,7 @@ type Client struct {
 	wg     sync.WaitGroup
 }
 
-// ErrClosed: the client was closed. It wraps settlement.ErrUnavailable.
+// ErrClosed says that the client was closed. It wraps settlement.ErrUnavailable.
 var ErrClosed = fmt.Errorf("%w: the client is closed", settlement.ErrUnavailable)
 
 // New makes a client. It asks nothing yet.

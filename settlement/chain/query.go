@@ -100,8 +100,8 @@ func ReceiptQuery(hash common.Hash, r **Receipt) *Query {
 	return &Query{method: "eth_getTransactionReceipt", args: []any{hash}, decode: into(r)}
 }
 
-// ChainIDQuery asks which chain the endpoint is on.
-func ChainIDQuery(id *uint64) *Query {
+// IDQuery asks which chain the endpoint is on.
+func IDQuery(id *uint64) *Query {
 	return &Query{method: "eth_chainId", decode: into((*hexutil.Uint64)(id))}
 }
 

@@ -10,22 +10,22 @@ import (
 )
 
 // ask is Ask for one query.
-func (c *Client) ask(ctx context.Context, q *Query) (head uint64, err error) {
-	if head, err = c.Ask(ctx, q); err != nil {
-		return 0, err
+func (c *Client) ask(ctx context.Context, q *Query) error {
+	if _, err := c.Ask(ctx, q); err != nil {
+		return err
 	}
-	return head, q.Err
+	return q.Err
 }
 
 // ChainID asks which chain this is.
 func (c *Client) ChainID(ctx context.Context) (id uint64, err error) {
-	_, err = c.ask(ctx, ChainIDQuery(&id))
+	err = c.ask(ctx, IDQuery(&id))
 	return id, err
 }
 
 // Head is the newest block.
 func (c *Client) Head(ctx context.Context) (h Head, err error) {
-	_, err = c.ask(ctx, HeadQuery(&h))
+	err = c.ask(ctx, HeadQuery(&h))
 	c.floor.saw(h.Number)
 	return h, err
 }
@@ -40,7 +40,7 @@ func (c *Client) Safe(ctx context.Context) (Head, error) {
 		return h, err
 	}
 	number := head - min(head, c.cfg.SafeDepth)
-	_, err = c.ask(ctx, &Query{
+	err = c.ask(ctx, &Query{
 		method: "eth_getBlockByNumber", args: []any{hexutil.Uint64(number), false}, decode: intoHead(&h),
 	})
 	return h, err
@@ -48,7 +48,7 @@ func (c *Client) Safe(ctx context.Context) (Head, error) {
 
 // Receipt is that of a transaction; nil while it is not mined.
 func (c *Client) Receipt(ctx context.Context, hash common.Hash) (r *Receipt, err error) {
-	_, err = c.ask(ctx, ReceiptQuery(hash, &r))
+	err = c.ask(ctx, ReceiptQuery(hash, &r))
 	if r != nil {
 		c.floor.saw(r.Block)
 	}
@@ -57,26 +57,26 @@ func (c *Client) Receipt(ctx context.Context, hash common.Hash) (r *Receipt, err
 
 // Call simulates m on the newest block. A *RevertError is the chain's answer; any other error is none.
 func (c *Client) Call(ctx context.Context, m Message) (result []byte, err error) {
-	_, err = c.ask(ctx, CallQuery(m, &result))
+	err = c.ask(ctx, CallQuery(m, &result))
 	return result, err
 }
 
 // EstimateGas is the gas that m needs, at most m.Gas. A *RevertError is the chain's answer; any other error is none.
 func (c *Client) EstimateGas(ctx context.Context, m Message) (gas uint64, err error) {
-	_, err = c.ask(ctx, EstimateQuery(m, &gas))
+	err = c.ask(ctx, EstimateQuery(m, &gas))
 	return gas, err
 }
 
 // Code is the code at a, on the newest block.
 func (c *Client) Code(ctx context.Context, a common.Address) (code []byte, err error) {
-	_, err = c.ask(ctx, CodeQuery(a, &code))
+	err = c.ask(ctx, CodeQuery(a, &code))
 	return code, err
 }
 
 // Balance is what a has, in wei, on the newest block.
 func (c *Client) Balance(ctx context.Context, a common.Address) (*big.Int, error) {
 	wei := new(big.Int)
-	_, err := c.ask(ctx, BalanceQuery(a, wei))
+	err := c.ask(ctx, BalanceQuery(a, wei))
 	return wei, err
 }
 

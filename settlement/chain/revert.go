@@ -10,7 +10,7 @@ import (
 	"github.com/ethereum/go-ethereum/rpc"
 )
 
-// RevertError: the node ran the call, and it failed. The chain has spoken.
+// RevertError says that the node ran the call, and it failed. The chain has spoken.
 type RevertError struct {
 	// Reason is the contract's text, or the machine's ("out of gas"); text of strangers, cut and made printable.
 	Reason string
@@ -47,7 +47,7 @@ func (e *endpoint) judgeError(err error) error {
 	}
 	text := re.Error()
 	var data []byte
-	if de, ok := err.(rpc.DataError); ok {
+	if de, ok := errors.AsType[rpc.DataError](err); ok {
 		data = revertData(de.ErrorData())
 	}
 	lower := strings.ToLower(text)

@@ -32,7 +32,7 @@ func (s SendStatus) String() string {
 	return [...]string{"not sent", "accepted", "known", "nonce too low", "underpriced", "insufficient funds", "refused"}[s]
 }
 
-// Taken: the transaction is where it can be mined.
+// Taken reports whether the transaction is where it can be mined.
 func (s SendStatus) Taken() bool { return s == Accepted || s == Known }
 
 // SendError is the answer of endpoints that did not take a transaction.

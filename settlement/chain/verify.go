@@ -11,7 +11,7 @@ import (
 	"github.com/caddy-x402/caddy-x402/x402"
 )
 
-// MismatchError: the chain is not what the configuration says. No payment could be made there, or it
+// MismatchError says that the chain is not what the configuration says. No payment could be made there, or it
 // would be made in the wrong coin.
 type MismatchError struct {
 	// What differs: "chain id", "token name"…
@@ -96,7 +96,7 @@ func (c *Client) verifyIDs(ctx context.Context, id uint64) error {
 // verifyID asks e for its chain id.
 func (c *Client) verifyID(ctx context.Context, e *endpoint, want uint64) error {
 	var id uint64
-	q := ChainIDQuery(&id)
+	q := IDQuery(&id)
 	raws, errs, err := c.exchange(ctx, e, []*Query{q})
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package settlementtest
 import (
 	"context"
 	"crypto/ecdsa"
+	"crypto/rand"
 	"fmt"
 	"math/big"
 	"testing"
@@ -78,9 +79,8 @@ func (c *Case) Sign(payer *ecdsa.PrivateKey, change func(*x402.Authorization)) s
 	a := x402.Authorization{From: crypto.PubkeyToAddress(payer.PublicKey), To: c.PayTo}
 	a.Value.SetUint64(Price)
 	a.ValidBefore.SetUint64(uint64(now.Add(10 * time.Minute).Unix()))
-	key, err := crypto.GenerateKey() // a source of random bytes
+	_, err = rand.Read(a.Nonce[:])
 	c.Must(err)
-	a.Nonce = crypto.Keccak256Hash(key.D.Bytes())
 	if change != nil {
 		change(&a)
 	}

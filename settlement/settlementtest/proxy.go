@@ -168,9 +168,11 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) {
 func decode(body []byte) (queries []message, single bool, err error) {
 	if single = len(body) > 0 && body[0] == '{'; single {
 		queries = make([]message, 1)
-		return queries, true, json.Unmarshal(body, &queries[0])
+		err = json.Unmarshal(body, &queries[0])
+		return queries, true, err
 	}
-	return queries, false, json.Unmarshal(body, &queries)
+	err = json.Unmarshal(body, &queries)
+	return queries, false, err
 }
 
 func (p *Proxy) note(queries []message) (Fault, *uint64) {

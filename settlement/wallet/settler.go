@@ -166,7 +166,7 @@ func (s *Settler) Ready(ctx context.Context) error {
 	defer done()
 	var id uint64
 	wei := new(big.Int)
-	if _, err := s.chain.Ask(ctx, chain.ChainIDQuery(&id), chain.BalanceQuery(s.address, wei)); err != nil {
+	if _, err := s.chain.Ask(ctx, chain.IDQuery(&id), chain.BalanceQuery(s.address, wei)); err != nil {
 		return err
 	}
 	if id != s.network.ChainID {
