@@ -12,10 +12,10 @@ TAGS = interop
 TOOL = $(GO) tool -modfile=$(CURDIR)/tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test setup lint fmt vuln fuzz bench clean
+.PHONY: help build demo test interop-v1 setup lint fmt vuln fuzz bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build bin/caddy: Caddy with this module in it, without cgo
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/caddy ./cmd/caddy
@@ -26,12 +26,16 @@ demo: ## a paid request from 402 to upstream on a local chain; KEEP=1 keeps it r
 test: setup ## every test, as CI runs it, with the race detector
 	$(GO) test -race -tags '$(TAGS)' -timeout 15m $(TESTFLAGS) ./...
 
+interop-v1: ## the stock client of x402 version 1 pays too; 800 MB of npm packages
+	@.ci/setup test/interop/v1
+	$(GO) test -race -tags interop_v1 -timeout 15m $(TESTFLAGS) ./test/interop/v1
+
 setup: ## make ready what the tests need: a C compiler, Node.js >= 20, npm packages
 	@.ci/setup
 
 lint: ## static analysis and formatting, and go.mod as go mod tidy would leave it
 	$(GO) mod tidy -diff
-	$(TOOL) golangci-lint run --build-tags '$(TAGS)' $(PKG)
+	$(TOOL) golangci-lint run --build-tags '$(TAGS),interop_v1' $(PKG)
 
 fmt: ## format the code as lint wants it
 	$(TOOL) golangci-lint fmt $(PKG)
@@ -41,7 +45,7 @@ vuln: ## known vulnerabilities in what we use; needs the network
 	$(TOOL) govulncheck ./...
 
 fuzz: ## run every fuzzer for FUZZTIME (5m) each
-	@set -e; for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
+	@set -e; for dir in $$(grep -rl --include='*_test.go' --exclude-dir=node_modules '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
 		for name in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' $$dir/*_test.go); do \
 			echo "== $$dir $$name"; \
 			$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) $$dir; \

@@ -8,8 +8,8 @@
 // and settlers x402.settlers.*, and the log encoder caddy.logging.encoders.x402_redact.
 package caddyx402
 
-// The modules register themselves when they are imported.
 import (
+	// The modules register themselves when they are imported.
 	_ "github.com/caddy-x402/caddy-x402/caddymodule"
 	_ "github.com/caddy-x402/caddy-x402/caddymodule/settlers/wallet"
 	_ "github.com/caddy-x402/caddy-x402/caddymodule/stores/sqlite"

@@ -6,7 +6,6 @@ import (
 	_ "time/tzdata" // zones for log timestamps, where the system has none
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
-
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
 	_ "github.com/caddy-x402/caddy-x402"
