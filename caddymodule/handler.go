@@ -269,16 +269,12 @@ func (h *Handler) prices(amount string) ([]paywall.Price, error) {
 	return out, nil
 }
 
-// varTaken marks a request that an x402 handler has decided about, so that overlapping ones charge once.
-const varTaken = "x402.taken"
-
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if taken, _ := caddyhttp.GetVar(r.Context(), varTaken).(bool); taken {
+	if toldOf(r) != nil { // another handler, whose matcher overlaps ours, has decided
 		return next.ServeHTTP(w, r)
 	}
-	caddyhttp.SetVar(r.Context(), varTaken, true)
-	clearPlaceholders(r)
+	newTold(r)
 
 	if h.CORS.preflight(w, r) {
 		return nil

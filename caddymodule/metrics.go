@@ -37,6 +37,9 @@ var (
 	}, []string{"network"})
 )
 
+// countRequest counts what became of a request.
+func countRequest(outcome string) { requests.WithLabelValues(outcome).Inc() }
+
 // observe counts what engines tell.
 func observe(o paywall.Observation) {
 	switch o.Event {

@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"net/http"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -17,38 +18,81 @@ const (
 	outcomeDenied = "denied"
 )
 
-var placeholders = [...]string{
-	"http.x402.status", "http.x402.error", "http.x402.payment.id", "http.x402.payment.payer", "http.x402.payment.amount",
-	"http.x402.payment.asset", "http.x402.payment.network", "http.x402.payment.transaction", "http.x402.payment.plan",
+// told is what a handler knows of a request, for placeholders. They are looked up when somebody uses them, which is rare.
+type told struct {
+	status, reason string
+	paid           bool
+	grant          paywall.Grant
 }
 
-func replacer(r *http.Request) *caddy.Replacer {
-	repl, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	return repl
-}
-
-// clearPlaceholders gives each documented placeholder a value: braces of an unknown one would travel upstream.
-func clearPlaceholders(r *http.Request) {
-	if repl := replacer(r); repl != nil {
-		for _, name := range placeholders {
-			repl.Set(name, "")
-		}
+// newTold gives each documented placeholder a value, if only an empty one: the braces of an unknown one would travel upstream.
+func newTold(r *http.Request) {
+	t := new(told)
+	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		repl.Map(t.lookup)
 	}
+	caddyhttp.SetVar(r.Context(), varTold, t)
+}
+
+// varTold is the variable of a request that an x402 handler has decided about. Overlapping handlers charge once: the first
+// that takes a request marks it.
+const varTold = "x402.told"
+
+func toldOf(r *http.Request) *told {
+	t, _ := caddyhttp.GetVar(r.Context(), varTold).(*told)
+	return t
+}
+
+func (t *told) lookup(key string) (any, bool) {
+	name, ok := strings.CutPrefix(key, "http.x402.")
+	if !ok {
+		return nil, false
+	}
+	switch name {
+	case "status":
+		return t.status, true
+	case "error":
+		return t.reason, true
+	}
+	name, ok = strings.CutPrefix(name, "payment.")
+	if !ok {
+		return nil, false
+	}
+	return t.payment(name)
+}
+
+func (t *told) payment(name string) (any, bool) {
+	var value string
+	g := &t.grant
+	switch name {
+	case "id":
+		value = g.PaymentID
+	case "payer":
+		value = g.Payer.Hex()
+	case "amount":
+		value = g.Amount.Dec()
+	case "asset":
+		value = g.Asset.Hex()
+	case "network":
+		value = g.Network
+	case "transaction":
+		value = g.Transaction.Hex()
+	case "plan":
+		value = g.Plan
+	default:
+		return nil, false
+	}
+	if !t.paid {
+		value = ""
+	}
+	return value, true
 }
 
 // setPayment tells the handlers behind, and the access log, who paid.
 func setPayment(r *http.Request, g paywall.Grant) {
-	repl := replacer(r)
-	if repl == nil {
-		return
+	if t := toldOf(r); t != nil {
+		t.paid, t.grant = true, g
 	}
-	repl.Set("http.x402.payment.id", g.PaymentID)
-	repl.Set("http.x402.payment.payer", g.Payer.Hex())
-	repl.Set("http.x402.payment.amount", g.Amount.Dec())
-	repl.Set("http.x402.payment.asset", g.Asset.Hex())
-	repl.Set("http.x402.payment.network", g.Network)
-	repl.Set("http.x402.payment.transaction", g.Transaction.Hex())
-	repl.Set("http.x402.payment.plan", g.Plan)
 	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
 		extra.Add(zap.String("x402_payment", g.PaymentID))
 	}
@@ -56,9 +100,8 @@ func setPayment(r *http.Request, g paywall.Grant) {
 
 // decided counts what became of a request, and tells it to handlers and logs.
 func decided(r *http.Request, outcome, reason string) {
-	requests.WithLabelValues(outcome).Inc()
-	if repl := replacer(r); repl != nil {
-		repl.Set("http.x402.status", outcome)
-		repl.Set("http.x402.error", reason)
+	countRequest(outcome)
+	if t := toldOf(r); t != nil {
+		t.status, t.reason = outcome, reason
 	}
 }

@@ -108,14 +108,14 @@ func (a *attempt) plan(name string) *Plan {
 // forward asks the upstream for what p paid for. The answer passes through a deliveryWriter, which commits
 // the delivery before the first byte.
 func (a *attempt) forward(p ledger.Payment) (err error) {
-	r, err := a.granted(a.r, a.grantOf(&p))
-	if err != nil {
+	if err := a.granted(a.grantOf(&p)); err != nil {
 		a.engine.release(p, p.Hold.Fence)
 		return unavailable(codeToken, err).of(p.ID)
 	}
 	d := &deliveryWriter{ResponseWriter: a.w, attempt: a, payment: p, fence: p.Hold.Fence}
 	d.stopKeeping = a.engine.keep(a.r.Context(), p.ID, d.fence)
-	r, d.follow = detachUntilDecided(r)
+	r, follow := detachUntilDecided(a.r)
+	d.follow = follow
 	defer d.end()
 	defer func() {
 		if v := recover(); v != nil {

@@ -93,34 +93,52 @@ func (a *attempt) grantOf(p *ledger.Payment) Grant {
 
 func networkID(chainID uint64) string { return fmt.Sprintf("eip155:%d", chainID) }
 
-// granted gives the request as the upstream is to see it, with an assertion of g.
-func (a *attempt) granted(r *http.Request, g Grant) (*http.Request, error) {
-	signed, err := a.tokens.assertion(g, a.Now())
-	if err != nil {
-		return nil, err
-	}
-	a.present(r, g, signed)
-	return r, nil
+// presentation is a grant as the upstream gets it: the values of its headers, ready to be set.
+type presentation struct {
+	grant  Grant
+	values [len(presented)]string
 }
 
-// present writes what the upstream gets. A client's own Authorization stays as it is.
-func (a *attempt) present(r *http.Request, g Grant, signed string) {
-	h := r.Header
-	if own := bearerToken(h); h.Get("Authorization") == "" || own != "" && !a.foreignToken(own) {
-		h["Authorization"] = []string{"Bearer " + signed}
+// presented are the headers that the upstream gets, always; the plan's is left out where there is none.
+var presented = [...]string{
+	"X-Payment-Token", headerPaymentID, "X-Payment-Payer", "X-Payment-Amount", "X-Payment-Asset", "X-Payment-Network",
+	"X-Payment-Transaction", "X-Payment-Plan",
+}
+
+func newPresentation(g Grant, signed string) presentation {
+	return presentation{grant: g, values: [len(presented)]string{
+		signed, g.PaymentID, g.Payer.Hex(), g.Amount.Dec(), g.Asset.Hex(), g.Network, g.Transaction.Hex(), g.Plan,
+	}}
+}
+
+// granted tells the upstream, with an assertion made for this request, who paid for it.
+func (a *attempt) granted(g Grant) error {
+	signed, err := a.tokens.assertion(g, a.Now())
+	if err != nil {
+		return err
 	}
-	h["X-Payment-Token"] = []string{signed}
-	h[headerPaymentID] = []string{g.PaymentID}
-	h["X-Payment-Payer"] = []string{g.Payer.Hex()}
-	h["X-Payment-Amount"] = []string{g.Amount.Dec()}
-	h["X-Payment-Asset"] = []string{g.Asset.Hex()}
-	h["X-Payment-Network"] = []string{g.Network}
-	h["X-Payment-Transaction"] = []string{g.Transaction.Hex()}
-	if g.Plan != "" {
-		h["X-Payment-Plan"] = []string{g.Plan}
+	own := bearerToken(a.r.Header)
+	a.present(newPresentation(g, signed), own != "" && !a.foreignToken(own))
+	return nil
+}
+
+// present writes what the upstream gets. A client's own Authorization stays as it is; ours, which is for the gate, is
+// replaced.
+func (a *attempt) present(p presentation, bearerIsOurs bool) {
+	h := a.r.Header
+	values := make([]string, len(presented)+1) // of its own: handlers may change values in place
+	copy(values, p.values[:])
+	for i, name := range presented {
+		if values[i] != "" {
+			h[name] = values[i : i+1 : i+1]
+		}
+	}
+	if last := len(presented); bearerIsOurs || len(h["Authorization"]) == 0 {
+		values[last] = "Bearer " + values[0]
+		h["Authorization"] = values[last:]
 	}
 	if a.Granted != nil {
-		a.Granted(r, g)
+		a.Granted(a.r, p.grant)
 	}
 }
 
@@ -167,11 +185,10 @@ func (a *attempt) servePlan(p ledger.Payment) error {
 	}
 	g := a.grantOf(&p)
 	g.Route = a.Route.Name
-	r, err := a.granted(a.r, g)
-	if err != nil {
+	if err := a.granted(g); err != nil {
 		return unavailable(codeToken, err).of(p.ID)
 	}
-	return a.pass(r, "paid", func(h http.Header) {
+	return a.pass("paid", func(h http.Header) {
 		a.addReceipt(h, &p, signed)
 		h.Set(headerAccessToken, signed)
 	})
@@ -179,18 +196,19 @@ func (a *attempt) servePlan(p ledger.Payment) error {
 
 // serveToken is the way of a request with a valid access token: no ledger, no chain.
 func (a *attempt) serveToken(c *token.Claims) error {
-	g, signed, err := a.tokens.assertionFor(c, a.Route.Name, a.URL, a.Now())
+	p, err := a.tokens.presentationFor(c, a.Route.Name, a.Now())
 	if err != nil {
 		return a.answer(unavailable(codeToken, err))
 	}
-	a.present(a.r, g, signed)
-	return a.pass(a.r, "token", nil)
+	p.grant.Resource = a.URL
+	a.present(p, true)
+	return a.pass("token", nil)
 }
 
 // pass lets a request through whose payment is not at stake; add completes the header of the answer.
-func (a *attempt) pass(r *http.Request, outcome string, add func(http.Header)) error {
+func (a *attempt) pass(outcome string, add func(http.Header)) error {
 	if a.Decided != nil {
-		a.Decided(r, outcome, "")
+		a.Decided(a.r, outcome, "")
 	}
 	return a.next(BeforeHeader(a.w, func(h http.Header) {
 		cleanResponse(h)
@@ -198,7 +216,7 @@ func (a *attempt) pass(r *http.Request, outcome string, add func(http.Header)) e
 		if add != nil {
 			add(h)
 		}
-	}), r)
+	}), a.r)
 }
 
 // assertion signs what the upstream is told about a single request.
@@ -208,8 +226,8 @@ func (t *Tokens) assertion(g Grant, now time.Time) (string, error) {
 	return t.Issuer.Issue(token.Assertion, c, AssertionTTL)
 }
 
-// assertionCache spares the holders of tokens a signature per request: their assertions differ in the
-// resource only, which they leave out, and are signed anew when half their time is over.
+// assertionCache spares the holders of tokens a signature per request: their assertions leave the resource out, and are
+// signed anew when half their time is over.
 type assertionCache struct {
 	mu      sync.RWMutex
 	entries map[assertionKey]assertion
@@ -218,38 +236,36 @@ type assertionCache struct {
 type assertionKey struct{ payment, route string }
 
 type assertion struct {
-	signed string
-	grant  Grant
-	until  time.Time
+	presentation
+	until time.Time
 }
 
 const maxAssertions = 4096
 
-func (t *Tokens) assertionFor(c *token.Claims, route, resource string, now time.Time) (Grant, string, error) {
+func (t *Tokens) presentationFor(c *token.Claims, route string, now time.Time) (presentation, error) {
 	key := assertionKey{c.ID, route}
 	t.cache.mu.RLock()
 	e, ok := t.cache.entries[key]
 	t.cache.mu.RUnlock()
 	if ok && now.Before(e.until) {
-		e.grant.Resource = resource
-		return e.grant, e.signed, nil
+		return e.presentation, nil
 	}
 	g, err := grantFrom(c, route)
 	if err != nil {
-		return g, "", err
+		return presentation{}, err
 	}
 	signed, err := t.assertion(g, now)
 	if err != nil {
-		return g, "", err
+		return presentation{}, err
 	}
+	p := newPresentation(g, signed)
 	t.cache.mu.Lock()
+	defer t.cache.mu.Unlock()
 	if len(t.cache.entries) >= maxAssertions {
 		clear(t.cache.entries)
 	}
-	t.cache.entries[key] = assertion{signed: signed, grant: g, until: now.Add(AssertionTTL / 2)}
-	t.cache.mu.Unlock()
-	g.Resource = resource
-	return g, signed, nil
+	t.cache.entries[key] = assertion{presentation: p, until: now.Add(AssertionTTL / 2)}
+	return p, nil
 }
 
 func grantFrom(c *token.Claims, route string) (Grant, error) {
