@@ -68,7 +68,11 @@ type Client struct {
 //
 // A redirect as answer to the paid request is returned as it is: what it points to is another request.
 func (c *Client) Do(req *http.Request) (*http.Response, *Report, error) {
-	x, resp, err := c.quote(req)
+	x := c.newExchange(req)
+	if c.Key == nil {
+		return nil, x.report, fail(CodeRequest, nil, "the client has no key to pay with")
+	}
+	resp, err := x.quote()
 	if err != nil || resp != nil {
 		return resp, x.report, err
 	}
@@ -79,10 +83,11 @@ func (c *Client) Do(req *http.Request) (*http.Response, *Report, error) {
 	return resp, x.report, err
 }
 
-// Quote asks what Do would pay, and signs nothing: the report has the offer, the choice and the authorization. A
-// response is returned if nothing was asked for.
+// Quote asks what Do would pay, and signs nothing: the report has the offer, the choice and the authorization (from
+// nobody, if there is no key). A response is returned if nothing was asked for.
 func (c *Client) Quote(req *http.Request) (*http.Response, *Report, error) {
-	x, resp, err := c.quote(req)
+	x := c.newExchange(req)
+	resp, err := x.quote()
 	return resp, x.report, err
 }
 
@@ -111,28 +116,26 @@ func (c *Client) Resume(req *http.Request, p Payment) (*http.Response, *Report, 
 }
 
 // quote asks without a payment. It gives a response if none is needed.
-func (c *Client) quote(req *http.Request) (*exchange, *http.Response, error) {
-	x := c.newExchange(req)
-	if c.Key == nil {
-		return x, nil, fail(CodeRequest, nil, "the client has no key to pay with")
+func (x *exchange) quote() (*http.Response, error) {
+	if k := x.c.Key; k != nil {
+		x.report.Payer = crypto.PubkeyToAddress(k.PublicKey)
 	}
-	x.report.Payer = crypto.PubkeyToAddress(c.Key.PublicKey)
 	if err := x.prepare(); err != nil {
-		return x, nil, err
+		return nil, err
 	}
 	resp, err := x.ask()
 	if err != nil || resp != nil {
-		return x, resp, err
+		return resp, err
 	}
 	if err := x.choose(); err != nil {
-		return x, nil, err
+		return nil, err
 	}
-	if c.OnOffer != nil {
-		if err := c.OnOffer(x.report); err != nil {
-			return x, nil, fail(CodeDeclined, err, "the offer was declined")
+	if x.c.OnOffer != nil {
+		if err := x.c.OnOffer(x.report); err != nil {
+			return nil, fail(CodeDeclined, err, "the offer was declined")
 		}
 	}
-	return x, nil, nil
+	return nil, nil //nolint:nilnil // neither means: pay
 }
 
 func (c *Client) now() time.Time {
@@ -152,7 +155,7 @@ func (c *Client) pause(ctx context.Context, d time.Duration) error {
 	case <-t.C:
 		return nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return context.Cause(ctx)
 	}
 }
 

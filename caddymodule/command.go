@@ -1,0 +1,39 @@
+package caddymodule
+
+import (
+	"github.com/spf13/cobra"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+)
+
+func init() {
+	caddycmd.RegisterCommand(caddycmd.Command{
+		Name:      "x402",
+		Usage:     "<command>",
+		Short:     "Pays for HTTP requests in USDC, as x402 has it",
+		Long:      "What can be done with x402 payments from a command line.",
+		CobraFunc: addCommands,
+	})
+}
+
+// addCommands hangs the tree of commands under "caddy x402".
+func addCommands(root *cobra.Command) {
+	root.AddCommand(newPayCommand(payIO{}))
+}
+
+// Exit codes of "caddy x402 pay". 1 is left to Caddy itself.
+const (
+	exitOK        = 0
+	exitUsage     = 2
+	exitDeclined  = 3
+	exitRefused   = 4
+	exitUnknown   = 5
+	exitBadAnswer = 6
+	exitTransport = 7
+	exitFree      = 8
+)
+
+// exitWith makes the error with which a command ends in code; whoever makes it has said why already.
+func exitWith(cmd *cobra.Command, code int) error {
+	return caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) { return code, nil })(cmd, nil)
+}
