@@ -59,7 +59,7 @@ func TestReloadsUnderLoad(t *testing.T) {
 		b := rig.NewBuyer(t, i)
 		paying.Go(func() {
 			for n := range each {
-				a := insist(b, r.URL(fmt.Sprintf("/load/%d/%d", i, n)))
+				a := insist(t, b, r.URL(fmt.Sprintf("/load/%d/%d", i, n)))
 				if a.Status == http.StatusOK {
 					served.Add(1)
 				} else {
@@ -83,16 +83,16 @@ func TestReloadsUnderLoad(t *testing.T) {
 
 // insist buys as a careful client does: it signs once, and sends the same header until it is told something else. A
 // connection that a reload closed counts as "try again".
-func insist(b *rig.Buyer, url string) rig.Answer {
-	offer := b.Offer(url)
-	header := b.Sign(offer, 0)
-	var a rig.Answer
-	for range 60 {
-		if a = b.Get(url, x402.HeaderSignature, header); a.Err == nil && a.Status != http.StatusServiceUnavailable {
-			return a
+func insist(t *testing.T, b *rig.Buyer, url string) rig.Answer {
+	ask := func(header ...string) (a rig.Answer) {
+		for range 100 {
+			if a = b.Get(url, header...); a.Err == nil && a.Status != http.StatusServiceUnavailable {
+				break
+			}
 		}
+		return a
 	}
-	return a
+	return ask(x402.HeaderSignature, b.Sign(rig.Offered(t, ask()), 0))
 }
 
 // A reload that is refused leaves the running configuration whole: the same ledger, the same wallet, the same keys.

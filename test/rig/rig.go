@@ -42,7 +42,7 @@ type Options struct {
 	// BlockTime is the chain's; 0: a block as soon as a transaction waits.
 	BlockTime time.Duration
 	// Site is what stands in the site's block; default: one price of $0.01 for everything, and reverse_proxy.
-	// {upstream} is replaced by the upstream's address.
+	// {upstream} is replaced by the upstream's address, {rig_port} by the port that Caddy listens on.
 	Site string
 	// App is added to the global option x402.
 	App string
@@ -74,6 +74,9 @@ func New(t testing.TB, o Options) *Rig {
 	t.Cleanup(func() {
 		if err := caddy.Stop(); err != nil {
 			t.Error("stopping Caddy:", err)
+		}
+		if left := leftovers(); left != "" {
+			t.Error("goroutines of ours outlived Caddy:\n" + left)
 		}
 	})
 	return r
@@ -120,7 +123,8 @@ func Caddyfile(o Options, dir, addr, upstream string) string {
 	if site == "" {
 		site = DefaultSite
 	}
-	return strings.NewReplacer("{upstream}", upstream).Replace(fmt.Sprintf(`{
+	_, port, _ := net.SplitHostPort(addr)
+	return strings.NewReplacer("{upstream}", upstream, "{rig_port}", port).Replace(fmt.Sprintf(`{
 	admin off
 	auto_https off
 	grace_period 10s

@@ -39,7 +39,9 @@ func Open(t testing.TB, c Chain, o rig.Options) *Shop {
 			t.Error("stopping Caddy:", err)
 		}
 	})
-	return &Shop{Upstream: r.Upstream, Rig: r, chain: client}
+	s := &Shop{Upstream: r.Upstream, Rig: r, chain: client}
+	t.Cleanup(func() { s.tell(t) })
+	return s
 }
 
 // Order is what a stock client shall buy: what the scripts named pay.mjs read.
