@@ -114,12 +114,12 @@ func TestForgedAccepted(t *testing.T) {
 			func(q *x402.Requirements) { q.PayTo = own.Hex() },
 			func(a *x402.Authorization) { a.To = rig.PayTo }, x402.ReasonNoMatchingRequirements,
 		},
-		"price 1":              {func(q *x402.Requirements) { q.Amount = "1" }, nil, x402.ReasonNoMatchingRequirements},
-		"our price, value 1":   {nil, func(a *x402.Authorization) { a.Value.SetOne() }, x402.ReasonValueMismatch},
-		"value 0":              {nil, func(a *x402.Authorization) { a.Value.Clear() }, x402.ReasonValueMismatch},
-		"more than the price":  {nil, func(a *x402.Authorization) { a.Value.SetUint64(cent + 1) }, x402.ReasonValueMismatch},
-		"another asset":        {func(q *x402.Requirements) { q.Asset = own.Hex() }, nil, x402.ReasonNoMatchingRequirements},
-		"another network":      {func(q *x402.Requirements) { q.Network = "eip155:8453" }, nil, x402.ReasonNetworkMismatch},
+		"price 1":             {func(q *x402.Requirements) { q.Amount = "1" }, nil, x402.ReasonNoMatchingRequirements},
+		"our price, value 1":  {nil, func(a *x402.Authorization) { a.Value.SetOne() }, x402.ReasonValueMismatch},
+		"value 0":             {nil, func(a *x402.Authorization) { a.Value.Clear() }, x402.ReasonValueMismatch},
+		"more than the price": {nil, func(a *x402.Authorization) { a.Value.SetUint64(cent + 1) }, x402.ReasonValueMismatch},
+		"another asset":       {func(q *x402.Requirements) { q.Asset = own.Hex() }, nil, x402.ReasonNoMatchingRequirements},
+		"another network":     {func(q *x402.Requirements) { q.Network = "eip155:8453" }, nil, x402.ReasonNetworkMismatch},
 		"a network of version 1": {
 			func(q *x402.Requirements) { q.Network = "base-sepolia" }, nil, x402.ReasonNetworkMismatch,
 		},
@@ -239,14 +239,14 @@ func TestUnservedPaymentWaitsForItsRequest(t *testing.T) {
 	ctx := context.WithoutCancel(t.Context())
 	_, port := splitAddr(t, r.Addr)
 	for name, a := range map[string]rig.Answer{
-		"host":    b.Get(url, "Host", "localhost:"+port, x402.HeaderSignature, header),
-		"path":    b.Get(r.URL("/cheap/y?q=1"), x402.HeaderSignature, header),
-		"query":   b.Get(r.URL("/cheap/x?q=2"), x402.HeaderSignature, header),
+		"host":     b.Get(url, "Host", "localhost:"+port, x402.HeaderSignature, header),
+		"path":     b.Get(r.URL("/cheap/y?q=1"), x402.HeaderSignature, header),
+		"query":    b.Get(r.URL("/cheap/x?q=2"), x402.HeaderSignature, header),
 		"no query": b.Get(r.URL("/cheap/x"), x402.HeaderSignature, header),
-		"method":  b.Do(ctx, http.MethodPost, url, "", x402.HeaderSignature, header),
-		"HEAD":    b.Do(ctx, http.MethodHead, url, "", x402.HeaderSignature, header),
-		"route":   b.Get(r.URL("/twin/x"), x402.HeaderSignature, header),
-		"version": b.Get(url, x402.HeaderPaymentV1, header),
+		"method":   b.Do(ctx, http.MethodPost, url, "", x402.HeaderSignature, header),
+		"HEAD":     b.Do(ctx, http.MethodHead, url, "", x402.HeaderSignature, header),
+		"route":    b.Get(r.URL("/twin/x"), x402.HeaderSignature, header),
+		"version":  b.Get(url, x402.HeaderPaymentV1, header),
 	} {
 		if a.Err != nil || a.Status != http.StatusPaymentRequired {
 			t.Errorf("another %s: %d %v %s", name, a.Status, a.Err, a.Body)
