@@ -12,9 +12,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/spf13/cobra"
-
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/spf13/cobra"
 )
 
 func writeFile(t *testing.T, content string, mode os.FileMode) string {
@@ -206,7 +205,7 @@ func TestPayBodies(t *testing.T) {
 			_, _ = w.Write(bytes.Repeat([]byte("a"), size))
 		}
 		r := payRun{t: t}.run(s.URL)
-		if got := r.object(t); r.code != exitBadAnswer || got["bodyError"] == nil || got["paid"] != true {
+		if got := r.object(t); r.code != exitBadAnswer || got["bodyError"] == nil || got["outcome"] != "paid" {
 			t.Errorf("cut after %d bytes: code %d, %.300s", size, r.code, r.out)
 		}
 	}

@@ -79,8 +79,7 @@ func (p *payer) result(resp *http.Response, r *client.Report, err error) *payRes
 	if resp != nil && p.include {
 		out.Headers = shownHeaders(resp.Header)
 	}
-	var e *client.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*client.Error](err); ok {
 		detail := e.Detail
 		if e.Err != nil {
 			detail += ": " + client.Printable(e.Err.Error(), 500)
@@ -91,22 +90,22 @@ func (p *payer) result(resp *http.Response, r *client.Report, err error) *payRes
 }
 
 // addTerms adds what was, or would be, paid.
-func (out *payResult) addTerms(r *client.Report) {
+func (pr *payResult) addTerms(r *client.Report) {
 	a := r.Authorization
 	if a == nil {
 		return
 	}
-	out.Network, out.Amount, out.PayTo, out.Nonce = r.Network.ID, r.Amount.Dec(), a.To.Hex(), a.Nonce.Hex()
+	pr.Network, pr.Amount, pr.PayTo, pr.Nonce = r.Network.ID, r.Amount.Dec(), a.To.Hex(), a.Nonce.Hex()
 	if asset := &r.Network.Asset; asset.Address != (common.Address{}) {
-		out.Asset, out.AmountDecimal, out.Symbol = asset.Address.Hex(), amountText(r), asset.Symbol
+		pr.Asset, pr.AmountDecimal, pr.Symbol = asset.Address.Hex(), amountText(r), asset.Symbol
 	}
 	if !noPayer(r) {
-		out.Payer = r.Payer.Hex()
+		pr.Payer = r.Payer.Hex()
 	}
 	if r.Requirements != nil {
-		out.Plan = client.Printable(r.Requirements.Extra.Plan, 64)
+		pr.Plan = client.Printable(r.Requirements.Extra.Plan, 64)
 	}
-	out.ValidBefore = validUntil(r).Unix()
+	pr.ValidBefore = validUntil(r).Unix()
 }
 
 // noPayer: there was no key, hence no payer.

@@ -30,7 +30,7 @@ func (p *payer) openOutput() error {
 	if p.output == "" || p.output == "-" {
 		return nil
 	}
-	f, err := os.OpenFile(p.output, os.O_WRONLY|os.O_CREATE, 0o644) // emptied when there is something to write
+	f, err := os.OpenFile(p.output, os.O_WRONLY|os.O_CREATE, 0o600) // emptied when there is something to write
 	if err != nil {
 		return fmt.Errorf("opening --output: %w", err)
 	}
@@ -102,8 +102,8 @@ func (p *payer) tell(resp *http.Response, r *client.Report) {
 
 // explain says what went wrong, and what to do about it.
 func (p *payer) explain(err error, r *client.Report) {
-	var e *client.Error
-	if !errors.As(err, &e) {
+	e, ok := errors.AsType[*client.Error](err)
+	if !ok {
 		p.complain("%v", err)
 		return
 	}

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -66,12 +67,8 @@ func (p *payer) check(args []string) error {
 	case p.timeout <= 0:
 		return errors.New("--timeout must be above zero, such as 3m")
 	}
-	if p.keyFile == "-" {
-		for _, d := range p.data {
-			if d == "@-" {
-				return errors.New("the standard input can't be both key and body; read one of them from a file")
-			}
-		}
+	if p.keyFile == "-" && slices.Contains(p.data, "@-") {
+		return errors.New("the standard input can't be both key and body; read one of them from a file")
 	}
 	return nil
 }

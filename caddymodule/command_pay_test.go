@@ -459,7 +459,7 @@ func TestPayResume(t *testing.T) {
 		if p := s.got(); p[0] != p[1] || p[1] != p[2] {
 			t.Error("another payment was sent")
 		}
-		if s.last.Method != "PUT" || s.body != "the body" || s.last.Header.Get("X-Own") != "1" || s.last.URL.Path != "/x" {
+		if s.last.Method != http.MethodPut || s.body != "the body" || s.last.Header.Get("X-Own") != "1" || s.last.URL.Path != "/x" {
 			t.Errorf("another request was sent: %s %s, %q", s.last.Method, s.last.URL, s.body)
 		}
 		if _, err := os.Stat(saved); !errors.Is(err, os.ErrNotExist) {
