@@ -49,7 +49,6 @@ func (s *story) readLedger(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.claimed = p
 	s.say("Its row in %s, and the trail of how it came there:", s.ledgerFile())
 	s.field("payment", "%s, version %d", p.ID, p.Version)
 	s.field("route", "%s %s on %s (%s)", p.Binding.Method, p.Binding.URI, p.Binding.Host, p.Binding.Route)
@@ -59,6 +58,7 @@ func (s *story) readLedger(ctx context.Context) (err error) {
 			float64(e.At.Sub(trail[0].At).Microseconds())/1000, e.Event, e.Actor, e.Settlement, e.Delivery, brief(e.Hash.Hex(), 16)))
 	}
 	same(s.paper, "the row is that of this authorization", p.Payer.Hex()+" "+p.Nonce.Hex(), buyer.Address.Hex()+" "+s.report.Authorization.Nonce.Hex())
+	same(s.paper, "it is good for this request alone", p.Binding.Method+" "+p.Binding.Host+p.Binding.URI, "GET "+s.addr+paidPath)
 	s.check(ledger.VerifyAudit(&p, trail) == nil, "the trail is whole: each entry holds the hash of the one before, and replayed they give the row")
 	return s.rawTransaction(ctx, store)
 }

@@ -12,7 +12,6 @@ import (
 
 	"github.com/caddy-x402/caddy-x402/client"
 	"github.com/caddy-x402/caddy-x402/devnet"
-	"github.com/caddy-x402/caddy-x402/ledger"
 	"github.com/caddy-x402/caddy-x402/x402"
 )
 
@@ -33,7 +32,6 @@ type story struct {
 	offer   x402.PaymentRequired
 	report  *client.Report // of the payment
 	paid    answer
-	claimed ledger.Payment
 	receipt receipt
 	token   string // of the plan
 }

@@ -1,0 +1,200 @@
+package caddymodule_test
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+
+	_ "github.com/caddy-x402/caddy-x402"
+	"github.com/caddy-x402/caddy-x402/x402"
+)
+
+// setExampleEnv sets what the examples read from the environment; the keys are those of development chains.
+func setExampleEnv(t *testing.T) {
+	for name, value := range map[string]string{
+		"BASE_RPC_URL":              "https://rpc.example.com/key",
+		"BASE_RPC_URL_2":            "https://rpc.example.net",
+		"BASE_SEPOLIA_RPC_URL":      "https://sepolia.example.com",
+		"SEPOLIA_RPC_URL":           "https://sepolia.example.org",
+		"GAS_WALLET_PRIVATE_KEY":    "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80",
+		"REFUND_WALLET_PRIVATE_KEY": "59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d",
+		"TOKEN_KEY":                 "b9Xy0uS4rNQ2mKf7cEwZ8hLtJpGd1vAo6iRk",
+		"LEDGER_FILE":               filepath.Join(t.TempDir(), "ledger.db"),
+	} {
+		t.Setenv(name, value)
+	}
+}
+
+func adapt(text string) ([]byte, error) {
+	config, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
+	if err == nil && len(warnings) > 0 {
+		err = fmt.Errorf("warning: %s", warnings[0])
+	}
+	return config, err
+}
+
+// validate does what `caddy validate` does.
+func validate(text string) ([]byte, error) {
+	config, err := adapt(text)
+	if err != nil {
+		return nil, err
+	}
+	c := new(caddy.Config)
+	if err := json.Unmarshal(config, c); err != nil {
+		return nil, err
+	}
+	// The default storage is a user's own; validating must not need it.
+	c.StorageRaw, err = json.Marshal(map[string]string{"module": "file_system", "root": os.TempDir()})
+	if err != nil {
+		return nil, err
+	}
+	return config, caddy.Validate(c)
+}
+
+func readText(t *testing.T, path string) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+const examplePath = "../Caddyfile.example"
+
+// commented finds the lines that are configuration to be uncommented; prose has a space after the sign.
+var commented = regexp.MustCompile(`(?m)^(\t*)#([a-z}\t])`)
+
+func TestExampleIsValid(t *testing.T) {
+	setExampleEnv(t)
+	text := readText(t, examplePath)
+	uncommented := commented.ReplaceAllString(text, "$1$2")
+	if !strings.Contains(uncommented, "\n\t\tnetwork eip155:") {
+		t.Fatal("nothing was uncommented")
+	}
+	for name, variant := range map[string]string{
+		"as it is":            text,
+		"with all networks":   uncommented,
+		"with a refund key":   strings.Replace(text, "\trefunds off\n", "\trefund {env.REFUND_WALLET_PRIVATE_KEY}\n", 1),
+		"with settler wallet": strings.Replace(text, "\twallet {env.", "\tsettler wallet {env.", 1),
+		"with cors off":       regexp.MustCompile(`(?s)cors https.*?\n\t\t}`).ReplaceAllString(text, "cors off"),
+		"with wrap":           strings.Replace(text, "format x402_redact\n", "format x402_redact {\n wrap console\n}\n", 1),
+	} {
+		if variant == text && name != "as it is" {
+			t.Errorf("%s: nothing was changed", name)
+		}
+		config, err := validate(string(caddyfile.Format([]byte(variant))))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		for _, secret := range []string{"GAS_WALLET_PRIVATE_KEY", "REFUND_WALLET_PRIVATE_KEY", "TOKEN_KEY", "BASE_RPC_URL"} {
+			if strings.Contains(string(config), os.Getenv(secret)) {
+				t.Errorf("%s: the value of %s stands in the configuration", name, secret)
+			}
+		}
+	}
+	if _, err := os.Stat(os.Getenv("LEDGER_FILE")); !os.IsNotExist(err) {
+		t.Errorf("validating opened the ledger: %v", err)
+	}
+}
+
+func TestExampleIsFormatted(t *testing.T) {
+	text := readText(t, examplePath)
+	if got := string(caddyfile.Format([]byte(text))); got != text {
+		t.Errorf("caddy fmt would write:\n%s", got)
+	}
+}
+
+// The example knows every subdirective that the parsers know: they list them when they meet a wrong one.
+func TestExampleIsComplete(t *testing.T) {
+	text := readText(t, examplePath)
+	for _, n := range x402.Networks() {
+		if name := cmp.Or(n.V1Name, n.ID); !strings.Contains(text, name) {
+			t.Errorf("the example does not name the network %s", name)
+		}
+	}
+	const wrong = "no_such_thing"
+	for where, config := range map[string]string{
+		"x402 option": "{\n x402 {\n " + wrong + "\n}\n}\n",
+		"network":     "{\n x402 {\n network base {\n " + wrong + "\n}\n}\n}\n",
+		"asset":       "{\n x402 {\n network base {\n asset 0x0 {\n " + wrong + "\n}\n}\n}\n}\n",
+		"wallet":      "{\n x402 {\n wallet key {\n " + wrong + "\n}\n}\n}\n",
+		"x402":        ":80 {\n x402 {\n " + wrong + "\n}\n}\n",
+		"price":       ":80 {\n x402 {\n price $1 {\n " + wrong + "\n}\n}\n}\n",
+		"plan":        ":80 {\n x402 {\n plan a $1 {\n " + wrong + "\n}\n}\n}\n",
+		"cors":        ":80 {\n x402 {\n cors {\n " + wrong + "\n}\n}\n}\n",
+	} {
+		_, err := adapt(config)
+		if err == nil {
+			t.Errorf("%s accepts %s", where, wrong)
+			continue
+		}
+		list := regexp.MustCompile(`it knows ([a-z0-9_, ]+)`).FindStringSubmatch(err.Error())
+		if list == nil {
+			t.Errorf("%s does not list what it knows: %v", where, err)
+			continue
+		}
+		for _, name := range regexp.MustCompile(`[a-z0-9_]+`).FindAllString(strings.ReplaceAll(list[1], " and ", " "), -1) {
+			if name == "at" { // "…, at Caddyfile:3"
+				break
+			}
+			if !regexp.MustCompile(`(?m)(^\t*#?\t*|` + "`" + `)` + name + `\b`).MatchString(text) {
+				t.Errorf("%s: the example has no %s", where, name)
+			}
+		}
+	}
+}
+
+// fenced finds the Caddyfiles in a Markdown document.
+var fenced = regexp.MustCompile("(?ms)^```caddyfile\n(.*?)^```$")
+
+// What the documents show works as it stands.
+func TestDocumentedCaddyfiles(t *testing.T) {
+	setExampleEnv(t)
+	documents, err := filepath.Glob("../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documents = append(documents, "../README.md")
+	found := map[string]int{}
+	for _, path := range documents {
+		for _, m := range fenced.FindAllStringSubmatch(readText(t, path), -1) {
+			found[path]++
+			if _, err := validate(m[1]); err != nil {
+				t.Errorf("%s, Caddyfile %d: %v\n%s", path, found[path], err, m[1])
+			}
+			if got := string(caddyfile.Format([]byte(m[1]))); got != m[1] {
+				t.Errorf("%s, Caddyfile %d: caddy fmt would write:\n%s", path, found[path], got)
+			}
+		}
+	}
+	if found["../README.md"] == 0 {
+		t.Error("README.md shows no Caddyfile")
+	}
+}
+
+// The documents point to files that are there.
+func TestDocumentedFiles(t *testing.T) {
+	documents, err := filepath.Glob("../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	link := regexp.MustCompile(`\]\(([^):#]+)(?:#[^)]*)?\)`)
+	for _, path := range slices.Concat(documents, []string{"../README.md"}) {
+		for _, m := range link.FindAllStringSubmatch(readText(t, path), -1) {
+			if _, err := os.Stat(filepath.Join(filepath.Dir(path), m[1])); err != nil {
+				t.Errorf("%s points to %s: %v", path, m[1], err)
+			}
+		}
+	}
+}
