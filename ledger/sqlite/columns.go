@@ -96,14 +96,27 @@ const paymentColumns = `id, version, chain_id, asset, payer, nonce, pay_to, amou
 
 func scanPayment(row scanner, p *ledger.Payment, more ...any) error {
 	return row.Scan(append([]any{
-		&p.ID, natural{&p.Version}, natural{&p.ChainID}, fixed(p.Asset[:]), fixed(p.Payer[:]), fixed(p.Nonce[:]),
-		fixed(p.PayTo[:]), decimal{&p.Amount}, natural{&p.ValidBefore}, fixed(p.HeaderHash[:]),
+		&p.ID,
+		natural{&p.Version},
+		natural{&p.ChainID},
+		fixed(p.Asset[:]), fixed(p.Payer[:]), fixed(p.Nonce[:]),
+		fixed(p.PayTo[:]),
+		decimal{&p.Amount},
+		natural{&p.ValidBefore},
+		fixed(p.HeaderHash[:]),
 		&p.Binding.Route, &p.Binding.Plan, &p.Binding.Method, &p.Binding.Host, &p.Binding.URI, &p.Flow,
 		natural{&p.ClaimBlock},
-		&p.Settlement, &p.Delivery, &p.Refund, &p.Reason, fixed(p.Transaction[:]), natural{&p.Block},
+		&p.Settlement, &p.Delivery, &p.Refund, &p.Reason, fixed(p.Transaction[:]),
+		natural{&p.Block},
 		fixed(p.BlockHash[:]), &p.Final,
-		natural{&p.Hold.Fence}, instant{&p.Hold.Until}, instant{&p.PlanUntil}, &p.ServedBy,
-		instant{&p.CreatedAt}, instant{&p.UpdatedAt}, instant{&p.SettledAt}, instant{&p.DeliveredAt},
+		natural{&p.Hold.Fence},
+		instant{&p.Hold.Until},
+		instant{&p.PlanUntil},
+		&p.ServedBy,
+		instant{&p.CreatedAt},
+		instant{&p.UpdatedAt},
+		instant{&p.SettledAt},
+		instant{&p.DeliveredAt},
 	}, more...)...)
 }
 

@@ -153,6 +153,7 @@ func dsn(path string, readOnly bool) string {
 		q.Add("_pragma", "synchronous(2)")        // FULL: a commit is on the disk when it returns
 		q.Add("_pragma", "recursive_triggers(1)") // or REPLACE would delete behind the triggers' back
 		q.Add("_pragma", "journal_size_limit(67108864)")
+		q.Add("_pragma", "cache_size(-32768)") // KiB: the indexes are entered at random places
 	}
 	path = filepath.ToSlash(path)
 	if !strings.HasPrefix(path, "/") {

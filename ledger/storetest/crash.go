@@ -56,14 +56,22 @@ func testCrashUnderLoad(t *testing.T, open Open) {
 				}
 			})
 		}
+		done := make(chan struct{})
+		go func() {
+			wg.Wait()
+			close(done)
+		}()
 		for range callers * (1 + int(round)) {
-			<-begun
+			select {
+			case <-begun:
+			case <-done: // they failed
+			}
 		}
 		acks.mu.Lock()
 		acks.crashed = true
 		acks.mu.Unlock()
 		f.b.Crash()
-		wg.Wait()
+		<-done
 		f.compare(acks)
 	}
 	if len(acks.payments) < callers*rounds/2 {
