@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -157,9 +158,7 @@ func parseAppBlock(d *caddyfile.Dispenser) (*App, error) {
 		"hold_ttl":       duration(d, &a.HoldTTL),
 		"interval":       duration(d, &a.Interval),
 	}
-	for name, read := range beside {
-		known[name] = read
-	}
+	maps.Copy(known, beside)
 	if err := subdirectives(d, "the global option x402", known, "network", "token_key"); err != nil {
 		return nil, err
 	}

@@ -9,7 +9,8 @@ import (
 
 func parseService(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	s := new(Service)
-	return s, s.UnmarshalCaddyfile(h.Dispenser)
+	err := s.UnmarshalCaddyfile(h.Dispenser)
+	return s, err
 }
 
 // parseHandler reads the directive with its matcher. The matcher's text becomes the name of the set of routes, since

@@ -20,9 +20,9 @@ type Lease[T caddy.Destructor] struct {
 
 // Acquire takes a reference to the value under key, which is made if nobody has it. It must be made without opening or asking
 // anything, since provisioning does it.
-func Acquire[T caddy.Destructor](key string, make func() (T, error)) (*Lease[T], error) {
+func Acquire[T caddy.Destructor](key string, construct func() (T, error)) (*Lease[T], error) {
 	l := new(Lease[T])
-	if err := l.acquire(key, make); err != nil {
+	if err := l.acquire(key, construct); err != nil {
 		return nil, err
 	}
 	return l, nil
@@ -31,8 +31,8 @@ func Acquire[T caddy.Destructor](key string, make func() (T, error)) (*Lease[T],
 // Value is what the lease is for.
 func (l *Lease[T]) Value() T { return l.value }
 
-func (l *Lease[T]) acquire(key string, make func() (T, error)) error {
-	v, _, err := pool.LoadOrNew(key, func() (caddy.Destructor, error) { return make() })
+func (l *Lease[T]) acquire(key string, construct func() (T, error)) error {
+	v, _, err := pool.LoadOrNew(key, func() (caddy.Destructor, error) { return construct() })
 	if err != nil {
 		// A value that could not be made left no entry behind, so there is nothing to release.
 		return fmt.Errorf("opening %s: %w", key, err)

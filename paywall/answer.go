@@ -115,11 +115,10 @@ func orReason(code string) x402.Reason {
 	return x402.Reason(code)
 }
 
-type errPanicked struct{ value any }
+// panicError is what a guest's panic becomes.
+type panicError struct{ value any }
 
-func (e errPanicked) Error() string { return fmt.Sprintf("panic: %v", e.value) }
-
-func errPanic(v any) error { return errPanicked{v} }
+func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
 
 // demand is the 402 of a request that carries no payment. It stores nothing and asks nobody.
 func (a *attempt) demand(reason x402.Reason) error {

@@ -119,8 +119,8 @@ func (a *attempt) forward(p ledger.Payment) (err error) {
 	defer d.end()
 	defer func() {
 		if v := recover(); v != nil {
-			d.abort(errPanic(v))
-			panic(v)
+			d.abort(&panicError{v})
+			panic(v) //nolint:forbidigo // http.ErrAbortHandler of the upstream's handler means to abort the connection
 		}
 	}()
 	return d.finish(a.next(d, r))
@@ -230,7 +230,7 @@ func (d *deliveryWriter) decide(status int) {
 func (d *deliveryWriter) commit(c ledger.Change) error {
 	ctx, cancel := d.attempt.detached()
 	defer cancel()
-	p, err := d.attempt.engine.update(ctx, d.payment, func(p ledger.Payment) []ledger.Change {
+	p, err := d.attempt.engine.update(ctx, d.payment, func(ledger.Payment) []ledger.Change {
 		return []ledger.Change{c} // a fence that was overtaken refuses it
 	})
 	if err == nil {

@@ -139,8 +139,7 @@ func (g *Gate) Serve(w http.ResponseWriter, r *http.Request, q Request, next Han
 		return a.demand(reason)
 	}
 	err = a.pay(header)
-	var refused *refusal
-	if errors.As(err, &refused) {
+	if refused, ok := errors.AsType[*refusal](err); ok {
 		return a.answer(refused)
 	}
 	return err
@@ -280,7 +279,7 @@ func (a *attempt) claim(ctx context.Context, id x402.AuthorizationID, o option, 
 	if err != nil {
 		return unavailable(codeStore, err)
 	}
-	a.engine.hold(p.ID, a.r.Context()) // before others can see it
+	a.engine.hold(a.r.Context(), p.ID) // before others can see it
 	defer a.engine.letGo(p.ID)
 	p, err = a.engine.store.Claim(ctx, p, ledger.Change{
 		Event: ledger.EventClaim, Actor: actorRequest, Hold: a.engine.current().HoldTTL,

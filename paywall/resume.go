@@ -100,7 +100,7 @@ func (a *attempt) take(ctx context.Context, p ledger.Payment) (ledger.Payment, e
 
 // proceed goes on with a payment that this request holds.
 func (a *attempt) proceed(p ledger.Payment) error {
-	a.engine.hold(p.ID, a.r.Context())
+	a.engine.hold(a.r.Context(), p.ID)
 	defer a.engine.letGo(p.ID)
 	if p.Settlement == ledger.Settled {
 		return a.deliver(p, settlement.Outcome{})

@@ -62,7 +62,7 @@ func (e *Engine) settle(ctx context.Context, p ledger.Payment, y *Payee, in sett
 func settle(ctx context.Context, s settlement.Settler, in settlement.Intent) (out settlement.Outcome) {
 	defer func() {
 		if r := recover(); r != nil {
-			out = settlement.Outcome{Err: errPanic(r)}
+			out = settlement.Outcome{Err: &panicError{r}}
 		}
 	}()
 	return s.Settle(ctx, in)
@@ -122,9 +122,10 @@ func outcomeChanges(p ledger.Payment, out settlement.Outcome, actor string) []le
 			cs = append(cs, step(ledger.EventFinal))
 		}
 	case settlement.Failed:
-		if p.Settlement == ledger.Claimed || p.Settlement == ledger.Settling {
+		switch p.Settlement {
+		case ledger.Claimed, ledger.Settling:
 			cs = append(cs, step(ledger.EventFail))
-		} else if p.Settlement == ledger.Settled {
+		case ledger.Settled:
 			return nil // a settled payment does not fail; a vanished receipt is unknown, not failed
 		}
 		if out.Final && !p.Final {
@@ -135,7 +136,7 @@ func outcomeChanges(p ledger.Payment, out settlement.Outcome, actor string) []le
 }
 
 // hold notes that a request of this process holds a payment, until letGo.
-func (e *Engine) hold(id string, client context.Context) {
+func (e *Engine) hold(client context.Context, id string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.holders[id] = client

@@ -3,7 +3,6 @@
 package bench
 
 import (
-	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -111,7 +110,7 @@ func ratio(b *testing.B, h http.Handler, r *rig.Rig, token string) {
 		h.ServeHTTP(w, req)
 		took := time.Since(start)
 		if w.status != http.StatusOK {
-			b.Fatal(fmt.Sprintf("%s: %d", path, w.status))
+			b.Fatalf("%s: %d", path, w.status)
 		}
 		return took
 	}

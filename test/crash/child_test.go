@@ -71,7 +71,7 @@ func start(t *testing.T, o rig.Options, dir, addr, upstream, step string) *child
 	if err := os.WriteFile(path, config, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c := &child{cmd: exec.Command(os.Args[0]), done: make(chan struct{})} //nolint:gosec // our own test binary
+	c := &child{cmd: exec.Command(os.Args[0]), done: make(chan struct{})}
 	c.cmd.Env = append(os.Environ(), envConfig+"="+path, envStep+"="+step, "HOME="+dir, "XDG_CONFIG_HOME="+dir, "XDG_DATA_HOME="+dir)
 	c.cmd.Stderr = os.Stderr
 	out, err := c.cmd.StdoutPipe()

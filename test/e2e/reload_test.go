@@ -138,10 +138,10 @@ func TestValidateBesideARunningInstance(t *testing.T) {
 	}
 	// In another process, as users do it.
 	bin := filepath.Join(t.TempDir(), "caddy")
-	if out, err := exec.Command("go", "build", "-o", bin, "../../cmd/caddy").CombinedOutput(); err != nil { //nolint:gosec // our own command
+	if out, err := exec.Command("go", "build", "-o", bin, "../../cmd/caddy").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	validate := exec.Command(bin, "validate", "--config", "-") //nolint:gosec // our own command
+	validate := exec.Command(bin, "validate", "--config", "-")
 	validate.Stdin = strings.NewReader(string(config))
 	if out, err := validate.CombinedOutput(); err != nil {
 		t.Errorf("caddy validate: %v\n%s", err, out)

@@ -167,7 +167,7 @@ func TestUpstreamFails(t *testing.T) {
 		{0, http.StatusBadGateway, "REFUND_PENDING"},
 		{http.StatusNotFound, http.StatusNotFound, "DELIVERED"},
 	} {
-		status.Store(int32(want.upstream)) //nolint:gosec // an HTTP status
+		status.Store(int32(want.upstream))
 		b := rig.NewBuyer(t, i)
 		a, _ := b.Buy(r.URL("/fails"))
 		if a.Status != want.client {

@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	_ "github.com/caddyserver/caddy/v2/modules/standard" // the Caddy that users have
 	"github.com/ethereum/go-ethereum/common"
+	"github.com/ethereum/go-ethereum/crypto"
 	"github.com/holiman/uint256"
 
 	_ "github.com/caddy-x402/caddy-x402" // the modules under test
@@ -157,7 +158,7 @@ func init() {
 }
 
 // GasKey is the key of the gas wallet, a well-known development account.
-func GasKey() []byte { return devnet.Developer(0).Key.D.FillBytes(make([]byte, 32)) }
+func GasKey() []byte { return crypto.FromECDSA(devnet.Developer(0).Key) }
 
 // URL is the address of a path behind the paywall.
 func (r *Rig) URL(path string) string { return "http://" + r.Addr + path }
