@@ -80,6 +80,7 @@ type App struct {
 	slog    *slog.Logger
 	ctx     caddy.Context
 	payees  []*paywall.Payee
+	sold    map[[2]string]paywall.Plan // by set of routes and name
 	engine  Lease[*engineSlot]
 	storeID string
 	store   StoreModule

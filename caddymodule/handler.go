@@ -222,9 +222,30 @@ func (h *Handler) plans() ([]paywall.Plan, error) {
 		if err != nil {
 			return nil, fmt.Errorf("plan %s: %w", p.Name, err)
 		}
-		out = append(out, paywall.Plan{Name: p.Name, TTL: time.Duration(p.TTL), Prices: prices})
+		plan := paywall.Plan{Name: p.Name, TTL: time.Duration(p.TTL), Prices: prices}
+		if err := h.app.sell(h.Name, plan); err != nil {
+			return nil, err
+		}
+		out = append(out, plan)
 	}
 	return out, nil
+}
+
+// sell refuses plans that would share their tokens on different terms. A token names a set of routes and a plan, and one
+// that was bought cheap must not open what is dear.
+func (a *App) sell(set string, p paywall.Plan) error {
+	if a.sold == nil {
+		a.sold = make(map[[2]string]paywall.Plan)
+	}
+	key := [2]string{set, p.Name}
+	q, ok := a.sold[key]
+	same := func(x, y paywall.Price) bool { return x.Payee == y.Payee && x.Amount == y.Amount }
+	if ok && (p.TTL != q.TTL || !slices.EqualFunc(p.Prices, q.Prices, same)) {
+		return fmt.Errorf("two sets of routes are called %q and sell plan %s on different terms, so that a token of one would "+
+			"open the other; give each x402 block a name of its own, such as `name reports`", set, p.Name)
+	}
+	a.sold[key] = p
+	return nil
 }
 
 func (h *Handler) route(i int, p *Price, plans []paywall.Plan) (*paywall.Route, error) {
@@ -334,8 +355,13 @@ func (h *Handler) request(r *http.Request, p *Price) paywall.Request {
 	if base == "" {
 		base = scheme(r) + "://" + host
 	}
+	audience := base
+	if h.app.PublicURL != "" { // it may stand for several hosts, whose tokens are not each other's
+		public, _, _ := strings.Cut(h.app.PublicURL, "://")
+		audience = public + "://" + host
+	}
 	uri := original.URL.RequestURI()
-	return paywall.Request{Route: p.route, URL: base + uri, Host: host, URI: uri, Audience: base}
+	return paywall.Request{Route: p.route, URL: base + uri, Host: host, URI: uri, Audience: audience}
 }
 
 // scheme is how the client reached us. Only a trusted proxy is believed about it.

@@ -1,6 +1,7 @@
 package paywall
 
 import (
+	"io"
 	"net/http"
 	"net/textproto"
 	"strings"
@@ -42,48 +43,70 @@ func bearerToken(h http.Header) string {
 }
 
 // ours reports whether a header is one that only we may set on a request to the upstream, or that the
-// upstream must not see. Upstreams that speak CGI, FastCGI or WSGI fold "_" to "-", so they count as equal.
+// upstream must not see. Upstreams that speak CGI, FastCGI or WSGI fold "_" to "-", and some all that is neither letter
+// nor digit, so they count as equal.
 func ours(name string) bool {
 	return hasFoldedPrefix(name, "x-payment") || hasFoldedPrefix(name, "payment-signature") ||
 		hasFoldedPrefix(name, "payment-required") || hasFoldedPrefix(name, "payment-response")
 }
 
 // hasFoldedPrefix reports whether s is prefix, or goes on after it with a new word; without regard to case,
-// and with "_" as "-".
+// and with all that is neither letter nor digit as "-".
 func hasFoldedPrefix(s, prefix string) bool {
 	if len(s) < len(prefix) {
 		return false
 	}
 	for i := range len(prefix) {
-		c := s[i]
-		switch {
-		case c == '_':
-			c = '-'
-		case 'A' <= c && c <= 'Z':
-			c += 'a' - 'A'
-		}
-		if c != prefix[i] {
+		if fold(s[i]) != prefix[i] {
 			return false
 		}
 	}
-	return len(s) == len(prefix) || s[len(prefix)] == '-' || s[len(prefix)] == '_'
+	return len(s) == len(prefix) || fold(s[len(prefix)]) == '-'
+}
+
+func fold(c byte) byte {
+	switch {
+	case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
+		return c
+	case 'A' <= c && c <= 'Z':
+		return c + 'a' - 'A'
+	}
+	return '-'
 }
 
 // CleanRequest removes from a request what its client may not tell the upstream: payment headers and forged
 // X-Payment-* ones, in any spelling, in headers and trailers. Every request under a paid matcher goes
 // through it, paid or not (rule 12).
 func CleanRequest(r *http.Request) {
-	for name := range r.Header {
-		if ours(name) {
-			delete(r.Header, name)
-		}
-	}
-	for name := range r.Trailer {
-		if ours(name) {
-			delete(r.Trailer, name)
-		}
+	removeOurs(r.Header)
+	removeOurs(r.Trailer)
+	if r.Trailer != nil && r.Body != nil {
+		r.Body = trailerCleaner{r.Body, r.Trailer}
 	}
 	cleanConnection(r.Header)
+}
+
+func removeOurs(h http.Header) {
+	for name := range h {
+		if ours(name) {
+			delete(h, name)
+		}
+	}
+}
+
+// trailerCleaner is a body whose trailers are clean: the server fills them in when the body has been read to its end,
+// and the proxy takes them then.
+type trailerCleaner struct {
+	io.ReadCloser
+	trailer http.Header
+}
+
+func (c trailerCleaner) Read(p []byte) (int, error) {
+	n, err := c.ReadCloser.Read(p)
+	if err != nil {
+		removeOurs(c.trailer)
+	}
+	return n, err
 }
 
 // cleanConnection keeps a client from having our headers dropped as hop-by-hop ones.
@@ -115,7 +138,7 @@ func cleanResponse(h http.Header) {
 
 // markPrivate keeps shared caches from serving a paid answer to those who did not pay.
 func markPrivate(h http.Header) {
-	cc := h.Get("Cache-Control")
+	cc := strings.Join(h["Cache-Control"], ", ") // several lines are one list
 	switch {
 	case cc == "":
 		h.Set("Cache-Control", "private")
