@@ -3,6 +3,7 @@ package ledger
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
@@ -131,11 +132,12 @@ func (p *Payment) step(c Change, now time.Time) error {
 }
 
 func (p *Payment) create(s Settlement, c Change, now time.Time) error {
-	if s == Claimed && p.Settlement == Pending {
+	switch {
+	case s == Claimed && p.Settlement == Pending:
 		p.Settlement = Claimed // a challenge is paid
-	} else if p.Version != 0 {
+	case p.Version != 0:
 		return ErrTransition
-	} else {
+	default:
 		p.Settlement, p.Delivery, p.Refund = s, NotDelivered, NotRefunded
 		p.CreatedAt = now
 	}
@@ -146,13 +148,11 @@ func (p *Payment) create(s Settlement, c Change, now time.Time) error {
 }
 
 func (p *Payment) settlementFrom(to Settlement, from ...Settlement) error {
-	for _, s := range from {
-		if p.Settlement == s {
-			p.Settlement = to
-			return nil
-		}
+	if !slices.Contains(from, p.Settlement) {
+		return ErrTransition
 	}
-	return ErrTransition
+	p.Settlement = to
+	return nil
 }
 
 func (p *Payment) refundFrom(to, from Refund) error {

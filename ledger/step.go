@@ -18,7 +18,8 @@ func Create(p Payment, c Change, now time.Time) (Payment, Entry, error) {
 	if err := Apply(&p, c, now); err != nil {
 		return Payment{}, Entry{}, err
 	}
-	return p, NewEntry(&p, c, common.Hash{}), nil
+	e := NewEntry(&p, c, common.Hash{})
+	return p, e, nil
 }
 
 // Advance is what Store.Update stores: p after the changes, in order and all or none, and an entry for each.

@@ -81,3 +81,43 @@ func life(ctx context.Context, s ledger.Store, wallet uint64) error {
 	}
 	return nil
 }
+
+// BenchmarkClaimAmong is a claim in a ledger that has many payments already: it should not cost more there.
+func BenchmarkClaimAmong(b *testing.B) {
+	s := benchStore(b)
+	have := 0
+	for _, want := range []int{1_000, 10_000, 100_000} {
+		fill(b, s, want-have)
+		have = want
+		b.Run(fmt.Sprintf("payments=%d", want), func(b *testing.B) {
+			for b.Loop() {
+				fill(b, s, 64)
+			}
+			have += 64 * b.N
+			b.ReportMetric(b.Elapsed().Seconds()*1e6/float64(64*b.N), "us/claim")
+		})
+	}
+}
+
+// fill claims n payments, by 64 callers.
+func fill(b *testing.B, s *sqlite.Store, n int) {
+	b.Helper()
+	var left atomic.Int64
+	left.Store(int64(n))
+	var wg sync.WaitGroup
+	for i := range uint64(64) {
+		wg.Go(func() {
+			for left.Add(-1) >= 0 {
+				p, err := newPayment(i)
+				if err == nil {
+					_, err = s.Claim(b.Context(), p, ledger.Change{Hold: time.Minute})
+				}
+				if err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}

@@ -75,7 +75,8 @@ func (s *Store) Update(ctx context.Context, id string, version uint64, changes .
 		if err != nil || len(entries) == 0 {
 			return next, err
 		}
-		return next, w.save(&next, entries...)
+		err = w.save(&next, entries...)
+		return next, err
 	})
 }
 

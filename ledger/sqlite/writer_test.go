@@ -66,7 +66,7 @@ type answer struct {
 }
 
 // claim claims in the background.
-func claim(t *testing.T, ctx context.Context, s *sqlite.Store) (ledger.Payment, <-chan answer) {
+func claim(ctx context.Context, t *testing.T, s *sqlite.Store) (ledger.Payment, <-chan answer) {
 	t.Helper()
 	p, err := newPayment(1)
 	if err != nil {
@@ -94,9 +94,9 @@ func TestCancelQueued(t *testing.T) {
 	s, g := gated(t)
 	g.shut(beginStatement)
 	ctx, cancel := context.WithCancel(t.Context())
-	p, done := claim(t, ctx, s)
+	p, done := claim(ctx, t, s)
 	<-g.hit
-	other, otherDone := claim(t, t.Context(), s)
+	other, otherDone := claim(t.Context(), t, s)
 	cancel()
 	if a := <-done; !errors.Is(a.err, context.Canceled) {
 		t.Errorf("left the queue: %v, want context.Canceled", a.err)
@@ -116,7 +116,7 @@ func TestCancelBegun(t *testing.T) {
 		s, g := gated(t)
 		g.shut(statement)
 		ctx, cancel := context.WithCancel(t.Context())
-		p, done := claim(t, ctx, s)
+		p, done := claim(ctx, t, s)
 		<-g.hit
 		cancel()
 		select {
@@ -138,7 +138,7 @@ func TestStalled(t *testing.T) {
 	s.SetPatience(time.Millisecond)
 	g.shut(commitStatement)
 	ctx, cancel := context.WithCancel(t.Context())
-	p, done := claim(t, ctx, s)
+	p, done := claim(ctx, t, s)
 	<-g.hit
 	cancel()
 	a := <-done
@@ -158,7 +158,7 @@ func TestStalled(t *testing.T) {
 func TestNoAnswerBeforeCommit(t *testing.T) {
 	s, g := gated(t)
 	g.shut(commitStatement)
-	p, done := claim(t, t.Context(), s)
+	p, done := claim(t.Context(), t, s)
 	<-g.hit
 	if _, err := s.Payment(t.Context(), p.ID); !errors.Is(err, ledger.ErrNotFound) {
 		t.Errorf("read before the commit: %v", err)
@@ -178,9 +178,9 @@ func TestNoAnswerBeforeCommit(t *testing.T) {
 func TestCommitFails(t *testing.T) {
 	s, g := gated(t)
 	g.shut(beginStatement)
-	_, held := claim(t, t.Context(), s) // its batch waits until all below are queued, and takes them along
+	_, held := claim(t.Context(), t, s) // its batch waits until all below are queued, and takes them along
 	<-g.hit
-	p, first := claim(t, t.Context(), s)
+	p, first := claim(t.Context(), t, s)
 	awaitQueued(s, 2)
 	again := make(chan answer, 1)
 	go func() {
@@ -214,9 +214,9 @@ func TestCommitFails(t *testing.T) {
 func TestCloseWritesTheQueue(t *testing.T) {
 	s, g := gated(t)
 	g.shut(beginStatement)
-	p, first := claim(t, t.Context(), s)
+	p, first := claim(t.Context(), t, s)
 	<-g.hit
-	_, second := claim(t, t.Context(), s)
+	_, second := claim(t.Context(), t, s)
 	awaitQueued(s, 2)
 	closed := make(chan error, 1)
 	go func() { closed <- s.Close() }()
@@ -251,7 +251,7 @@ func TestGroupCommit(t *testing.T) {
 	g.shut(beginStatement)
 	var all []<-chan answer
 	for range 50 {
-		_, done := claim(t, t.Context(), s)
+		_, done := claim(t.Context(), t, s)
 		all = append(all, done)
 	}
 	<-g.hit

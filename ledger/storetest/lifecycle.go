@@ -43,7 +43,7 @@ func testLease(t *testing.T, open Open) {
 	lease(10, c.ID)
 	f.clock.Add(time.Hour)
 	b = f.delivered(f.update(b, ledger.Change{Event: ledger.EventSettle}), time.Time{})
-	b = f.update(b, ledger.Change{Event: ledger.EventFinal}) // no longer open
+	f.update(b, ledger.Change{Event: ledger.EventFinal}) // no longer open
 	c = f.update(c, ledger.Change{Event: ledger.EventTake, Hold: time.Minute})
 	lease(10, a.ID)
 	c = f.update(c, ledger.Change{Event: ledger.EventRelease, Fence: c.Hold.Fence})
