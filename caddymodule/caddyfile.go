@@ -106,10 +106,10 @@ func duration(d *caddyfile.Dispenser, into *caddy.Duration) func() error {
 //
 // With one network, what belongs to it may stand beside it; with several, each has a block.
 func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
+	d.Next() // consume the option's name
 	if existing != nil {
 		return nil, d.Err("the global option x402 is there twice; put everything into one block")
 	}
-	d.Next() // consume the option's name
 	if d.NextArg() {
 		return nil, d.ArgErr()
 	}
@@ -130,14 +130,8 @@ func parseAppBlock(d *caddyfile.Dispenser) (*App, error) {
 			a.Networks = append(a.Networks, n)
 			return err
 		},
-		"refund": one(d, &a.Refund),
-		"refunds": func() error {
-			if !d.NextArg() || d.Val() != "off" || d.NextArg() {
-				return d.Err("write `refunds off`, or `refund` and the key of the wallet that pays them")
-			}
-			a.Refund = refundOff
-			return nil
-		},
+		"refund":  func() error { return parseRefund(d, a, one(d, &a.Refund)) },
+		"refunds": func() error { return parseRefund(d, a, refundsOff(d, a)) },
 		"store": func() (err error) {
 			a.StoreRaw, err = parseModule(d, "x402.stores.", "store")
 			return err
@@ -163,6 +157,24 @@ func parseAppBlock(d *caddyfile.Dispenser) (*App, error) {
 		return nil, err
 	}
 	return a, joinNetworks(d, a, outer)
+}
+
+// parseRefund lets one of the two ways to say it speak.
+func parseRefund(d *caddyfile.Dispenser, a *App, read func() error) error {
+	if a.Refund != "" {
+		return d.Err("`refund` and `refunds off` contradict each other; write one of them")
+	}
+	return read()
+}
+
+func refundsOff(d *caddyfile.Dispenser, a *App) func() error {
+	return func() error {
+		if !d.NextArg() || d.Val() != refundOff || d.NextArg() {
+			return d.Err("write `refunds off`, or `refund` and the key of the wallet that pays them")
+		}
+		a.Refund = refundOff
+		return nil
+	}
 }
 
 // joinNetworks gives the only network what stands beside it.

@@ -106,7 +106,13 @@ func (h *Handler) parsePlan(d *caddyfile.Dispenser) error {
 		return d.Err("a plan needs a name and a price, such as `plan day $1.00 { ttl 24h }`")
 	}
 	h.Plans = append(h.Plans, p)
-	return subdirectives(d, "plan", map[string]func() error{"ttl": duration(d, &p.TTL)})
+	if err := subdirectives(d, "plan", map[string]func() error{"ttl": duration(d, &p.TTL)}); err != nil {
+		return err
+	}
+	if p.TTL == 0 {
+		return d.Errf("plan %s needs a ttl; write how long it is good for, such as `ttl 24h`", p.Name)
+	}
+	return nil
 }
 
 func parseMatch(d *caddyfile.Dispenser, into *caddyhttp.RawMatcherSets) error {
@@ -126,7 +132,12 @@ func (h *Handler) parseCORS(d *caddyfile.Dispenser) error {
 	if len(h.CORS.Origins) == 1 && h.CORS.Origins[0] == "off" {
 		h.CORS = &CORS{Disabled: true}
 	}
-	return subdirectives(d, "cors", map[string]func() error{"max_age": duration(d, &h.CORS.MaxAge)})
+	return subdirectives(d, "cors", map[string]func() error{"max_age": func() error {
+		if h.CORS.Disabled {
+			return d.Err("cors off leaves nothing to configure")
+		}
+		return duration(d, &h.CORS.MaxAge)()
+	}})
 }
 
 // Interface guards.

@@ -128,7 +128,7 @@ func (w *Wallet) Leave() error {
 //	}
 func (w *Wallet) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume the module's name
-	if !d.Args(&w.Key) {
+	if !d.Args(&w.Key) || d.NextArg() {
 		return d.ArgErr()
 	}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
@@ -145,9 +145,9 @@ func (w *Wallet) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		}
 		name := d.Val()
 		if *field != "" {
-			return d.Errf("%s is there twice", name)
+			return d.Errf("%s is there twice in wallet", name)
 		}
-		if !d.Args(field) {
+		if !d.Args(field) || d.NextArg() {
 			return d.ArgErr()
 		}
 	}
