@@ -96,7 +96,7 @@ func (x *exchange) statusURL(ref string) string {
 		return ""
 	}
 	u = x.url.ResolveReference(u)
-	if !isHTTP(u) || u.User != nil {
+	if !isHTTP(u) || u.Hostname() == "" || u.User != nil {
 		return ""
 	}
 	return Printable(u.String(), 2048)
