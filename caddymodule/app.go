@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -108,17 +110,30 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err := a.provisionTokens(); err != nil {
 		return err
 	}
+	if err := a.provisionNetworks(ctx); err != nil {
+		return err
+	}
 	if err := a.checkRefund(); err != nil {
 		return err
 	}
+	registerMetrics(ctx.GetMetricsRegistry())
+	return nil
+}
+
+func (a *App) provisionNetworks(ctx caddy.Context) error {
 	for i, n := range a.Networks {
+		if n == nil {
+			return fmt.Errorf("network number %d is null", i+1)
+		}
 		y, err := n.provision(ctx, a)
 		if err != nil {
 			return fmt.Errorf("network %s: %w", n.name(i), err)
 		}
+		if slices.ContainsFunc(a.payees, func(o *paywall.Payee) bool { return o.Network.ChainID == y.Network.ChainID }) {
+			return fmt.Errorf("network %s is there twice; payments name their network, so each can have one asset and one pay_to", n.name(i))
+		}
 		a.payees = append(a.payees, y)
 	}
-	registerMetrics(ctx.GetMetricsRegistry())
 	return nil
 }
 
@@ -142,7 +157,11 @@ func (a *App) checkURL() error {
 	}
 	u, err := url.Parse(a.PublicURL)
 	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
-		return fmt.Errorf("public_url %q is not an address; write one such as https://api.example.com", a.PublicURL)
+		shown := strconv.Quote(a.PublicURL)
+		if strings.Contains(shown, "@") {
+			shown = "with a name or a password"
+		}
+		return fmt.Errorf("public_url %s is not an address; write one such as https://api.example.com", shown)
 	}
 	a.PublicURL = strings.TrimSuffix(a.PublicURL, "/")
 	return nil
@@ -175,6 +194,9 @@ func (a *App) Validate() error {
 			return fmt.Errorf("%s must be more than zero", name)
 		}
 	}
+	if time.Duration(a.MaxTimeout) <= minRemaining {
+		return fmt.Errorf("max_timeout must be more than %s: what has less time left is refused, so nobody could pay", minRemaining)
+	}
 	if a.MaxTimeout > a.MaxValidity {
 		return errors.New("max_timeout is longer than max_validity: what clients are told to sign would be refused")
 	}
@@ -183,6 +205,9 @@ func (a *App) Validate() error {
 	}
 	return nil
 }
+
+// minRemaining is how much of its validity an authorization must have left to be claimed.
+const minRemaining = 15 * time.Second
 
 // startTimeout bounds how long a configuration may take to ask chains and storage.
 const startTimeout = 5 * time.Second

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -108,8 +109,11 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.log = ctx.Logger()
 	app, err := ctx.AppIfConfigured("x402")
-	if err != nil {
+	if errors.Is(err, caddy.ErrNotConfigured) {
 		return fmt.Errorf("the x402 handler needs the x402 app; add the global option x402 with a network, pay_to, rpc and wallet: %w", err)
+	}
+	if err != nil {
+		return err
 	}
 	h.app = app.(*App)
 	if len(h.app.payees) == 0 {
@@ -140,10 +144,20 @@ func (h *Handler) check() error {
 	if len(h.Prices) == 0 && len(h.Plans) == 0 {
 		return errors.New("nothing has a price; write one, such as `x402 /path/* $0.01`, or a plan")
 	}
+	if i := slices.Index(h.Prices, nil); i >= 0 {
+		return fmt.Errorf("price number %d is null", i+1)
+	}
+	if i := slices.Index(h.Plans, nil); i >= 0 {
+		return fmt.Errorf("plan number %d is null", i+1)
+	}
 	if len(h.Prices) == 0 { // passes alone open everything
 		h.Prices = []*Price{{}}
 	}
-	all := slices.ContainsFunc(h.Prices, func(p *Price) bool { return len(p.MatcherSetsRaw) == 0 })
+	rest := slices.IndexFunc(h.Prices, func(p *Price) bool { return len(p.MatcherSetsRaw) == 0 })
+	if rest >= 0 && rest < len(h.Prices)-1 {
+		return fmt.Errorf("price number %d would never count: one before it has no match", rest+2)
+	}
+	all := rest >= 0
 	switch h.Unpriced {
 	case "", "free", "deny":
 	default:
@@ -201,8 +215,8 @@ func (h *Handler) provisionGate(ctx caddy.Context) error {
 	}
 	h.gate, err = paywall.NewGate(paywall.Config{
 		Acquire: h.app.acquire, Payees: h.app.payees, Tokens: h.app.tokens, Granted: setPayment, Decided: decided,
-		ErrorStatus: errorStatus, MaxValidity: time.Duration(h.app.MaxValidity), Now: h.app.now, Logger: ctx.Slogger(),
-		StatusURL: h.app.statusURL,
+		ErrorStatus: errorStatus, MinRemaining: minRemaining, MaxValidity: time.Duration(h.app.MaxValidity), Now: h.app.now,
+		Logger: ctx.Slogger(), StatusURL: h.app.statusURL,
 	}, routes...)
 	return err
 }
@@ -213,6 +227,8 @@ func (h *Handler) plans() ([]paywall.Plan, error) {
 		switch {
 		case p.Name == "":
 			return nil, errors.New("a plan needs a name")
+		case strings.ContainsFunc(p.Name, unicode.IsControl):
+			return nil, fmt.Errorf("the name of plan %q has a character that a header can't hold", p.Name)
 		case slices.ContainsFunc(out, func(q paywall.Plan) bool { return q.Name == p.Name }):
 			return nil, fmt.Errorf("plan %s is there twice", p.Name)
 		case time.Duration(p.TTL) < time.Second:

@@ -167,12 +167,13 @@ func (n *Network) resolveNetwork() error {
 
 // address reads an address. One in mixed case must have the checksum of EIP-55: a typing error would send the money away.
 func address(what, s string) (common.Address, error) {
-	s, err := resolve(what, s)
+	configured := s
+	s, err := resolve(what, configured)
 	if err != nil {
 		return common.Address{}, err
 	}
 	if !common.IsHexAddress(s) || !strings.HasPrefix(s, "0x") {
-		return common.Address{}, fmt.Errorf("%s %q is not an address; it must be 0x and 40 hexadecimal digits", what, s)
+		return common.Address{}, fmt.Errorf("%s is not an address; it must be 0x and 40 hexadecimal digits", mistaken(what, configured))
 	}
 	a := common.HexToAddress(s)
 	digits := s[2:]
@@ -183,6 +184,18 @@ func address(what, s string) (common.Address, error) {
 		return a, fmt.Errorf("%s is the zero address", what)
 	}
 	return a, nil
+}
+
+// mistaken names what is not an address. It may be a private key that was put into the wrong place: what came from a
+// placeholder, and what is longer than an address, is not shown.
+func mistaken(what, configured string) string {
+	switch {
+	case isPlaceholder(configured):
+		return what + " " + placeholderName(configured)
+	case len(configured) > 2+2*common.AddressLength:
+		return what
+	}
+	return fmt.Sprintf("%s %q", what, configured)
 }
 
 // endpoint resolves the address of an RPC endpoint. It may hold a key, so errors don't show it.
@@ -219,7 +232,7 @@ func (n *Network) local() bool {
 func (n *Network) start(ctx context.Context) error { return n.settler.Start(ctx, n.context) }
 
 func (n *Network) cleanup() error {
-	if n.settler == nil {
+	if n == nil || n.settler == nil {
 		return nil
 	}
 	return n.settler.Leave()

@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -23,13 +24,17 @@ func resolve(what, value string) (string, error) {
 	return strings.TrimSpace(out), nil
 }
 
-// placeholderName shows a placeholder, and hides what is none.
+// placeholderName shows a placeholder, and hides what is none: a secret in braces, or a key where the name of its
+// variable should be.
 func placeholderName(value string) string {
-	if isPlaceholder(value) {
+	if isPlaceholder(value) && strings.Contains(value, ".") && !keyLike.MatchString(value) {
 		return value
 	}
 	return "in it"
 }
+
+// keyLike finds what may be a private key, or most of one.
+var keyLike = regexp.MustCompile(`[0-9a-fA-F]{48}`)
 
 func isPlaceholder(value string) bool {
 	return strings.HasPrefix(value, "{") && strings.HasSuffix(value, "}") && strings.Count(value, "{") == 1

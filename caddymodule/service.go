@@ -52,8 +52,11 @@ func (*Service) CaddyModule() caddy.ModuleInfo {
 func (s *Service) Provision(ctx caddy.Context) error {
 	s.log = ctx.Logger()
 	app, err := ctx.AppIfConfigured("x402")
-	if err != nil {
+	if errors.Is(err, caddy.ErrNotConfigured) {
 		return fmt.Errorf("x402_service needs the x402 app; add the global option x402: %w", err)
+	}
+	if err != nil {
+		return err
 	}
 	s.app = app.(*App)
 	return nil
