@@ -112,10 +112,13 @@ func (a *attempt) forward(p ledger.Payment) (err error) {
 		a.engine.release(p, p.Hold.Fence)
 		return unavailable(codeToken, err).of(p.ID)
 	}
+	if a.Decided != nil {
+		a.Decided(a.r, "paid", "")
+	}
 	d := &deliveryWriter{ResponseWriter: a.w, attempt: a, payment: p, fence: p.Hold.Fence}
 	d.stopKeeping = a.engine.keep(a.r.Context(), p.ID, d.fence)
 	r, follow := detachUntilDecided(a.r)
-	d.follow = follow
+	d.follow, d.call = follow, r.Context()
 	defer d.end()
 	defer func() {
 		if v := recover(); v != nil {
@@ -133,7 +136,7 @@ const linger = 2 * time.Minute
 // the work is paid for, and only its end tells whether it was done. Once the answer is decided on, follow ties
 // it to the client again, so that an abandoned stream ends.
 func detachUntilDecided(r *http.Request) (_ *http.Request, follow func()) {
-	if replayable(r.Method) || r.Header.Get("Upgrade") != "" {
+	if replayable(r.Method) {
 		return r, func() {}
 	}
 	client := r.Context()
@@ -160,9 +163,10 @@ type deliveryWriter struct {
 	fence       uint64
 	stopKeeping func()
 	follow      func()
+	call        context.Context // of the call of the upstream
 
 	decided   bool
-	discarded bool // the delivery could not be committed: the client gets 503 and nothing of the answer
+	discarded bool // nothing of the answer goes out: its delivery could not be committed, or nobody is there to read it
 }
 
 // errDiscarded tells the upstream's handler that nobody reads its answer.
@@ -177,6 +181,11 @@ func (d *deliveryWriter) WriteHeader(status int) {
 	}
 	if informational(status) {
 		return // nothing goes out before the decision, not even a hint
+	}
+	if d.call.Err() != nil {
+		d.callOff()
+		d.ResponseWriter.WriteHeader(statusClientGone) // for the access log
+		return
 	}
 	d.decide(status)
 	if !d.discarded {
@@ -203,6 +212,29 @@ func (d *deliveryWriter) FlushError() error {
 
 // Flush is FlushError for those who only know http.Flusher.
 func (d *deliveryWriter) Flush() { _ = d.FlushError() }
+
+// statusClientGone is what access logs show of requests whose client left before the answer.
+const statusClientGone = 499
+
+// callOff is for a call of the upstream whose context ended before there was an answer, whatever the handler makes of
+// that: the client has left and got nothing. It may come back for what can be asked again; the rest is lost.
+func (d *deliveryWriter) callOff() {
+	d.decided, d.discarded = true, true
+	d.stopKeeping()
+	if replayable(d.attempt.r.Method) {
+		d.attempt.engine.release(d.payment, d.fence)
+		return
+	}
+	d.lose(d.call.Err())
+}
+
+// lose records that nobody will ever get the answer.
+func (d *deliveryWriter) lose(cause error) {
+	err := d.commit(ledger.Change{Event: ledger.EventUndelivered, Actor: actorRequest, Fence: d.fence, Reason: reasonAborted})
+	if err != nil {
+		d.attempt.Logger.Error("an aborted delivery could not be written; the reconciler will", slog.Any("error", err), slog.Any("cause", cause))
+	}
+}
 
 // decide commits what an answer of this status means for the payment.
 func (d *deliveryWriter) decide(status int) {
@@ -233,11 +265,44 @@ func (d *deliveryWriter) commit(c ledger.Change) error {
 	p, err := d.attempt.engine.update(ctx, d.payment, func(ledger.Payment) []ledger.Change {
 		return []ledger.Change{c} // a fence that was overtaken refuses it
 	})
+	if err != nil && uncertain(err) {
+		p, err = d.reread(c, err)
+	}
 	if err == nil {
 		d.payment = p
 		d.attempt.observeDelivery(c.Event == ledger.EventDelivered, c.Reason)
 	}
 	return err
+}
+
+// uncertain reports whether a write that failed with err may have been made all the same (see ledger.Store).
+func uncertain(err error) bool {
+	for _, no := range []error{
+		context.Canceled, context.DeadlineExceeded, ledger.ErrTransition, ledger.ErrFence, ledger.ErrConflict, ledger.ErrNotFound,
+		ledger.ErrClosed, errGivenUp,
+	} {
+		if errors.Is(err, no) {
+			return false
+		}
+	}
+	return true
+}
+
+// reread finds out whether a change was made whose outcome the ledger could not tell: an answer that is on record as
+// delivered must go out, since nobody will be served for this payment again.
+func (d *deliveryWriter) reread(c ledger.Change, cause error) (ledger.Payment, error) {
+	ctx, cancel := d.attempt.detached()
+	defer cancel()
+	p, err := d.attempt.engine.store.Payment(ctx, d.payment.ID)
+	if err != nil {
+		return p, errors.Join(cause, err)
+	}
+	made := p.Delivery == ledger.Delivered && c.Event == ledger.EventDelivered ||
+		p.Delivery == ledger.Undelivered && c.Event == ledger.EventUndelivered
+	if !made || p.Hold.Fence != d.fence {
+		return p, cause
+	}
+	return p, nil
 }
 
 // discard answers 503 in place of an answer whose delivery is not on record: the payment can still be
@@ -258,10 +323,8 @@ func (d *deliveryWriter) finish(err error) error {
 	case err == nil:
 		d.WriteHeader(http.StatusOK)
 		return nil
-	case d.attempt.r.Context().Err() != nil && replayable(d.attempt.r.Method):
-		d.stopKeeping() // the client left and got nothing; it may come back
-		d.decided = true
-		d.attempt.engine.release(d.payment, d.fence)
+	case d.call.Err() != nil:
+		d.callOff()
 		return err
 	}
 	// Whoever handles the error writes the status; what we add to the header stays.
@@ -277,12 +340,13 @@ func (d *deliveryWriter) abort(cause error) {
 	if d.decided {
 		return
 	}
+	if d.call.Err() != nil {
+		d.callOff()
+		return
+	}
 	d.decided = true
 	d.stopKeeping()
-	err := d.commit(ledger.Change{Event: ledger.EventUndelivered, Actor: actorRequest, Fence: d.fence, Reason: reasonAborted})
-	if err != nil {
-		d.attempt.Logger.Error("an aborted delivery could not be written; the reconciler will", slog.Any("error", err), slog.Any("cause", cause))
-	}
+	d.lose(cause)
 }
 
 // end lets go of what the writer holds.

@@ -9,7 +9,11 @@ import (
 
 // Hijack commits the delivery before the connection is taken over: from there on nobody sees a status.
 func (d *deliveryWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	if !d.decided {
+	switch {
+	case d.decided:
+	case d.call.Err() != nil:
+		d.callOff()
+	default:
 		d.decide(http.StatusSwitchingProtocols)
 	}
 	if d.discarded {
