@@ -42,7 +42,7 @@ func child(task, path string) {
 	var wg sync.WaitGroup
 	for i := range 8 {
 		wg.Go(func() {
-			for n := uint64(0); task != "some" || n < 20; n++ {
+			for n := uint64(0); task != "some" || n < 8; n++ {
 				if err := childPays(s, out, uint64(i)); err != nil {
 					out.print("error %v", strings.ReplaceAll(err.Error(), "\n", " "))
 					return
@@ -242,8 +242,8 @@ func TestTwoProcesses(t *testing.T) {
 			}
 			acks.note(t, rest)
 		}
-		if len(acks.versions) != 3*8*20 {
-			t.Errorf("%d payments, want %d", len(acks.versions), 3*8*20)
+		if len(acks.versions) != 3*8*8 {
+			t.Errorf("%d payments, want %d", len(acks.versions), 3*8*8)
 		}
 		acks.check(t, path)
 	}

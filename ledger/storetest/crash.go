@@ -35,7 +35,7 @@ func (a *acknowledged) note(p ledger.Payment, t *ledger.Transaction) bool {
 // answered each step wholly or not at all.
 func testCrashUnderLoad(t *testing.T, open Open) {
 	f := setup(t, open)
-	const callers, rounds = 16, 10
+	const callers, rounds = 16, 6
 	acks := &acknowledged{payments: map[string]ledger.Payment{}, sent: map[string]ledger.Transaction{}}
 	for round := range uint64(rounds) {
 		acks.crashed = false
@@ -43,7 +43,7 @@ func testCrashUnderLoad(t *testing.T, open Open) {
 		var wg sync.WaitGroup
 		begun := make(chan struct{}, 1<<16)
 		for i := range uint64(callers) {
-			offers := make([]ledger.Payment, 500)
+			offers := make([]ledger.Payment, 60)
 			for k := range offers {
 				offers[k] = newPayment(t, i, round<<32|uint64(k))
 			}
