@@ -29,7 +29,8 @@ func TestOffersOfCaddyPassTheirSchemas(t *testing.T) {
 		{"a large price", `x402 $123456789.12`, "", "", []string{"123456789120000"}},
 		{
 			"described", "x402 $0.01 {\n description `" + long + "\"quoted\"`\n mime_type \"application/json; charset=utf-8\"\n}",
-			long + `"quoted"`, "application/json; charset=utf-8", []string{"10000"},
+			long + `"quoted"`, "application/json; charset=utf-8",
+			[]string{"10000"},
 		},
 		{"plans beside", "x402 $0.01 {\n plan week $5 {\n ttl 168h\n }\n plan day $1 {\n ttl 24h\n }\n}", "", "", []string{"10000", "1000000", "5000000"}},
 	}

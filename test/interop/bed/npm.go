@@ -20,8 +20,8 @@ const (
 	nodeMin = 20
 	// installTimeout is for slow networks: the largest of the packages brings 700 MB.
 	installTimeout = 10 * time.Minute
-	// runTimeout bounds one run of a script; a payment on a slow chain takes a few seconds.
-	runTimeout = time.Minute
+	// runTimeout bounds what takes seconds where the machine is not busy.
+	runTimeout = 3 * time.Minute
 )
 
 // missing is what a developer reads whose machine has no Node.js that will do.

@@ -1,7 +1,6 @@
 package bed
 
 import (
-	"encoding/hex"
 	"fmt"
 	"net/http"
 	"testing"
@@ -9,6 +8,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/ethereum/go-ethereum"
 	"github.com/ethereum/go-ethereum/common"
+	"github.com/ethereum/go-ethereum/common/hexutil"
+	"github.com/ethereum/go-ethereum/crypto"
 	"github.com/ethereum/go-ethereum/ethclient"
 
 	"github.com/caddy-x402/caddy-x402/devnet"
@@ -65,7 +66,7 @@ type Bought struct {
 // Buy runs the stock client of the folder dir once, for devnet's i-th payer.
 func Buy(t testing.TB, dir string, payer int, method, url, body string) (b Bought) {
 	t.Helper()
-	key := "0x" + hex.EncodeToString(devnet.Payer(payer).Key.D.FillBytes(make([]byte, 32)))
+	key := hexutil.Encode(crypto.FromECDSA(devnet.Payer(payer).Key))
 	Run(t, dir, "pay.mjs", Order{URL: url, Method: method, Body: body, Key: key}, &b)
 	return b
 }
