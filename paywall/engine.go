@@ -79,6 +79,7 @@ type Engine struct {
 	settings Settings
 	flights  map[string]*flight         // by payment id
 	holders  map[string]context.Context // by payment id: the client of the request that holds it
+	turns    map[purchase]*turn
 
 	background sync.WaitGroup // settlements whose client may have left
 	stop       context.CancelFunc
@@ -91,8 +92,8 @@ func NewEngine(store ledger.Store, s Settings) *Engine {
 	ctx, stop := context.WithCancel(context.Background())
 	e := &Engine{
 		store: store, settings: s.withDefaults(), flights: make(map[string]*flight),
-		holders: make(map[string]context.Context),
-		stop:    stop, reconciled: make(chan struct{}), wake: make(chan struct{}, 1),
+		holders: make(map[string]context.Context), turns: make(map[purchase]*turn),
+		stop: stop, reconciled: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
 	go e.reconcileLoop(ctx)
 	return e

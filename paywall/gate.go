@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
@@ -110,6 +111,9 @@ type attempt struct {
 	payee   *Payee
 	signer  x402.Signer
 	hash    common.Hash // of the payment header, if that may resume a payment
+
+	bodyRead bool
+	yield    func() // gives back the turn of who buys a plan; may be nil
 }
 
 // Serve answers r: with next if it is paid for, else with what the client needs to know. Errors are those
@@ -183,13 +187,21 @@ func (a *attempt) pay(header string) error {
 	return unavailable(codeStore, err)
 }
 
+// findPayee finds by whose rules a payment is read: a network may have several assets, of which the client names one.
 func (a *attempt) findPayee(p *x402.Payload) *Payee {
+	var found *Payee
 	for _, y := range a.Payees {
-		if p.Network == y.Network.ID || p.Version == 1 && p.Network == y.Network.V1Name && p.Network != "" {
+		if p.Network != y.Network.ID && !(p.Version == 1 && p.Network == y.Network.V1Name && p.Network != "") {
+			continue
+		}
+		if p.Accepted == nil || strings.EqualFold(p.Accepted.Asset, y.Network.Asset.Address.Hex()) {
 			return y
 		}
+		if found == nil {
+			found = y
+		}
 	}
-	return nil
+	return found
 }
 
 func (a *attempt) intent(p *ledger.Payment) settlement.Intent {
@@ -209,6 +221,9 @@ func (a *attempt) fresh(id x402.AuthorizationID) error {
 	if err != nil {
 		return refuse(err)
 	}
+	if opt.price.Payee != a.payee {
+		return refuse(x402.Refuse(x402.ReasonNetworkMismatch, "asset and network don't belong together; choose one of accepts"))
+	}
 	terms := x402.Terms{
 		Network: a.payee.Network, PayTo: a.payee.PayTo, Amount: opt.price.Amount,
 		MinRemaining: a.MinRemaining, MaxValidity: a.MaxValidity,
@@ -226,6 +241,13 @@ func (a *attempt) fresh(id x402.AuthorizationID) error {
 	if err != nil && !broke {
 		return a.refuseChecked(err)
 	}
+	if err := a.readSmallBody(); err != nil {
+		return err
+	}
+	if err := a.queue(ctx, id, opt); err != nil {
+		return err
+	}
+	defer a.leaveQueue()
 	// Who has paid already need not be able to pay again.
 	if done, err := a.instead(ctx, id, opt, head); done || err != nil {
 		return err
@@ -234,6 +256,27 @@ func (a *attempt) fresh(id x402.AuthorizationID) error {
 		return refuse(err)
 	}
 	return a.claim(ctx, id, opt, head)
+}
+
+// queue makes who buys a plan wait for those who buy the same for the same payer.
+func (a *attempt) queue(ctx context.Context, id x402.AuthorizationID, o option) error {
+	if o.plan == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.engine.current().SettleTimeout)
+	defer cancel()
+	var err error
+	a.yield, err = a.engine.takeTurn(ctx, purchase{payer: id.Payer, scope: a.Route.Scope, plan: o.plan.Name, host: a.Host})
+	if err != nil {
+		return busy("").because(err)
+	}
+	return nil
+}
+
+func (a *attempt) leaveQueue() {
+	if a.yield != nil {
+		a.yield()
+	}
 }
 
 // refuseChecked tells a refusal by the chain from a chain that can't be asked.
@@ -286,6 +329,7 @@ func (a *attempt) claim(ctx context.Context, id x402.AuthorizationID, o option, 
 	})
 	switch {
 	case errors.Is(err, ledger.ErrExists):
+		a.leaveQueue()
 		return a.known(p) // a copy was faster
 	case err != nil:
 		return unavailable(codeStore, err)

@@ -178,6 +178,7 @@ func (a *attempt) accessToken(p *ledger.Payment) (string, error) {
 
 // servePlan answers the buyer of a plan, who gets its token with the answer.
 func (a *attempt) servePlan(p ledger.Payment) error {
+	a.leaveQueue()
 	signed, err := a.accessToken(&p)
 	if err != nil {
 		return unavailable(codeToken, err).of(p.ID)

@@ -34,6 +34,9 @@ func (a *attempt) known(p ledger.Payment) error {
 		}
 		return refuse(errUsed())
 	}
+	if err := a.readSmallBody(); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(a.r.Context(), a.engine.current().SettleTimeout)
 	defer cancel()
 	if p.ServedBy != "" { // its request was served by an earlier payment, if that came through
@@ -83,7 +86,7 @@ func (a *attempt) over(p *ledger.Payment) error {
 		return refuse(x402.Refuse(ReasonPlanOver, "the plan that was bought has ended")).of(p.ID)
 	case p.Settlement == ledger.Failed, p.Settlement == ledger.Void:
 		return refuse(x402.Refuse(orReason(p.Reason), "this authorization was given up and charged nothing; sign a new one")).of(p.ID)
-	case p.Delivery == ledger.Delivering && !replayable(p.Binding.Method):
+	case p.Delivery == ledger.Delivering && !a.replays(p):
 		return refuse(x402.Refuse(ReasonRefund, "the answer to this request was lost; its payment will be held for refund")).of(p.ID)
 	}
 	return nil
@@ -91,6 +94,12 @@ func (a *attempt) over(p *ledger.Payment) error {
 
 // replayable: the upstream may be asked again for these, since asking changes nothing.
 func replayable(method string) bool { return method == http.MethodGet || method == http.MethodHead }
+
+// replays reports whether the upstream may be asked again for p by this request. A payment may serve a request other than
+// the one that claimed it, so both count.
+func (a *attempt) replays(p *ledger.Payment) bool {
+	return replayable(p.Binding.Method) && replayable(a.r.Method)
+}
 
 func (a *attempt) take(ctx context.Context, p ledger.Payment) (ledger.Payment, error) {
 	return a.engine.store.Update(ctx, p.ID, p.Version, ledger.Change{
@@ -100,6 +109,7 @@ func (a *attempt) take(ctx context.Context, p ledger.Payment) (ledger.Payment, e
 
 // proceed goes on with a payment that this request holds.
 func (a *attempt) proceed(p ledger.Payment) error {
+	a.leaveQueue()
 	a.engine.hold(a.r.Context(), p.ID)
 	defer a.engine.letGo(p.ID)
 	if p.Settlement == ledger.Settled {
@@ -131,17 +141,22 @@ func (a *attempt) instead(ctx context.Context, id x402.AuthorizationID, o option
 		return false, unavailable(codeStore, err)
 	}
 	for _, p := range list {
-		same := p.ChainID == id.ChainID && p.Asset == id.Asset && p.Amount == o.price.Amount && p.Binding.Plan == want.Plan
+		same := p.ChainID == id.ChainID && p.Asset == id.Asset && p.Amount == o.price.Amount &&
+			p.Binding.Plan == want.Plan && p.Binding.Host == want.Host
 		if !same {
 			continue
 		}
 		if p.Held(time.Now()) {
-			if a.engine.serving(p.ID) {
+			if want.Plan == "" && a.engine.serving(p.ID) {
 				continue // another request of the same payer is being served with it
 			}
-			// Its client left, or its process died, or it is being served by another process: only time tells.
+			// Its client left, or its process died, or it is being served by another process: only time tells. And
+			// of a plan that is being bought, nobody wants a second one.
 			if p, err = a.engine.wait(ctx, p.ID); err != nil {
 				return false, busy("").because(err)
+			}
+			if p.Delivery == ledger.Delivered && p.Binding.Plan != "" && a.covers(&p) {
+				return true, a.servePlan(p)
 			}
 			if !p.Unserved() {
 				continue
@@ -170,7 +185,7 @@ func (a *attempt) covers(p *ledger.Payment) bool {
 // adopt serves this request with the unserved payment p, or clears p out of the way if nothing was
 // charged for it. An unknown one is an error: 503, nothing claimed.
 func (a *attempt) adopt(ctx context.Context, p ledger.Payment, id x402.AuthorizationID, o option, head uint64) (served bool, err error) {
-	if p.Delivery == ledger.Delivering && !replayable(p.Binding.Method) {
+	if p.Delivery == ledger.Delivering && !a.replays(&p) {
 		return false, nil // lost; the reconciler holds it for refund
 	}
 	if p.Settlement == ledger.Claimed {
@@ -190,6 +205,9 @@ func (a *attempt) adopt(ctx context.Context, p ledger.Payment, id x402.Authoriza
 		if p.Settlement != ledger.Settled {
 			return false, nil // it failed: nothing was charged
 		}
+	}
+	if head == 0 { // whoever can't pay was not told the head; what was unused then was unused before
+		head = p.ClaimBlock
 	}
 	if err := a.voidNew(ctx, id, o, head, p.ID); err != nil {
 		a.engine.release(p, p.Hold.Fence)
@@ -237,7 +255,10 @@ func (a *attempt) voidNew(ctx context.Context, id x402.AuthorizationID, o option
 	if err != nil {
 		return unavailable(codeStore, err)
 	}
-	p, err = a.engine.store.Claim(ctx, p, ledger.Change{Event: ledger.EventClaim, Actor: actorRequest})
+	// Held, so that no copy of this request takes the new authorization for one that is to be settled.
+	p, err = a.engine.store.Claim(ctx, p, ledger.Change{
+		Event: ledger.EventClaim, Actor: actorRequest, Hold: a.engine.current().HoldTTL,
+	})
 	if errors.Is(err, ledger.ErrExists) {
 		return busy("") // a copy of this very request is at it
 	}

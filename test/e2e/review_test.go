@@ -1,12 +1,23 @@
 package e2e
 
 import (
+	"bufio"
 	"context"
+	"io"
+	"net"
 	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/holiman/uint256"
+
+	"github.com/caddy-x402/caddy-x402/devnet"
+	"github.com/caddy-x402/caddy-x402/ledger"
+	"github.com/caddy-x402/caddy-x402/ledger/sqlite"
 	"github.com/caddy-x402/caddy-x402/test/rig"
 	"github.com/caddy-x402/caddy-x402/x402"
 )
@@ -84,5 +95,146 @@ func TestClientLeavesWhileUpstreamChanges(t *testing.T) {
 		})
 		refused(t, "the same header", a, x402.ReasonNonceUsed)
 		w.seen(t, "a change", 1, cent)
+	}
+}
+
+// paidAndLeft buys url and hangs up before the payment is settled, so that it waits, paid and unserved.
+func paidAndLeft(t *testing.T, r *rig.Rig, b *rig.Buyer, method, url, body string) (header string) {
+	t.Helper()
+	w := watch(r)
+	header = b.Sign(b.Offer(url), 0)
+	r.Chain.Stall()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if a := b.Do(ctx, method, url, body, x402.HeaderSignature, header); a.Err == nil {
+		t.Fatalf("the client that left was answered %d", a.Status)
+	}
+	r.Chain.Resume()
+	waitFor(t, func() bool { return r.Earned() > w.earned })
+	return header
+}
+
+// A client that sends a body and hangs up during the settlement is missed as well: it signs anew, and pays once.
+func TestClientWithBodyLeaves(t *testing.T) {
+	r := rig.New(t, rig.Options{App: "settle_timeout 5s"})
+	b := rig.NewBuyer(t, 1)
+	url := r.URL("/body")
+	body := strings.Repeat("x", 100_000)
+	paidAndLeft(t, r, b, http.MethodPost, url, body)
+	var a rig.Answer
+	waitFor(t, func() bool {
+		a = b.Do(t.Context(), http.MethodPost, url, body, x402.HeaderSignature, b.Sign(b.Offer(url), 0))
+		return a.Status != http.StatusServiceUnavailable
+	})
+	if a.Status != http.StatusOK || r.Upstream.Calls() != 1 || r.Earned() != cent {
+		t.Errorf("%d %s, upstream calls %d, earned %d", a.Status, a.Body, r.Upstream.Calls(), r.Earned())
+	}
+	if n := r.Upstream.Last().ContentLength; n != int64(len(body)) {
+		t.Errorf("the upstream got %d bytes", n)
+	}
+}
+
+// A body that ends before its length is refused before anything is charged.
+func TestBodyCutOff(t *testing.T) {
+	r := rig.New(t, rig.Options{})
+	b := rig.NewBuyer(t, 1)
+	header := b.Sign(b.Offer(r.URL("/cut")), 0)
+	c, err := net.Dial("tcp", r.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	_, _ = io.WriteString(c, "POST /cut HTTP/1.1\r\nHost: "+r.Addr+"\r\nContent-Length: 10\r\n"+x402.HeaderSignature+": "+header+"\r\n\r\nhalf")
+	_ = c.(*net.TCPConn).CloseWrite()
+	if a := readAnswer(bufio.NewReader(c), http.MethodPost); a.Status == http.StatusOK {
+		t.Errorf("answered %d %s", a.Status, a.Body)
+	}
+	if r.Upstream.Calls() != 0 || r.Earned() != 0 {
+		t.Errorf("upstream calls %d, earned %d", r.Upstream.Calls(), r.Earned())
+	}
+}
+
+// Of a pass nobody wants two: a payer that asks with several signatures at once buys one, and every request is served.
+func TestPlanBoughtByManyRequestsAtOnce(t *testing.T) {
+	r := rig.New(t, rig.Options{BlockTime: 500 * time.Millisecond, Site: shop})
+	b := rig.NewBuyer(t, 1)
+	url := r.URL("/plans/x")
+	headers := make([]string, 10)
+	for i := range headers {
+		headers[i] = b.Sign(b.Offer(url), 0)
+	}
+	answers := make([]rig.Answer, len(headers))
+	var wg sync.WaitGroup
+	for i := range headers {
+		wg.Go(func() { answers[i] = b.Get(url, x402.HeaderSignature, headers[i]) })
+	}
+	wg.Wait()
+	for i, a := range answers {
+		if a.Status != http.StatusOK || a.Header.Get("X-Access-Token") == "" {
+			t.Errorf("request %d: %d %v %s", i, a.Status, a.Err, a.Body)
+		}
+	}
+	if r.Upstream.Calls() != len(headers) || r.Earned() != 10*cent {
+		t.Errorf("upstream calls %d, earned %d", r.Upstream.Calls(), r.Earned())
+	}
+}
+
+// openLedger opens the rig's ledger as another process would.
+func openLedger(t *testing.T, r *rig.Rig) ledger.Store {
+	t.Helper()
+	s, err := sqlite.Open(t.Context(), filepath.Join(r.Dir, "ledger.db"), sqlite.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+// A payer that has spent its last money gets what it has paid for. The void authorization that proved it is looked for from a
+// block of its own time on: a search of the whole chain, again and again, would starve everybody else's payments.
+func TestSpentPayerIsServed(t *testing.T) {
+	r := rig.New(t, rig.Options{App: "settle_timeout 5s"})
+	b := rig.NewBuyer(t, 5000)
+	if err := r.Chain.Mint(t.Context(), b.Account.Address, uint256.NewInt(cent)); err != nil {
+		t.Fatal(err)
+	}
+	url := r.URL("/spent")
+	paidAndLeft(t, r, b, http.MethodGet, url, "")
+	signed := b.Offer(url)
+	auth, sig := b.Authorize(signed.Accepts[0])
+	if a := b.Get(url, x402.HeaderSignature, rig.Encode(t, signed.Pay(signed.Accepts[0], &auth, sig))); a.Status != http.StatusOK {
+		t.Fatalf("%d %s", a.Status, a.Body)
+	}
+	p, err := openLedger(t, r).ByAuthorization(t.Context(), auth.ID(devnet.ChainID, devnet.TokenAddress))
+	if err != nil || p.Settlement != ledger.Void || p.ClaimBlock == 0 {
+		t.Errorf("the new authorization is %s, to be looked for after block %d; %v", p.Settlement, p.ClaimBlock, err)
+	}
+}
+
+// What an upstream was asked to change, and nobody knows whether it did, is not asked for again, although the payment was
+// claimed by a request that could be.
+func TestLostChangeIsNotRepeated(t *testing.T) {
+	r := rig.New(t, rig.Options{App: "settle_timeout 5s"})
+	b := rig.NewBuyer(t, 1)
+	url := r.URL("/lost-change")
+	paidAndLeft(t, r, b, http.MethodGet, url, "")
+	s := openLedger(t, r)
+	waitFor(t, func() bool { // a process takes it for a change, and dies
+		list, err := s.Unserved(t.Context(), b.Account.Address, "site", 1)
+		if err != nil || len(list) != 1 {
+			t.Fatal(list, err)
+		}
+		p := list[0]
+		p, err = s.Update(t.Context(), p.ID, p.Version, ledger.Change{Event: ledger.EventTake, Hold: time.Millisecond})
+		if err == nil {
+			_, err = s.Update(t.Context(), p.ID, p.Version, ledger.Change{
+				Event: ledger.EventDeliver, Fence: p.Hold.Fence, Hold: time.Millisecond,
+			})
+		}
+		return err == nil
+	})
+	a := b.Do(t.Context(), http.MethodPost, url, "x", x402.HeaderSignature, b.Sign(b.Offer(url), 0))
+	if a.Status != http.StatusOK || r.Upstream.Calls() != 1 || r.Earned() != 2*cent {
+		t.Errorf("%d %s, upstream calls %d, earned %d", a.Status, a.Body, r.Upstream.Calls(), r.Earned())
 	}
 }
