@@ -1,6 +1,8 @@
 package caddymodule
 
 import (
+	"strings"
+
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
@@ -14,7 +16,8 @@ func parseService(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 }
 
 // parseHandler reads the directive with its matcher. The matcher's text becomes the name of the set of routes, since
-// payments are bound to it.
+// payments are bound to it. A path such as /paid/* stands for /paid as well: the matcher takes /paid/. for that, which
+// upstreams take for /paid/.
 func parseHandler(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	if !h.Next() {
 		return nil, h.ArgErr()
@@ -31,6 +34,9 @@ func parseHandler(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	handler := new(Handler)
 	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
 		return nil, err
+	}
+	if dir, ok := strings.CutSuffix(name, "/*"); ok && matcher != nil && strings.HasPrefix(dir, "/") && !strings.Contains(dir, "*") {
+		matcher["path"] = h.JSON(caddyhttp.MatchPath{name, dir})
 	}
 	if matcher != nil && handler.Name == "" {
 		handler.Name = name

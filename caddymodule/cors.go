@@ -10,13 +10,14 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/caddy-x402/caddy-x402/paywall"
 )
 
 // CORS says which web pages may read the answers. A preflight can't carry a payment, so it is answered and never charged.
 type CORS struct {
-	// Disabled leaves CORS to the upstream. Preflights then pass to it, unpaid.
+	// Disabled leaves CORS to the upstream. Preflights then pass to it, unpaid, without a body either way.
 	Disabled bool `json:"disabled,omitempty"`
 	// The origins that may read the answers, such as `https://app.example.com`. Default: all.
 	Origins []string `json:"origins,omitempty"`
@@ -56,10 +57,16 @@ func (c *CORS) allowed(origin string) string {
 	return ""
 }
 
-// preflight answers a preflight request, and reports whether r is one that it answers.
-func (c *CORS) preflight(w http.ResponseWriter, r *http.Request) bool {
-	if r.Method != http.MethodOptions || r.Header.Get("Origin") == "" || r.Header.Get("Access-Control-Request-Method") == "" || c.Disabled {
-		return false
+// isPreflight reports whether a browser asks whether a page may make a request.
+func isPreflight(r *http.Request) bool {
+	return r.Method == http.MethodOptions && r.Header.Get("Origin") != "" && r.Header.Get("Access-Control-Request-Method") != "" &&
+		r.Header.Get("Upgrade") == ""
+}
+
+// preflight answers a preflight request, or lets the upstream do it.
+func (c *CORS) preflight(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if c.Disabled {
+		return passPreflight(w, r, next)
 	}
 	h := w.Header()
 	c.vary(h)
@@ -70,7 +77,41 @@ func (c *CORS) preflight(w http.ResponseWriter, r *http.Request) bool {
 		h.Set("Access-Control-Max-Age", strconv.Itoa(int(time.Duration(c.MaxAge).Seconds())))
 	}
 	w.WriteHeader(http.StatusNoContent)
-	return true
+	return nil
+}
+
+// passPreflight asks the upstream, unpaid: so nothing but the question goes there, and nothing but the header of the answer
+// comes back. An upstream that takes OPTIONS for GET gives nothing away by it.
+func passPreflight(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	decided(r, outcomeFree, "")
+	paywall.CleanRequest(r)
+	r.Body, r.ContentLength, r.TransferEncoding, r.Trailer = http.NoBody, 0, nil, nil
+	for _, name := range [...]string{"Content-Length", "Trailer", "X-Http-Method-Override", "X-Http-Method", "X-Method-Override"} {
+		r.Header.Del(name)
+	}
+	return next.ServeHTTP(&headerOnly{w: w}, r)
+}
+
+// headerOnly is a writer that drops the body. It can't be unwrapped.
+type headerOnly struct {
+	w     http.ResponseWriter
+	wrote bool
+}
+
+func (o *headerOnly) Header() http.Header { return o.w.Header() }
+
+func (o *headerOnly) WriteHeader(status int) {
+	if o.wrote || status < http.StatusOK {
+		return
+	}
+	o.wrote = true
+	o.w.Header().Del("Content-Length")
+	o.w.WriteHeader(status)
+}
+
+func (o *headerOnly) Write(b []byte) (int, error) {
+	o.WriteHeader(http.StatusOK)
+	return len(b), nil
 }
 
 // allowHeaders allows what payments need and what the page asks for: the headers of the upstream are not ours to judge.
@@ -94,13 +135,18 @@ func (c *CORS) vary(h http.Header) {
 	}
 }
 
-// wrap lets web pages read the answer, ours or the upstream's.
-func (c *CORS) wrap(w http.ResponseWriter, r *http.Request) http.ResponseWriter {
-	if c.Disabled || r.Header.Get("Origin") == "" {
-		return w
+// wrap lets web pages read the answer, ours or the upstream's. failed does so for one that somebody else writes, because of
+// an error.
+func (c *CORS) wrap(w http.ResponseWriter, r *http.Request) (_ http.ResponseWriter, failed func()) {
+	if c.Disabled {
+		return w, func() {}
 	}
-	origin := c.allowed(r.Header.Get("Origin"))
-	return paywall.BeforeHeader(w, func(h http.Header) {
+	origin, done := c.allowed(r.Header.Get("Origin")), false
+	allow := func(h http.Header) {
+		if done {
+			return
+		}
+		done = true
 		c.vary(h)
 		if origin == "" {
 			return
@@ -109,5 +155,6 @@ func (c *CORS) wrap(w http.ResponseWriter, r *http.Request) http.ResponseWriter 
 			h.Set("Access-Control-Allow-Origin", origin)
 		}
 		h.Add("Access-Control-Expose-Headers", corsExposeHeaders)
-	})
+	}
+	return paywall.BeforeHeader(w, allow), func() { allow(w.Header()) }
 }

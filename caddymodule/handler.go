@@ -308,35 +308,57 @@ func (h *Handler) prices(amount string) ([]paywall.Price, error) {
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if toldOf(r) != nil { // another handler, whose matcher overlaps ours, has decided
+	t := toldOf(r)
+	if t != nil && t.taken {
 		return next.ServeHTTP(w, r)
 	}
-	newTold(r)
-
-	if h.CORS.preflight(w, r) {
-		return nil
+	first := t == nil
+	if first {
+		t = newTold(r)
 	}
-	w = h.CORS.wrap(w, r)
+	if isPreflight(r) {
+		return h.CORS.preflight(w, r, next)
+	}
+	if !first || r.Header.Get("Origin") == "" {
+		return h.serve(w, r, t, next)
+	}
+	w, failed := h.CORS.wrap(w, r)
+	err := h.serve(w, r, t, next)
+	if err != nil {
+		failed()
+	}
+	return err
+}
 
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request, t *told, next caddyhttp.Handler) error {
 	price, outcome, err := h.match(r)
 	if err != nil {
 		return caddyhttp.Error(http.StatusInternalServerError, err)
 	}
 	if price == nil {
 		decided(r, outcome, "")
+		t.setAside(r)
 		paywall.CleanRequest(r)
 		if outcome == outcomeDenied {
 			return caddyhttp.Error(http.StatusForbidden, errors.New("no price matches the request, and unpriced is deny"))
 		}
 		return next.ServeHTTP(w, r)
 	}
+	t.taken = true
+	t.putBack(r)
 	return h.gate.Serve(w, r, h.request(r, price), next.ServeHTTP)
 }
 
-// match finds the price of a request; none is an outcome of its own.
+// match finds the price of a request; none is an outcome of its own. Where a path can be read in two ways, one that has
+// a price is enough, and both must be exempt.
 func (h *Handler) match(r *http.Request) (*Price, string, error) {
+	other := otherReading(r)
 	if len(h.exempt) > 0 {
-		if ok, err := h.exempt.AnyMatchWithError(r); err != nil {
+		ok, err := h.exempt.AnyMatchWithError(r)
+		if ok && err == nil && other != nil {
+			ok, err = h.exempt.AnyMatchWithError(other)
+		}
+		if err != nil {
 			return nil, "", fmt.Errorf("matching exempt: %w", err)
 		} else if ok {
 			return nil, outcomeExempt, nil
@@ -347,6 +369,9 @@ func (h *Handler) match(r *http.Request) (*Price, string, error) {
 			return p, "", nil
 		}
 		ok, err := p.matchers.AnyMatchWithError(r)
+		if !ok && err == nil && other != nil {
+			ok, err = p.matchers.AnyMatchWithError(other)
+		}
 		if err != nil {
 			return nil, "", fmt.Errorf("matching a price: %w", err)
 		}
@@ -358,6 +383,21 @@ func (h *Handler) match(r *http.Request) (*Price, string, error) {
 		return nil, outcomeDenied, nil
 	}
 	return nil, outcomeFree, nil
+}
+
+// otherReading is r with the path that an upstream may make of it, where Caddy's matchers make another of it: they take
+// /a/. and /a/b/.. for /a, and RFC 3986 (section 5.2.4) takes them for /a/. Usually there is none.
+func otherReading(r *http.Request) *http.Request {
+	if !strings.HasSuffix(r.URL.Path, "/.") && !strings.HasSuffix(r.URL.Path, "/..") {
+		return nil
+	}
+	other, u := r.WithContext(r.Context()), *r.URL
+	u.Path += "/"
+	if u.RawPath != "" {
+		u.RawPath += "/"
+	}
+	other.URL = &u
+	return other
 }
 
 // request describes r as its client sent it: rewrites may have run before.

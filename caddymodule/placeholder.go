@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"maps"
 	"net/http"
 	"strings"
 
@@ -9,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddy-x402/caddy-x402/paywall"
+	"github.com/caddy-x402/caddy-x402/x402"
 )
 
 // What a handler makes of a request, beside what the gate says.
@@ -20,28 +22,45 @@ const (
 
 // told is what a handler knows of a request, for placeholders. They are looked up when somebody uses them, which is rare.
 type told struct {
+	taken          bool        // a handler has a price for the request: overlapping ones charge once
+	aside          http.Header // the payment of a request that is free by one handler, for another
 	status, reason string
 	paid           bool
 	grant          paywall.Grant
 }
 
 // newTold gives each documented placeholder a value, if only an empty one: the braces of an unknown one would travel upstream.
-func newTold(r *http.Request) {
+func newTold(r *http.Request) *told {
 	t := new(told)
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Map(t.lookup)
 	}
 	caddyhttp.SetVar(r.Context(), varTold, t)
+	return t
 }
 
-// varTold is the variable of a request that an x402 handler has decided about. Overlapping handlers charge once: the first
-// that takes a request marks it.
+// varTold is the variable of a request that came to an x402 handler. What is free by one is not taken: another, whose
+// matcher overlaps, may have a price for it.
 const varTold = "x402.told"
 
 func toldOf(r *http.Request) *told {
 	t, _ := caddyhttp.GetVar(r.Context(), varTold).(*told)
 	return t
 }
+
+// setAside keeps the payment of a request, which is removed before it goes on.
+func (t *told) setAside(r *http.Request) {
+	for _, name := range [...]string{x402.HeaderSignature, x402.HeaderPaymentV1} {
+		if v := r.Header[name]; v != nil {
+			if t.aside == nil {
+				t.aside = make(http.Header, 1)
+			}
+			t.aside[name] = v
+		}
+	}
+}
+
+func (t *told) putBack(r *http.Request) { maps.Copy(r.Header, t.aside) }
 
 func (t *told) lookup(key string) (any, bool) {
 	name, ok := strings.CutPrefix(key, "http.x402.")
