@@ -2,6 +2,7 @@ package caddymodule_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -182,5 +183,30 @@ func TestFailingEndpointIsNotShown(t *testing.T) {
 	}
 	if !strings.Contains(string(written), "the chain does not answer; payments are refused until it does") {
 		t.Errorf("the log does not say what is wrong: %s", written)
+	}
+}
+
+// A mistake about the token that nobody could notice, since the chain did not answer, is mended by a reload.
+func TestMistakeMendedByAReload(t *testing.T) {
+	r := rig.New(t, rig.Options{})
+	proxy := settlementtest.NewProxy(t, r.Chain.URL())
+	proxy.FailAll(http.StatusBadGateway)
+	// A wallet of its own, that the rig's first configuration has not verified.
+	text := strings.Replace(r.Caddyfile(rig.Options{RPC: proxy.URL()}), fmt.Sprintf("wallet 0x%x", rig.GasKey()), "wallet {env.T_GAS}", 1)
+	t.Setenv("T_GAS", fmt.Sprintf("%x", devnet.Developer(3).Key.D.FillBytes(make([]byte, 32))))
+	wrong := strings.Replace(text, "refunds off", "refunds off\nasset "+devnet.TokenAddress.Hex()+" {\nname \"USD Coin\"\nversion 2\n}", 1)
+	if err := load(t, wrong); err != nil {
+		t.Fatal(err)
+	}
+	b := rig.NewBuyer(t, 1)
+	if a, _ := b.Buy(r.URL("/x")); a.Status != http.StatusServiceUnavailable {
+		t.Errorf("without a chain a payment is answered %d %s", a.Status, a.Body)
+	}
+	proxy.SetFault(nil)
+	if err := load(t, text); err != nil {
+		t.Fatal(err)
+	}
+	if a, _ := b.Buy(r.URL("/x")); a.Status != http.StatusOK {
+		t.Errorf("after the mistake was mended, a payment is answered %d %s", a.Status, a.Body)
 	}
 }

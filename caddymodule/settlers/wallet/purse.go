@@ -102,9 +102,19 @@ func (p *purse) verify(ctx context.Context) error {
 	return err
 }
 
+// verifyTimeout bounds what a request spends on the question whether the chain is the right one.
+const verifyTimeout = 10 * time.Second
+
+// verifyDetached is verify for requests: clients that hang up at once must not keep everybody from ever being told.
+func (p *purse) verifyDetached(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), verifyTimeout)
+	defer cancel()
+	return p.verify(ctx)
+}
+
 // Check implements settlement.Settler. A chain that is not the configured one is as good as none.
 func (p *purse) Check(ctx context.Context, in settlement.Intent) (uint64, error) {
-	if err := p.verify(ctx); err != nil {
+	if err := p.verifyDetached(ctx); err != nil {
 		return 0, unverified(err)
 	}
 	return p.Settler.Check(ctx, in)
@@ -112,7 +122,7 @@ func (p *purse) Check(ctx context.Context, in settlement.Intent) (uint64, error)
 
 // Ready implements settlement.Settler.
 func (p *purse) Ready(ctx context.Context) error {
-	if err := p.verify(ctx); err != nil {
+	if err := p.verifyDetached(ctx); err != nil {
 		return unverified(err)
 	}
 	return p.Settler.Ready(ctx)

@@ -87,8 +87,10 @@ func (w *Wallet) Join(_ caddy.Context, c caddymodule.SettlerContext) (settlement
 	}
 	w.key = key
 	address := crypto.PubkeyToAddress(key.PublicKey)
-	// What a reload may change is no part of the key; what makes it another wallet, or another ledger's, is.
-	id := fmt.Sprintf("x402 wallet %s on %d for %s in %s", address, c.Network.ChainID, c.Network.Asset.Address, c.Ledger)
+	// What a reload may change is no part of the key; what makes it another wallet, another ledger's, or one that signatures
+	// look different to, is.
+	asset := c.Network.Asset
+	id := fmt.Sprintf("x402 wallet %s on %d for %s (%q, %q) in %s", address, c.Network.ChainID, asset.Address, asset.Name, asset.Version, c.Ledger)
 	w.purse, err = caddymodule.Acquire(id, func() (*purse, error) { return newPurse(w, c) })
 	if err != nil {
 		return nil, err

@@ -45,11 +45,22 @@ func (s *Store) Provision(ctx caddy.Context) error {
 	if path, err = filepath.Abs(path); err != nil {
 		return fmt.Errorf("path: %w", err)
 	}
-	if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil { // one file, one key
-		path = filepath.Join(dir, filepath.Base(path))
-	}
-	s.Path = path
+	s.Path = followed(path)
 	return nil
+}
+
+// followed is path without symbolic links: one file has one key, also while parts of its path are not there yet.
+func followed(path string) string {
+	rest := ""
+	for at := path; ; at = filepath.Dir(at) {
+		if found, err := filepath.EvalSymlinks(at); err == nil {
+			return filepath.Join(found, rest)
+		}
+		if at == filepath.Dir(at) {
+			return path
+		}
+		rest = filepath.Join(filepath.Base(at), rest)
+	}
 }
 
 // Key implements caddymodule.StoreModule.
