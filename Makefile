@@ -21,7 +21,7 @@ build: ## build bin/caddy: Caddy with this module in it, without cgo
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/caddy ./cmd/caddy
 
 demo: ## a paid request from 402 to upstream on a local chain; KEEP=1 keeps it running
-	CGO_ENABLED=0 KEEP=$(KEEP) $(GO) run ./cmd/demo
+	CGO_ENABLED=0 KEEP=$(KEEP) $(GO) run -trimpath ./cmd/demo
 
 test: setup ## every test, as CI runs it, with the race detector
 	$(GO) test -race -tags '$(TAGS)' -timeout 15m $(TESTFLAGS) ./...

@@ -127,7 +127,9 @@ func Caddyfile(o Options, dir, addr, upstream string) string {
 	_, port, _ := net.SplitHostPort(addr)
 	return strings.NewReplacer("{upstream}", upstream, "{rig_port}", port).Replace(fmt.Sprintf(`{
 	admin off
+	persist_config off
 	auto_https off
+	default_bind 127.0.0.1
 	grace_period 10s
 	storage file_system %s
 	log default {
