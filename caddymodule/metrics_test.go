@@ -1,0 +1,150 @@
+package caddymodule_test
+
+import (
+	"fmt"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/caddy-x402/caddy-x402/devnet"
+	"github.com/caddy-x402/caddy-x402/ledger"
+	"github.com/caddy-x402/caddy-x402/test/rig"
+)
+
+// series is a line of the Prometheus text format: name with labels, and value.
+var series = regexp.MustCompile(`^(caddy_x402_[a-z_]+(?:\{[^}]*\})?) (\S+)$`)
+
+// scrape gives our series, and the text that they stand in.
+func scrape(t *testing.T, b *rig.Buyer, addr string) (map[string]float64, string) {
+	t.Helper()
+	a := b.Get("http://" + addr + "/metrics")
+	if a.Err != nil || a.Status != http.StatusOK {
+		t.Fatalf("scraping: %d %v %s", a.Status, a.Err, a.Body)
+	}
+	values := map[string]float64{}
+	var text strings.Builder
+	for line := range strings.Lines(a.Body) {
+		if !strings.Contains(line, "x402") || strings.HasPrefix(line, "go_build_info") {
+			continue
+		}
+		text.WriteString(line)
+		if strings.HasPrefix(line, "#") {
+			continue
+		}
+		m := series.FindStringSubmatch(strings.TrimSpace(line))
+		if m == nil {
+			t.Errorf("a series of ours has another name: %s", line)
+			continue
+		}
+		if _, twice := values[m[1]]; twice {
+			t.Errorf("%s is there twice", m[1])
+		}
+		v, err := strconv.ParseFloat(m[2], 64)
+		if err != nil {
+			t.Errorf("%s: %v", line, err)
+		}
+		values[m[1]] = v
+	}
+	return values, text.String()
+}
+
+func outcome(of, what string) string { return fmt.Sprintf(`caddy_x402_%s{outcome=%q}`, of, what) }
+func state(s ledger.State) string    { return fmt.Sprintf(`caddy_x402_payments{state=%q}`, s) }
+
+const settledOn = `caddy_x402_settlements_total{network="eip155:84532",outcome="settled"}`
+
+// Two handlers and any number of reloads share what is counted; the ledger's states are those of the ledger.
+func TestMetrics(t *testing.T) {
+	r := rig.New(t, rig.Options{Upstream: func(w http.ResponseWriter, q *http.Request) {
+		if strings.HasPrefix(q.URL.Path, "/b/broken") {
+			w.WriteHeader(http.StatusBadGateway)
+		}
+	}})
+	b, at := rig.NewBuyer(t, 1), rig.FreeAddr(t)
+	site := "x402 /a/* $0.01\nx402 /b/* {\nprice $0.02\nexempt path /b/free\n}\nreverse_proxy {upstream}"
+	reload := func(app string) {
+		t.Helper()
+		if err := load(t, r.Caddyfile(rig.Options{Site: site, App: app})+"\nhttp://"+at+" {\nmetrics\n}\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reload("")
+	before, _ := scrape(t, b, at)
+	buy := func(path string, want int) rig.Answer {
+		t.Helper()
+		a, _ := b.Buy(r.URL(path))
+		if a.Status != want {
+			t.Fatalf("%s: %d %s", path, a.Status, a.Body)
+		}
+		return a
+	}
+	first := buy("/a/one", http.StatusOK)
+	reload("interval 3s")
+	buy("/b/two", http.StatusOK)
+	b.Get(r.URL("/b/free"))
+	b.Get(r.URL("/a/one"), "Payment-Signature", "!")
+	reload("")
+	refund := buy("/b/broken", http.StatusBadGateway)
+
+	after, text := scrape(t, b, at)
+	for name, want := range map[string]float64{
+		outcome("requests_total", "paid"):          3,
+		outcome("requests_total", "required"):      3,
+		outcome("requests_total", "exempt"):        1,
+		outcome("requests_total", "malformed"):     1,
+		outcome("deliveries_total", "delivered"):   2,
+		outcome("deliveries_total", "undelivered"): 1,
+		settledOn: 3,
+		`caddy_x402_settlement_seconds_count{network="eip155:84532"}`: 3,
+	} {
+		if got := after[name] - before[name]; got != want {
+			t.Errorf("%s grew by %v, want %v", name, got, want)
+		}
+	}
+	wantStates := map[ledger.State]float64{ledger.StateDelivered: 2, ledger.StateRefundPending: 1}
+	for _, s := range ledger.States() {
+		if got, ok := after[state(s)]; !ok || got != wantStates[s] {
+			t.Errorf("%s is %v, %v; want %v", state(s), got, ok, wantStates[s])
+		}
+	}
+	namesNobody(t, text, b.Account.Address.Hex(), rig.PayTo.Hex(), devnet.Developer(0).Address.Hex(), devnet.TokenAddress.Hex(),
+		"/a/", "/b/", r.Addr, first.Header.Get("X-Payment-Id"), refund.Header.Get("X-Payment-Id"), r.Dir)
+}
+
+// namesNobody checks that no series tells a payer, an address, a path or a key, and that each has a help text.
+func namesNobody(t *testing.T, text string, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		if name == "" || strings.Contains(strings.ToLower(text), strings.ToLower(name)) {
+			t.Errorf("the metrics tell %q:\n%s", name, text)
+		}
+	}
+	for _, m := range regexp.MustCompile(`([a-z_]+)="`).FindAllStringSubmatch(text, -1) {
+		if !slices.Contains([]string{"outcome", "network", "state", "le"}, m[1]) {
+			t.Errorf("there is a label %s", m[1])
+		}
+	}
+	for _, name := range []string{"requests_total", "settlements_total", "settlement_seconds", "deliveries_total", "payments"} {
+		if !strings.Contains(text, "# HELP caddy_x402_"+name+" ") || !strings.Contains(text, "# TYPE caddy_x402_"+name+" ") {
+			t.Errorf("caddy_x402_%s has no help or no type", name)
+		}
+	}
+}
+
+// Metrics are there before anything was paid, and a ledger that can't be read fails none but its own.
+func TestMetricsWithoutPayments(t *testing.T) {
+	r := rig.New(t, rig.Options{})
+	b, at := rig.NewBuyer(t, 1), rig.FreeAddr(t)
+	if err := load(t, r.Caddyfile(rig.Options{})+"\nhttp://"+at+" {\nmetrics\n}\n"); err != nil {
+		t.Fatal(err)
+	}
+	values, _ := scrape(t, b, at)
+	for _, s := range ledger.States() {
+		if v, ok := values[state(s)]; !ok || v != 0 {
+			t.Errorf("%s is %v, %v", state(s), v, ok)
+		}
+	}
+}
