@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/ethereum/go-ethereum/common"
 
@@ -176,6 +177,7 @@ func (a *attempt) writeOffer(w http.ResponseWriter, text string) error {
 	h["Content-Type"] = []string{"application/json"}
 	h["Cache-Control"] = []string{"no-store"}
 	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	keepUpload(h, a.r)
 	w.WriteHeader(http.StatusPaymentRequired)
 	if a.r.Method == http.MethodHead {
 		return nil
@@ -184,6 +186,14 @@ func (a *attempt) writeOffer(w http.ResponseWriter, text string) error {
 		return fmt.Errorf("writing the offer: %w", err)
 	}
 	return nil
+}
+
+// keepUpload ends the connection behind an answer to a client that waits for "100 Continue" before it sends its body (RFC 9110,
+// section 10.1.1). Otherwise the server would wait for the body, and the client for the answer.
+func keepUpload(h http.Header, r *http.Request) {
+	if r.ProtoMajor == 1 && strings.EqualFold(r.Header.Get("Expect"), "100-continue") {
+		h["Connection"] = []string{"close"}
+	}
 }
 
 // problem is RFC 9457, with what a payer needs to come back.
@@ -214,6 +224,7 @@ func (a *attempt) writeProblem(w http.ResponseWriter, r *refusal) error {
 	h.Set("Content-Type", "application/problem+json")
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
+	keepUpload(h, a.r)
 	if p.Retryable {
 		h.Set("Retry-After", strconv.Itoa(retryAfter))
 	}
