@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/ethereum/go-ethereum/common"
 
@@ -33,7 +34,17 @@ type engineSlot struct {
 	opened ledger.Store
 	engine *paywall.Engine
 	live   []*App // oldest first
+
+	failed error // of the last try to open, if that took long
+	again  time.Time
 }
+
+// A try to open that took longer than slowOpen is not repeated for openAgain: all who waited for it would each
+// wait as long, one after another.
+const (
+	slowOpen  = 500 * time.Millisecond
+	openAgain = time.Second
+)
 
 // open gives the engine, opening the ledger if that was not done, or not possible, before. by is whose settings
 // count while no configuration is live.
@@ -43,9 +54,17 @@ func (s *engineSlot) open(ctx context.Context, by *App) (*paywall.Engine, error)
 	if s.engine != nil {
 		return s.engine, nil
 	}
+	started := time.Now()
+	if s.failed != nil && started.Before(s.again) {
+		return nil, s.failed
+	}
 	store, err := s.store.Open(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("opening the ledger: %w", err)
+		err = fmt.Errorf("opening the ledger: %w", err)
+		if now := time.Now(); now.Sub(started) > slowOpen {
+			s.failed, s.again = err, now.Add(openAgain)
+		}
+		return nil, err
 	}
 	if n := len(s.live); n > 0 {
 		by = s.live[n-1]

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/caddy-x402/caddy-x402/ledger"
@@ -18,6 +19,11 @@ const (
 	reconcileLease = time.Minute
 	// resolveTimeout bounds what one payment may cost the others of a round.
 	resolveTimeout = 15 * time.Second
+	// reconcileAtOnce is how many payments are looked after at the same time: one whose chain does not answer must
+	// not keep all others waiting.
+	reconcileAtOnce = 8
+	// slowestRecheck is how seldom a payment is looked at that only time can end.
+	slowestRecheck = 2 * time.Minute
 
 	reasonInterrupted  = "delivery_interrupted"
 	reasonNotCollected = "not_collected"
@@ -50,12 +56,18 @@ func (e *Engine) reconcile(ctx context.Context) {
 			}
 			return
 		}
+		var wg sync.WaitGroup
+		free := make(chan struct{}, reconcileAtOnce)
 		for _, p := range due {
-			if ctx.Err() != nil {
-				return
-			}
-			e.reconcileOne(ctx, p)
+			free <- struct{}{}
+			wg.Go(func() {
+				defer func() { <-free }()
+				if ctx.Err() == nil {
+					e.reconcileOne(ctx, p)
+				}
+			})
 		}
+		wg.Wait()
 		if len(due) < reconcileBatch {
 			return
 		}
@@ -64,12 +76,12 @@ func (e *Engine) reconcile(ctx context.Context) {
 
 // reconcileOne moves one payment on as far as the chain allows, and says when to look again.
 func (e *Engine) reconcileOne(ctx context.Context, p ledger.Payment) {
-	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+	asking, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
-	q, err := e.resolvePayment(ctx, p)
-	if err == nil {
-		q, err = e.resolveDelivery(ctx, q)
-	}
+	q, err := e.resolvePayment(asking, p)
+	// What is paid and was not served does not wait for the chain to be held for refund.
+	q, derr := e.resolveDelivery(ctx, q)
+	err = errors.Join(err, derr)
 	if err != nil && ctx.Err() == nil && !errors.Is(err, errGivenUp) {
 		e.log(p.ID).Warn("a payment could not be reconciled; it is tried again", slog.Any("error", err))
 	}
@@ -158,5 +170,6 @@ func (e *Engine) recheckAfter(p *ledger.Payment) time.Duration {
 			return every
 		}
 	}
-	return 8 * every
+	// The older, the less often: a safe block comes after minutes, an authorization's end after an hour at most.
+	return max(8*every, min(time.Since(p.UpdatedAt)/2, slowestRecheck))
 }

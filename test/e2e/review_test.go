@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -237,4 +238,70 @@ func TestLostChangeIsNotRepeated(t *testing.T) {
 	if a.Status != http.StatusOK || r.Upstream.Calls() != 1 || r.Earned() != 2*cent {
 		t.Errorf("%d %s, upstream calls %d, earned %d", a.Status, a.Body, r.Upstream.Calls(), r.Earned())
 	}
+}
+
+// What is paid and not collected is held for refund in time, whether or not the chain answers just then.
+func TestHeldForRefundWithoutTheChain(t *testing.T) {
+	r := rig.New(t, rig.Options{})
+	rpc := newGatedRPC(t, r.Chain.URL())
+	r.Load(rig.Options{RPC: rpc.server.URL, App: "min_age 4s"})
+	b := rig.NewBuyer(t, 1)
+	paidAndLeft(t, r, b, http.MethodGet, r.URL("/held"), "")
+	s := openLedger(t, r)
+	state := func() ledger.State {
+		counts, err := s.Counts(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for state := range counts {
+			return state
+		}
+		return ""
+	}
+	waitFor(t, func() bool { return state() == ledger.StatePaid })
+	rpc.down.Store(true)
+	waitFor(t, func() bool { return state() == ledger.StateRefundPending })
+}
+
+// A chain that did not answer at the start is asked again at the first payment. Clients that hang up at once don't keep the
+// others from the answer.
+func TestHangingUpDoesNotKeepTheChainUnverified(t *testing.T) {
+	r := rig.New(t, rig.Options{})
+	rpc := newGatedRPC(t, r.Chain.URL())
+	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		time.Sleep(200 * time.Millisecond)
+		rpc.server.Config.Handler.ServeHTTP(w, req)
+	}))
+	t.Cleanup(slow.Close)
+	rpc.down.Store(true)
+	r.Load(rig.Options{RPC: slow.URL})
+	rpc.down.Store(false)
+
+	b := rig.NewBuyer(t, 1)
+	url := r.URL("/verified")
+	stop := make(chan struct{})
+	var vandals sync.WaitGroup
+	for i := range 8 {
+		v := rig.NewBuyer(t, 10+i)
+		header := v.Sign(v.Offer(url), 0)
+		vandals.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+				v.Do(ctx, http.MethodGet, r.URL("/other"), "", x402.HeaderSignature, header)
+				cancel()
+			}
+		})
+	}
+	defer vandals.Wait()
+	defer close(stop)
+	header := b.Sign(b.Offer(url), 0)
+	waitFor(t, func() bool {
+		time.Sleep(250 * time.Millisecond) // as patient as the others are not
+		return b.Get(url, x402.HeaderSignature, header).Status == http.StatusOK
+	})
 }
