@@ -16,7 +16,7 @@ func secretHeader(name string) bool {
 		return false
 	}
 	switch strings.ReplaceAll(strings.ToLower(name), "_", "-") {
-	case "payment-signature", "payment-response", "x-payment", "x-payment-response", "x-payment-token",
+	case "payment-signature", "payment-required", "payment-response", "x-payment", "x-payment-response", "x-payment-token",
 		"x-access-token", "sign-in-with-x", "authorization":
 		return true
 	}

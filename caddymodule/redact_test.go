@@ -29,11 +29,11 @@ const leak = "eyJ4NDAyVmVyc2lvbiI6secret"
 var secretNames = []string{
 	"Payment-Signature", "PAYMENT-SIGNATURE", "payment_signature", "Payment_Signature", "Payment-Response", "X-Payment", "x-payment",
 	"X_Payment", "X_PAYMENT", "X-Payment_Response", "X-Payment-Response", "X-Payment-Token", "X_Payment_Token", "X-Access-Token",
-	"x_access_token", "Authorization", "Sign-In-With-X",
+	"x_access_token", "Authorization", "Sign-In-With-X", "Payment-Required", "PAYMENT_REQUIRED",
 }
 
 // plainNames are headers that must stay readable.
-var plainNames = []string{"Payment-Required", "X-Payment-Id", "X-Payment-Status", "Accept", "X-Paymentx", "X-Pay", "Payment"}
+var plainNames = []string{"Payment-Requirement", "X-Payment-Id", "X-Payment-Status", "Accept", "X-Paymentx", "X-Pay", "Payment"}
 
 // provisioned is the encoder as a configuration gives it.
 func provisioned(t *testing.T, caddyfileText string) *RedactEncoder {
@@ -252,7 +252,7 @@ func TestRedactInCaddy(t *testing.T) {
 			}
 		}
 	}
-	if !strings.Contains(access, `"status":201`) || !strings.Contains(access, `"resp_headers":{`) || !strings.Contains(access, "plain Payment-Required") {
+	if !strings.Contains(access, `"status":201`) || !strings.Contains(access, `"resp_headers":{`) || !strings.Contains(access, "plain Payment-Requirement") {
 		t.Errorf("access log:\n%s", access)
 	}
 	for _, want := range []string{`"upstream roundtrip"`, `"logger":"http.log.error`} {
