@@ -210,13 +210,16 @@ func (a *attempt) pass(outcome string, add func(http.Header)) error {
 	if a.Decided != nil {
 		a.Decided(a.r, outcome, "")
 	}
-	return a.next(BeforeHeader(a.w, func(h http.Header) {
+	w := &headerWriter{ResponseWriter: a.w, before: func(h http.Header) {
 		cleanResponse(h)
 		markPrivate(h)
 		if add != nil {
 			add(h)
 		}
-	}), a.r)
+	}}
+	err := a.next(w, a.r)
+	w.headers() // whoever answers in place of the upstream, the buyer gets what it bought
+	return err
 }
 
 // assertion signs what the upstream is told about a single request.

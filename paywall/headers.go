@@ -155,9 +155,12 @@ func markPrivate(h http.Header) {
 		}
 		h.Set("Cache-Control", strings.Join(append(kept, "private"), ", "))
 	}
-	// Caches of content delivery networks obey these before Cache-Control (RFC 9213).
-	delete(h, "Surrogate-Control")
-	delete(h, "Cdn-Cache-Control")
+	// Caches of content delivery networks obey these before Cache-Control (RFC 9213), and so does nginx.
+	for name := range h {
+		if name == "Surrogate-Control" || name == "X-Accel-Expires" || strings.HasSuffix(name, "Cdn-Cache-Control") {
+			delete(h, name)
+		}
+	}
 }
 
 func hasDirective(cacheControl, name string) bool {
