@@ -318,6 +318,8 @@ func (d *deliveryWriter) discard(cause error) {
 // finish decides what the upstream's handler left open when it returned err.
 func (d *deliveryWriter) finish(err error) error {
 	switch {
+	case errors.Is(err, errDiscarded):
+		return nil // what the client gets instead is written already
 	case d.decided:
 		return err
 	case err == nil:

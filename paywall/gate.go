@@ -159,10 +159,6 @@ func (a *attempt) pay(header string) error {
 		return refuse(x402.Refuse(reasonVersion, "the payment says x402Version %d in a header of version %d", payload.Version, a.version))
 	}
 	a.payload = payload
-	if a.payee = a.findPayee(payload); a.payee == nil {
-		return refuse(x402.Refuse(x402.ReasonNetworkMismatch, "network %q is not accepted here; choose one of accepts", payload.Network))
-	}
-	a.signer = payload.Identify(a.payee.separator)
 	if _, ok := payload.ResumeKey(); ok {
 		a.hash = sha256.Sum256([]byte(header))
 	}
@@ -174,6 +170,17 @@ func (a *attempt) pay(header string) error {
 	defer release()
 	a.engine = engine
 
+	if a.payee = a.findPayee(payload); a.payee == nil || !a.payee.takes(payload) {
+		if p, err := a.retired(); err != nil {
+			return err
+		} else if p != nil {
+			return a.resumeRetired(p)
+		}
+	}
+	if a.payee == nil {
+		return refuse(x402.Refuse(x402.ReasonNetworkMismatch, "network %q is not accepted here; choose one of accepts", payload.Network))
+	}
+	a.signer = payload.Identify(a.payee.separator)
 	id := payload.Authorization.ID(a.payee.Network.ChainID, a.payee.Network.Asset.Address)
 	p, err := engine.store.ByAuthorization(a.r.Context(), id)
 	switch {
@@ -194,7 +201,7 @@ func (a *attempt) findPayee(p *x402.Payload) *Payee {
 		if p.Network != y.Network.ID && !(p.Version == 1 && p.Network == y.Network.V1Name && p.Network != "") {
 			continue
 		}
-		if p.Accepted == nil || strings.EqualFold(p.Accepted.Asset, y.Network.Asset.Address.Hex()) {
+		if y.takes(p) {
 			return y
 		}
 		if found == nil {
@@ -202,6 +209,11 @@ func (a *attempt) findPayee(p *x402.Payload) *Payee {
 		}
 	}
 	return found
+}
+
+// takes reports whether p names the payee's asset, if any.
+func (y *Payee) takes(p *x402.Payload) bool {
+	return p.Accepted == nil || strings.EqualFold(p.Accepted.Asset, y.Network.Asset.Address.Hex())
 }
 
 func (a *attempt) intent(p *ledger.Payment) settlement.Intent {

@@ -115,6 +115,11 @@ func (a *attempt) proceed(p ledger.Payment) error {
 	if p.Settlement == ledger.Settled {
 		return a.deliver(p, settlement.Outcome{})
 	}
+	if a.payload.Authorization.ID(p.ChainID, p.Asset) != p.AuthorizationID || a.payee.Settler == nil {
+		// What this request carries would settle another payment than the one it is for.
+		a.engine.release(p, p.Hold.Fence)
+		return busy(p.ID)
+	}
 	return a.settle(p)
 }
 

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"context"
+	"encoding/hex"
 	"io"
 	"net"
 	"net/http"
@@ -304,4 +305,47 @@ func TestHangingUpDoesNotKeepTheChainUnverified(t *testing.T) {
 		time.Sleep(250 * time.Millisecond) // as patient as the others are not
 		return b.Get(url, x402.HeaderSignature, header).Status == http.StatusOK
 	})
+}
+
+// A reload that takes a network away takes nothing from those who have paid on it: they are not told to sign anew while the
+// fate of their payment is open, and are served if it was settled.
+func TestNetworkIsTakenAway(t *testing.T) {
+	o := rig.Options{App: "settle_timeout 3s"}
+	r := rig.New(t, o)
+	b := rig.NewBuyer(t, 1)
+	url := r.URL("/away")
+	away := func() {
+		t.Setenv("GAS_KEY_OF_THE_TEST", hex.EncodeToString(rig.GasKey()))
+		loadText(t, strings.NewReplacer(
+			"base-sepolia", "polygon", "wallet 0x"+hex.EncodeToString(rig.GasKey()), "wallet {env.GAS_KEY_OF_THE_TEST}",
+		).Replace(r.Caddyfile(rig.Options{RPC: "http://127.0.0.1:1"})))
+	}
+	header := paidAndLeft(t, r, b, http.MethodGet, url, "")
+	s := openLedger(t, r)
+	waitFor(t, func() bool {
+		counts, err := s.Counts(t.Context())
+		return err == nil && counts[ledger.StatePaid] == 1
+	})
+	away()
+	if a := b.Get(url, x402.HeaderSignature, header); a.Status != http.StatusOK {
+		t.Errorf("settled before: %d %s", a.Status, a.Body)
+	}
+	r.Load(o)
+	header = b.Sign(b.Offer(url), 0)
+	r.Chain.Stall()
+	leave(t, b, url, header)
+	away()
+	if a := b.Get(url, x402.HeaderSignature, header); a.Status != http.StatusServiceUnavailable {
+		t.Errorf("not settled before: %d %s", a.Status, a.Body)
+	}
+	r.Chain.Resume()
+	r.Load(o)
+	var a rig.Answer
+	waitFor(t, func() bool {
+		a = b.Get(url, x402.HeaderSignature, header)
+		return a.Status != http.StatusServiceUnavailable
+	})
+	if a.Status != http.StatusOK || r.Upstream.Calls() != 2 || r.Earned() != 2*cent {
+		t.Errorf("back again: %d %s, upstream calls %d, earned %d", a.Status, a.Body, r.Upstream.Calls(), r.Earned())
+	}
 }
