@@ -270,7 +270,7 @@ func TestShortAuthorization(t *testing.T) {
 	w := watch(r)
 	url := r.URL("/cheap/x")
 	header := b.Sign(b.Offer(url), 0, func(a *x402.Authorization) {
-		a.ValidBefore.SetUint64(uint64(time.Now().Add(5 * time.Second).Unix())) //nolint:gosec // after 1970
+		a.ValidBefore.SetUint64(uint64(time.Now().Add(5 * time.Second).Unix()))
 	})
 	refused(t, "five seconds", b.Get(url, x402.HeaderSignature, header), x402.ReasonValidBefore)
 	w.nothing(t, "five seconds")

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -166,7 +167,7 @@ func TestUnnamedSetsOfOneSite(t *testing.T) {
 	w.nothing(t, "the dear set")
 }
 
-// part decodes or encodes a part of a token.
+// decodePart decodes a part of a token.
 func decodePart(t *testing.T, part string) map[string]any {
 	t.Helper()
 	raw, err := base64.RawURLEncoding.DecodeString(part)
@@ -209,10 +210,7 @@ func TestForgedTokens(t *testing.T) {
 	}
 	header, claims := decodePart(t, parts[0]), decodePart(t, parts[1])
 	with := func(m map[string]any, key string, value any) string {
-		c := map[string]any{}
-		for k, v := range m {
-			c[k] = v
-		}
+		c := maps.Clone(m)
 		c[key] = value
 		return encodePart(t, c)
 	}

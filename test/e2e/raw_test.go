@@ -45,8 +45,8 @@ func readAnswer(from *bufio.Reader, method string) rig.Answer {
 		if res.StatusCode >= 100 && res.StatusCode < 200 {
 			continue
 		}
-		defer func() { _ = res.Body.Close() }()
 		body, err := io.ReadAll(res.Body)
+		_ = res.Body.Close()
 		return rig.Answer{Status: res.StatusCode, Header: res.Header, Body: string(body), Err: err}
 	}
 }

@@ -31,7 +31,7 @@ import (
 
 const (
 	secretRPC   = "9f8e7d6c5b4a-rpc-api-key"
-	secretToken = "q7Jx2vN9sLw4TzR8kYb3HcM6pFdG5uAe1XoVtZiK" //nolint:gosec // a test's
+	secretToken = "q7Jx2vN9sLw4TzR8kYb3HcM6pFdG5uAe1XoVtZiK"
 )
 
 // leaks are what must not be found anywhere, by name.

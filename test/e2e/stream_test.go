@@ -40,7 +40,7 @@ func proofs(t *testing.T, r *rig.Rig, url string) map[string][]string {
 }
 
 // open sends a request and leaves the body to the caller.
-func open(t *testing.T, ctx context.Context, c *http.Client, method, url string, body io.Reader, header ...string) *http.Response {
+func open(ctx context.Context, t *testing.T, c *http.Client, method, url string, body io.Reader, header ...string) *http.Response {
 	t.Helper()
 	req, err := http.NewRequestWithContext(ctx, method, url, body)
 	if err != nil {
@@ -72,7 +72,7 @@ func TestEventsStream(t *testing.T) {
 		}
 	}})
 	for name, proof := range proofs(t, r, r.URL("/events")) {
-		res := open(t, t.Context(), http.DefaultClient, http.MethodGet, r.URL("/events"), nil, proof...)
+		res := open(t.Context(), t, http.DefaultClient, http.MethodGet, r.URL("/events"), nil, proof...) //nolint:bodyclose // open sees to it
 		lines := bufio.NewReader(res.Body)
 		for i := range 3 {
 			line, err := lines.ReadString('\n')
@@ -91,15 +91,17 @@ func TestEventsStream(t *testing.T) {
 // An upstream that sends headers and flushes before it has anything to say is heard at once.
 func TestHeadersComeBeforeTheBody(t *testing.T) {
 	next := make(chan struct{})
-	r := rig.New(t, rig.Options{Site: strings.Replace(streams, "reverse_proxy {upstream}", "reverse_proxy {upstream} {\n flush_interval -1\n }", 1),
+	r := rig.New(t, rig.Options{
+		Site: strings.Replace(streams, "reverse_proxy {upstream}", "reverse_proxy {upstream} {\n flush_interval -1\n }", 1),
 		Upstream: func(w http.ResponseWriter, req *http.Request) {
 			if req.URL.Path == "/slow" {
 				_ = http.NewResponseController(w).Flush()
 				<-next
 			}
-		}})
+		},
+	})
 	for name, proof := range proofs(t, r, r.URL("/slow")) {
-		res := open(t, t.Context(), http.DefaultClient, http.MethodGet, r.URL("/slow"), nil, proof...)
+		res := open(t.Context(), t, http.DefaultClient, http.MethodGet, r.URL("/slow"), nil, proof...) //nolint:bodyclose // open sees to it
 		if res.StatusCode != http.StatusOK {
 			t.Errorf("%s: %d", name, res.StatusCode)
 		}
@@ -160,7 +162,7 @@ func TestGibibyte(t *testing.T) {
 	}})
 	for name, proof := range proofs(t, r, r.URL("/down")) {
 		stop := heapGrowth()
-		res := open(t, t.Context(), http.DefaultClient, http.MethodGet, r.URL("/down"), nil, proof...)
+		res := open(t.Context(), t, http.DefaultClient, http.MethodGet, r.URL("/down"), nil, proof...) //nolint:bodyclose // open sees to it
 		n, err := io.Copy(io.Discard, res.Body)
 		if grown := stop(); n != size || err != nil || grown > limit {
 			t.Errorf("down, %s: %d bytes, %v, heap grown by %d MiB", name, n, err, grown>>20)
@@ -171,7 +173,7 @@ func TestGibibyte(t *testing.T) {
 	b := rig.NewBuyer(t, 3)
 	header := b.Sign(rig.Offered(t, b.Do(t.Context(), http.MethodPost, r.URL("/up"), "")), 0)
 	stop := heapGrowth()
-	res := open(t, t.Context(), http.DefaultClient, http.MethodPost, r.URL("/up"), io.LimitReader(zeros{}, size), x402.HeaderSignature, header)
+	res := open(t.Context(), t, http.DefaultClient, http.MethodPost, r.URL("/up"), io.LimitReader(zeros{}, size), x402.HeaderSignature, header)
 	if grown := stop(); res.StatusCode != http.StatusOK || received.Load() != size || grown > limit {
 		t.Errorf("up: %d, %d bytes, heap grown by %d MiB", res.StatusCode, received.Load(), grown>>20)
 	}
@@ -192,13 +194,13 @@ func TestExpectContinue(t *testing.T) {
 	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got100Continue: func() { told.Add(1) }})
 	body := func() io.Reader { return io.TeeReader(io.LimitReader(zeros{}, 10<<20), countWriter{&sent}) }
 
-	unpaid := open(t, ctx, client, http.MethodPost, url, body(), "Expect", "100-continue")
+	unpaid := open(ctx, t, client, http.MethodPost, url, body(), "Expect", "100-continue")
 	if unpaid.StatusCode != http.StatusPaymentRequired || told.Load() != 0 || sent.Load() > 0 {
 		t.Errorf("unpaid: %d, told to go on %d times, %d bytes sent", unpaid.StatusCode, told.Load(), sent.Load())
 	}
 	header := b.Sign(rig.Offered(t, rig.Answer{Header: unpaid.Header}), 0)
 	sent.Store(0)
-	paid := open(t, ctx, client, http.MethodPost, url, body(), "Expect", "100-continue", x402.HeaderSignature, header)
+	paid := open(ctx, t, client, http.MethodPost, url, body(), "Expect", "100-continue", x402.HeaderSignature, header)
 	if got, _ := io.ReadAll(paid.Body); paid.StatusCode != http.StatusOK || string(got) != "10485760" || told.Load() != 1 {
 		t.Errorf("paid: %d %s, told to go on %d times", paid.StatusCode, got, told.Load())
 	}
@@ -227,7 +229,7 @@ func TestEarlyHints(t *testing.T) {
 			}
 			return nil
 		}})
-		res := open(t, ctx, http.DefaultClient, http.MethodGet, r.URL("/hints"), nil, proof...)
+		res := open(ctx, t, http.DefaultClient, http.MethodGet, r.URL("/hints"), nil, proof...)
 		text, err := io.ReadAll(res.Body)
 		if res.StatusCode != http.StatusAccepted || string(text) != "done" || err != nil || res.Header.Get("X-Final") != "yes" {
 			t.Errorf("%s: %d %q %v %v", name, res.StatusCode, text, err, res.Header)
@@ -274,7 +276,7 @@ func TestLeavingClientEndsTheStream(t *testing.T) {
 		url := r.URL("/events/" + method)
 		header := payer.Sign(rig.Offered(t, payer.Do(t.Context(), method, url, "")), 0)
 		ctx, leave := context.WithCancel(t.Context())
-		res := open(t, ctx, http.DefaultClient, method, url, nil, x402.HeaderSignature, header)
+		res := open(ctx, t, http.DefaultClient, method, url, nil, x402.HeaderSignature, header)
 		if _, err := res.Body.Read(make([]byte, 1)); err != nil {
 			t.Fatalf("%s: %v", method, err)
 		}
@@ -340,7 +342,7 @@ func TestGRPC(t *testing.T) {
 	} {
 		body, send := io.Pipe()
 		go func() { _, _ = send.Write([]byte("ping1")) }()
-		res := open(t, t.Context(), client, http.MethodPost, url, body, append(proof, "Content-Type", "application/grpc", "Te", "trailers")...)
+		res := open(t.Context(), t, client, http.MethodPost, url, body, append(proof, "Content-Type", "application/grpc", "Te", "trailers")...)
 		if res.StatusCode != http.StatusOK || res.ProtoMajor != 2 {
 			t.Fatalf("%s: %s %d", name, res.Proto, res.StatusCode)
 		}
@@ -365,7 +367,7 @@ func TestGRPC(t *testing.T) {
 		}
 	}
 	// Unpaid, the call ends with the offer.
-	unpaid := open(t, t.Context(), client, http.MethodPost, url, strings.NewReader("ping1"), "Content-Type", "application/grpc", "Te", "trailers")
+	unpaid := open(t.Context(), t, client, http.MethodPost, url, strings.NewReader("ping1"), "Content-Type", "application/grpc", "Te", "trailers")
 	if unpaid.StatusCode != http.StatusPaymentRequired || unpaid.Header.Get(x402.HeaderRequired) == "" {
 		t.Errorf("unpaid: %d", unpaid.StatusCode)
 	}
