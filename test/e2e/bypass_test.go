@@ -229,6 +229,7 @@ func requests(addr, target string) map[string]rawRequest {
 		"OPTIONS by a page": ask("OPTIONS", "HTTP/1.1", host, "Origin: https://evil.example"),
 		"a preflight":       ask("OPTIONS", "HTTP/1.1", host, "Origin: https://evil.example", "Access-Control-Request-Method: GET"),
 		"TRACE":             ask("TRACE", "HTTP/1.1", host),
+		"CONNECT":           ask("CONNECT", "HTTP/1.1", host),
 		"an odd method":     ask("BREW", "HTTP/1.1", host),
 		"lower case":        ask("get", "HTTP/1.1", host),
 		"method override": ask("POST", "HTTP/1.1", host, "Content-Length: 0", "X-HTTP-Method-Override: OPTIONS",

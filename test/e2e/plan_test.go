@@ -210,3 +210,29 @@ func TestOwnAuthorizationIsKept(t *testing.T) {
 		}
 	}
 }
+
+// Who buys a pass while the upstream is dead has bought it all the same: the error comes with the receipt and the token.
+func TestPlanBoughtOfDeadUpstream(t *testing.T) {
+	dead := atomic.Bool{}
+	dead.Store(true)
+	r := rig.New(t, rig.Options{Site: passes, Upstream: func(http.ResponseWriter, *http.Request) {
+		if dead.Load() {
+			panic(http.ErrAbortHandler)
+		}
+	}})
+	b := rig.NewBuyer(t, 1)
+	w := watch(r)
+	header := b.Sign(b.Offer(r.URL("/plans/x")), 2)
+	a := b.Get(r.URL("/plans/x"), x402.HeaderSignature, header)
+	token := a.Header.Get("X-Access-Token")
+	if a.Status != http.StatusBadGateway || token == "" {
+		t.Fatalf("%d %v", a.Status, a.Header)
+	}
+	wantGrant(t, a, token)
+	dead.Store(false)
+	if got := b.Get(r.URL("/plans/x"), bearer(token)...); got.Status != http.StatusOK || got.Header.Get("X-Access-Token") != "" {
+		t.Errorf("by the token: %d %v", got.Status, got.Header)
+	}
+	w.calls = r.Upstream.Calls() // proxies may ask a dead upstream more than once
+	w.seen(t, "once", 0, 10*cent)
+}
