@@ -179,6 +179,9 @@ func (a *attempt) accessToken(p *ledger.Payment) (string, error) {
 // servePlan answers the buyer of a plan, who gets its token with the answer.
 func (a *attempt) servePlan(p ledger.Payment) error {
 	a.leaveQueue()
+	if a.plan(p.Binding.Plan) == nil {
+		return refuse(x402.Refuse(ReasonPlanOver, "the plan %q is not sold here any more", p.Binding.Plan)).of(p.ID)
+	}
 	signed, err := a.accessToken(&p)
 	if err != nil {
 		return unavailable(codeToken, err).of(p.ID)

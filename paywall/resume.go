@@ -241,6 +241,8 @@ func (a *attempt) resolve(ctx context.Context, p ledger.Payment) (ledger.Payment
 	if y == nil {
 		y = a.payee
 	}
+	ctx, cancel := context.WithTimeout(ctx, a.engine.current().HoldTTL) // the hold is not renewed meanwhile
+	defer cancel()
 	out := y.Settler.Resolve(ctx, intent(&p, y.Network))
 	if out.Status == settlement.Unknown {
 		a.engine.release(p, p.Hold.Fence)

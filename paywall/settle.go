@@ -159,38 +159,44 @@ func (e *Engine) serving(id string) bool {
 
 // wait blocks until nobody holds the payment any more or ctx ends, and gives it as it then is.
 func (e *Engine) wait(ctx context.Context, id string) (ledger.Payment, error) {
-	for {
+	for pause := firstLook; ; pause = min(2*pause, lastLook) {
 		p, err := e.store.Payment(ctx, id)
 		if err != nil || !p.Held(time.Now()) {
 			return p, err
 		}
-		e.mu.Lock()
-		f := e.flights[id]
-		e.mu.Unlock()
-		var landed chan struct{}
-		if f != nil {
-			landed = f.done
+		if e.pause(ctx, id, pause) {
+			pause = firstLook // its holder writes next
 		}
-		t := time.NewTimer(pollEvery)
-		select {
-		case <-landed:
-			// The holder writes next; look again in a moment rather than at once.
-			select {
-			case <-t.C:
-			case <-ctx.Done():
-			}
-		case <-t.C:
-		case <-ctx.Done():
-		}
-		t.Stop()
 		if ctx.Err() != nil {
 			return p, ctx.Err()
 		}
 	}
 }
 
-// pollEvery is how often a copy of a request looks whether the first one is done.
-const pollEvery = 100 * time.Millisecond
+// How long a copy of a request waits before it looks whether the first one is done: many copies must not wear the ledger out.
+const (
+	firstLook = 25 * time.Millisecond
+	lastLook  = time.Second
+)
+
+// pause waits, or less if the payment's settlement in this process lands meanwhile.
+func (e *Engine) pause(ctx context.Context, id string, d time.Duration) (landed bool) {
+	e.mu.Lock()
+	var done chan struct{}
+	if f := e.flights[id]; f != nil {
+		done = f.done
+	}
+	e.mu.Unlock()
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-done:
+		return true
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	return false
+}
 
 // keep renews the hold of p until stop is called, which waits for the renewal under way.
 func (e *Engine) keep(ctx context.Context, id string, fence uint64) (stop func()) {
