@@ -1,6 +1,7 @@
 package devnet_test
 
 import (
+	"bytes"
 	"slices"
 	"testing"
 
@@ -19,7 +20,7 @@ func wantLogs(t *testing.T, receipt *types.Receipt, want ...types.Log) {
 	}
 	for i, log := range receipt.Logs {
 		if log.Address != devnet.TokenAddress || log.Index != uint(i)+receipt.Logs[0].Index ||
-			!slices.Equal(log.Topics, want[i].Topics) || string(log.Data) != string(want[i].Data) {
+			!slices.Equal(log.Topics, want[i].Topics) || !bytes.Equal(log.Data, want[i].Data) {
 			t.Errorf("log %d is %+v, want %+v", i, log, want[i])
 		}
 	}
