@@ -129,8 +129,11 @@ func (a *App) provisionNetworks(ctx caddy.Context) error {
 		if err != nil {
 			return fmt.Errorf("network %s: %w", n.name(i), err)
 		}
-		if slices.ContainsFunc(a.payees, func(o *paywall.Payee) bool { return o.Network.ChainID == y.Network.ChainID }) {
-			return fmt.Errorf("network %s is there twice; payments name their network, so each can have one asset and one pay_to", n.name(i))
+		same := func(o *paywall.Payee) bool {
+			return o.Network.ChainID == y.Network.ChainID && o.Network.Asset.Address == y.Network.Asset.Address
+		}
+		if slices.ContainsFunc(a.payees, same) {
+			return fmt.Errorf("network %s is there twice with the same asset, so payments could not be told apart", n.name(i))
 		}
 		a.payees = append(a.payees, y)
 	}

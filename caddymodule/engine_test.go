@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"log/slog"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/ethereum/go-ethereum/common"
+	"github.com/ethereum/go-ethereum/crypto"
 	"go.uber.org/zap"
 
 	"github.com/caddy-x402/caddy-x402/ledger"
@@ -54,7 +56,7 @@ func (v voice) Handle(context.Context, slog.Record) error {
 }
 
 // configured is an app as Provision leaves it, whose settings can be told by its voice: it has no networks, so its engine
-// says again and again that a payment waits on one that is not configured.
+// says of each new payment that it waits on one that is not configured.
 func configured(t *testing.T, name string, heard chan<- string, store *file) *App {
 	t.Helper()
 	a := &App{
@@ -79,32 +81,29 @@ func (a *App) startEngine(t *testing.T) {
 }
 
 // waiting puts a payment into the ledger that no configuration can look after.
-func waiting(t *testing.T, a *App) {
+func waiting(t *testing.T, a *App) (id string) {
 	t.Helper()
 	e, release, err := a.acquire()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer release()
-	id, err := ledger.NewID(zeros{})
-	if err != nil {
+	if id, err = ledger.NewID(rand.Reader); err != nil {
 		t.Fatal(err)
 	}
-	p := ledger.Payment{ID: id, AuthorizationID: x402.AuthorizationID{ChainID: 99, Nonce: common.Hash{1}}, Flow: ledger.FlowUpfront}
+	p := ledger.Payment{ID: id, AuthorizationID: x402.AuthorizationID{ChainID: 99, Nonce: crypto.Keccak256Hash([]byte(id))}, Flow: ledger.FlowUpfront}
 	if _, err := e.Store().Claim(t.Context(), p, ledger.Change{Event: ledger.EventClaim, Actor: "request", Hold: time.Microsecond}); err != nil {
 		t.Fatal(err)
 	}
+	return id
 }
 
-type zeros struct{}
-
-func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
-
-// speaks waits until name is heard, and then checks that nobody else is: one worker has one configuration's settings.
-func speaks(t *testing.T, heard <-chan string, name string) {
+// speaks puts payments into a's ledger until name is heard about them, and then checks that nobody else is: one worker has
+// one configuration's settings.
+func speaks(t *testing.T, a *App, heard chan string, name string) {
 	t.Helper()
-	timeout := time.After(20 * time.Second)
 	for streak := 0; streak < 3; {
+		waiting(t, a)
 		select {
 		case got := <-heard:
 			switch {
@@ -114,7 +113,7 @@ func speaks(t *testing.T, heard <-chan string, name string) {
 				t.Errorf("%s speaks after %s did", got, name)
 				return
 			}
-		case <-timeout:
+		case <-time.After(20 * time.Second):
 			t.Fatalf("%s is not heard", name)
 		}
 	}
@@ -123,25 +122,24 @@ func speaks(t *testing.T, heard <-chan string, name string) {
 // The settings of the newest live configuration count; when it goes, those before it count again, in whatever order
 // configurations come and go.
 func TestEngineFollowsTheNewest(t *testing.T) {
-	heard := make(chan string)
+	heard := make(chan string, 1000)
 	store := &file{path: filepath.Join(t.TempDir(), "ledger.db")}
 	a := configured(t, "a", heard, store)
 	a.startEngine(t)
-	waiting(t, a)
-	speaks(t, heard, "a")
+	speaks(t, a, heard, "a")
 
 	b := configured(t, "b", heard, store) // provisioned only
-	speaks(t, heard, "a")
+	speaks(t, a, heard, "a")
 	b.startEngine(t)
-	speaks(t, heard, "b")
+	speaks(t, a, heard, "b")
 	c := configured(t, "c", heard, store)
 	c.startEngine(t)
-	speaks(t, heard, "c")
+	speaks(t, a, heard, "c")
 
 	end(t, b) // an older one ends: nothing changes
-	speaks(t, heard, "c")
+	speaks(t, a, heard, "c")
 	end(t, c)
-	speaks(t, heard, "a")
+	speaks(t, a, heard, "a")
 	if n := store.opened.Load(); n != 1 {
 		t.Errorf("the ledger was opened %d times", n)
 	}
@@ -160,21 +158,20 @@ func end(t *testing.T, a *App) {
 
 // A configuration that was provisioned and never started takes nothing with it, nor does one whose start failed after ours.
 func TestEngineSurvivesRefusedConfigurations(t *testing.T) {
-	heard := make(chan string)
+	heard := make(chan string, 1000)
 	store := &file{path: filepath.Join(t.TempDir(), "ledger.db")}
 	a := configured(t, "a", heard, store)
 	a.startEngine(t)
-	waiting(t, a)
 	for range 3 {
 		refused := configured(t, "refused while provisioning", heard, store)
 		end(t, refused)
 		end(t, refused) // Caddy may clean up twice
-		speaks(t, heard, "a")
+		speaks(t, a, heard, "a")
 
 		refused = configured(t, "refused while starting", heard, store)
 		refused.startEngine(t)
 		end(t, refused)
-		speaks(t, heard, "a")
+		speaks(t, a, heard, "a")
 	}
 	if n := store.opened.Load(); n != 1 {
 		t.Errorf("the ledger was opened %d times", n)
@@ -233,13 +230,12 @@ func TestJournal(t *testing.T) {
 	store := &file{path: filepath.Join(t.TempDir(), "ledger.db")}
 	a := configured(t, "a", nil, store)
 	a.startEngine(t)
-	waiting(t, a)
+	id := waiting(t, a)
 	j := &journal{slot: a.engine.value, app: a}
 	ctx, wallet := t.Context(), common.Address{7}
 	if n, known, err := j.Nonce(ctx, 99, wallet); n != 0 || known || err != nil {
 		t.Errorf("a wallet that is not known: %d, %v, %v", n, known, err)
 	}
-	id, _ := ledger.NewID(zeros{})
 	first := settlement.Transaction{ChainID: 99, Wallet: wallet, Nonce: 5, Hash: common.Hash{1}, Raw: []byte{1}, Payments: []string{id}}
 	if err := j.Record(ctx, first); err != nil {
 		t.Fatal(err)
