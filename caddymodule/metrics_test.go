@@ -20,7 +20,12 @@ var series = regexp.MustCompile(`^(caddy_x402_[a-z_]+(?:\{[^}]*\})?) (\S+)$`)
 // scrape gives our series, and the text that they stand in.
 func scrape(t *testing.T, b *rig.Buyer, addr string) (map[string]float64, string) {
 	t.Helper()
-	a := b.Get("http://" + addr + "/metrics")
+	var a rig.Answer
+	for range 20 { // a reload may close a connection
+		if a = b.Get("http://" + addr + "/metrics"); a.Err == nil {
+			break
+		}
+	}
 	if a.Err != nil || a.Status != http.StatusOK {
 		t.Fatalf("scraping: %d %v %s", a.Status, a.Err, a.Body)
 	}
@@ -73,21 +78,21 @@ func TestMetrics(t *testing.T) {
 	}
 	reload("")
 	before, _ := scrape(t, b, at)
-	buy := func(path string, want int) rig.Answer {
+	pay := func(path string, want int) rig.Answer {
 		t.Helper()
-		a, _ := b.Buy(r.URL(path))
+		a := buy(t, b, r.URL(path))
 		if a.Status != want {
 			t.Fatalf("%s: %d %s", path, a.Status, a.Body)
 		}
 		return a
 	}
-	first := buy("/a/one", http.StatusOK)
+	first := pay("/a/one", http.StatusOK)
 	reload("interval 3s")
-	buy("/b/two", http.StatusOK)
+	pay("/b/two", http.StatusOK)
 	b.Get(r.URL("/b/free"))
 	b.Get(r.URL("/a/one"), "Payment-Signature", "!")
 	reload("")
-	refund := buy("/b/broken", http.StatusBadGateway)
+	refund := pay("/b/broken", http.StatusBadGateway)
 
 	after, text := scrape(t, b, at)
 	for name, want := range map[string]float64{

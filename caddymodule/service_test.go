@@ -264,7 +264,7 @@ func TestServiceWithoutALedger(t *testing.T) {
 	if a := b.Get(r.URL("/.well-known/jwks.json")); a.Status != http.StatusOK {
 		t.Errorf("the keys are answered %d", a.Status)
 	}
-	if a, _ := b.Buy(r.URL("/x")); a.Status != http.StatusServiceUnavailable || r.Upstream.Calls() != 0 {
+	if a := buy(t, b, r.URL("/x")); a.Status != http.StatusServiceUnavailable || r.Upstream.Calls() != 0 {
 		t.Errorf("a payment is answered %d", a.Status)
 	}
 }
