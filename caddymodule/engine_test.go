@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -257,7 +258,7 @@ func TestJournal(t *testing.T) {
 		t.Errorf("after advancing: %d, %v, %v", n, known, err)
 	}
 	list, err := j.Transactions(ctx, id)
-	if err != nil || len(list) != 1 || list[0].Hash != first.Hash || string(list[0].Raw) != string(first.Raw) || list[0].CreatedAt.IsZero() {
+	if err != nil || len(list) != 1 || list[0].Hash != first.Hash || !bytes.Equal(list[0].Raw, first.Raw) || list[0].CreatedAt.IsZero() {
 		t.Errorf("%+v, %v", list, err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/ethereum/go-ethereum/crypto"
 
 	"github.com/caddy-x402/caddy-x402/devnet"
 	"github.com/caddy-x402/caddy-x402/settlement/settlementtest"
@@ -208,7 +209,7 @@ func TestMistakeMendedByAReload(t *testing.T) {
 	proxy.FailAll(http.StatusBadGateway)
 	// A wallet of its own, that the rig's first configuration has not verified.
 	text := strings.Replace(r.Caddyfile(rig.Options{RPC: proxy.URL()}), fmt.Sprintf("wallet 0x%x", rig.GasKey()), "wallet {env.T_GAS}", 1)
-	t.Setenv("T_GAS", fmt.Sprintf("%x", devnet.Developer(3).Key.D.FillBytes(make([]byte, 32))))
+	t.Setenv("T_GAS", fmt.Sprintf("%x", crypto.FromECDSA(devnet.Developer(3).Key)))
 	wrong := strings.Replace(text, "refunds off", "refunds off\nasset "+devnet.TokenAddress.Hex()+" {\nname \"USD Coin\"\nversion 2\n}", 1)
 	if err := load(t, wrong); err != nil {
 		t.Fatal(err)

@@ -41,7 +41,7 @@ var spellings = map[string]bool{
 	"X!Payment": true, "X-Payment~Id": true,
 	"": false, "X": false, "X-": false, "X-Paymen": false, "X-Payments": false, "X-Paymentsignature": false, "XPayment": false, "X--Payment": false, "Payment": false,
 	"Payment-Id": false, "Payment-Signatures": false, "My-X-Payment": false, "Authorization": false, "X-Access-Token": false, "Idempotency-Key": false,
-	" X-Payment": false, "Payment-Signature2": false, "Ｘ-Payment": false, "X-\u212Aayment": false,
+	"\tX-Payment": false, "Payment-Signature2": false, "Ｘ-Payment": false, "X-\u212Aayment": false,
 }
 
 func TestOurs(t *testing.T) {

@@ -160,7 +160,7 @@ func TestStatus(t *testing.T) {
 	if err != nil || s.State != ledger.StatePaid || s.Amount != "10000" || s.Network != "eip155:84532" || s.Transaction != p.Transaction.Hex() || s.Refund != "" {
 		t.Errorf("%+v, %v", s, err)
 	}
-	if _, err := c.forward(http.MethodGet, p, answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })); err != nil {
+	if _, err := c.forward(http.MethodGet, p, answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) })); err != nil {
 		t.Fatal(err)
 	}
 	s, err = c.engine.Status(t.Context(), p.ID)

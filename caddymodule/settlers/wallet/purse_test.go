@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/ethereum/go-ethereum/crypto"
 	"go.uber.org/goleak"
 
 	"github.com/caddy-x402/caddy-x402/caddymodule"
@@ -55,7 +56,7 @@ func provisioned(t *testing.T, w *Wallet, c caddymodule.SettlerContext) *Wallet 
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
 	t.Cleanup(cancel)
 	if w.Key == "" {
-		w.Key = fmt.Sprintf("%x", devnet.Developer(0).Key.D.FillBytes(make([]byte, 32)))
+		w.Key = fmt.Sprintf("%x", crypto.FromECDSA(devnet.Developer(0).Key))
 	}
 	if err := w.Provision(ctx); err != nil {
 		t.Fatal(err)
@@ -120,7 +121,7 @@ func TestPurseIsShared(t *testing.T) {
 			t.Errorf("%s has the same purse", name)
 		}
 	}
-	k := provisioned(t, &Wallet{Key: fmt.Sprintf("%x", devnet.Developer(1).Key.D.FillBytes(make([]byte, 32)))}, c)
+	k := provisioned(t, &Wallet{Key: fmt.Sprintf("%x", crypto.FromECDSA(devnet.Developer(1).Key))}, c)
 	if k.purse.Value() == a.purse.Value() {
 		t.Error("another key has the same purse")
 	}

@@ -15,7 +15,8 @@ func provisioned(t *testing.T, path string) (*Store, error) {
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
 	t.Cleanup(cancel)
 	s := &Store{Path: path}
-	return s, s.Provision(ctx)
+	err := s.Provision(ctx)
+	return s, err
 }
 
 func key(t *testing.T, path string) string {
@@ -59,7 +60,7 @@ func TestKey(t *testing.T) {
 	if after := key(t, "link/deep/ledger.db"); before != after {
 		t.Errorf("the key changes from %s to %s with the first start", before, after)
 	}
-	if key(t, "not/there/yet.db") != "sqlite:"+filepath.Join(dir, "not/there/yet.db") {
+	if key(t, "not/there/yet.db") != "sqlite:"+filepath.Join(dir, "not", "there", "yet.db") {
 		t.Error("a folder that is not there yet has no key")
 	}
 }
