@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"net/http"
 	"strings"
 	"testing"
 
@@ -34,7 +35,16 @@ func TestPublicAddress(t *testing.T) {
 		},
 	} {
 		r.Load(c.o)
-		o := rig.Offered(t, b.Get(r.URL("/a/b?c=d"), c.header...))
+		var a rig.Answer
+		waitFor(t, func() bool { // a reload may close a connection that was just opened
+			a = b.Get(r.URL("/a/b?c=d"), c.header...)
+			return a.Err == nil
+		})
+		if a.Status != http.StatusPaymentRequired {
+			t.Errorf("%s: %d %v %s", name, a.Status, a.Err, a.Body)
+			continue
+		}
+		o := rig.Offered(t, a)
 		if o.Resource.URL != c.want {
 			t.Errorf("%s: the offer is for %s, want %s", name, o.Resource.URL, c.want)
 		}

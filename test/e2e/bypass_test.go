@@ -172,6 +172,7 @@ func TestUpstreamIsNeverReachedUnpaid(t *testing.T) {
 	for name, site := range shapes {
 		o.Site = site
 		r.Load(o)
+		waitFor(t, func() bool { return rig.NewBuyer(t, 1).Get(r.URL("/paid/x")).Err == nil }) // a reload may close a connection that was just opened
 		for _, target := range spellings {
 			for what, request := range requests(r.Addr, target) {
 				a := sendRaw(t, r.Addr, request.method, request.lines...)

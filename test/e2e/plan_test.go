@@ -67,6 +67,7 @@ func TestPlanBoughtAtTheResource(t *testing.T) {
 	// From here on nobody is asked: the chain is counted, and the ledger can't be opened.
 	broken := strings.Replace(r.Caddyfile(o), r.Dir+"/ledger.db", "/proc/nowhere/ledger.db", 1)
 	loadText(t, broken)
+	waitFor(t, func() bool { return b.Get(r.URL("/plans/x")).Err == nil }) // a reload may close a connection that was just opened
 	before := asked.Load()
 	for _, path := range []string{"/plans/x", "/plans/y?z=1", "/plans/deep/er"} {
 		got := b.Get(r.URL(path), bearer(token)...)
