@@ -173,7 +173,7 @@ func TestGibibyte(t *testing.T) {
 	b := rig.NewBuyer(t, 3)
 	header := b.Sign(rig.Offered(t, b.Do(t.Context(), http.MethodPost, r.URL("/up"), "")), 0)
 	stop := heapGrowth()
-	res := open(t.Context(), t, http.DefaultClient, http.MethodPost, r.URL("/up"), io.LimitReader(zeros{}, size), x402.HeaderSignature, header)
+	res := open(t.Context(), t, http.DefaultClient, http.MethodPost, r.URL("/up"), io.LimitReader(zeros{}, size), x402.HeaderSignature, header) //nolint:bodyclose // open sees to it
 	if grown := stop(); res.StatusCode != http.StatusOK || received.Load() != size || grown > limit {
 		t.Errorf("up: %d, %d bytes, heap grown by %d MiB", res.StatusCode, received.Load(), grown>>20)
 	}
@@ -194,13 +194,13 @@ func TestExpectContinue(t *testing.T) {
 	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got100Continue: func() { told.Add(1) }})
 	body := func() io.Reader { return io.TeeReader(io.LimitReader(zeros{}, 10<<20), countWriter{&sent}) }
 
-	unpaid := open(ctx, t, client, http.MethodPost, url, body(), "Expect", "100-continue")
+	unpaid := open(ctx, t, client, http.MethodPost, url, body(), "Expect", "100-continue") //nolint:bodyclose // open sees to it
 	if unpaid.StatusCode != http.StatusPaymentRequired || told.Load() != 0 || sent.Load() > 0 {
 		t.Errorf("unpaid: %d, told to go on %d times, %d bytes sent", unpaid.StatusCode, told.Load(), sent.Load())
 	}
 	header := b.Sign(rig.Offered(t, rig.Answer{Header: unpaid.Header}), 0)
 	sent.Store(0)
-	paid := open(ctx, t, client, http.MethodPost, url, body(), "Expect", "100-continue", x402.HeaderSignature, header)
+	paid := open(ctx, t, client, http.MethodPost, url, body(), "Expect", "100-continue", x402.HeaderSignature, header) //nolint:bodyclose // open sees to it
 	if got, _ := io.ReadAll(paid.Body); paid.StatusCode != http.StatusOK || string(got) != "10485760" || told.Load() != 1 {
 		t.Errorf("paid: %d %s, told to go on %d times", paid.StatusCode, got, told.Load())
 	}
