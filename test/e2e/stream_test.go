@@ -229,7 +229,7 @@ func TestEarlyHints(t *testing.T) {
 			}
 			return nil
 		}})
-		res := open(ctx, t, http.DefaultClient, http.MethodGet, r.URL("/hints"), nil, proof...)
+		res := open(ctx, t, http.DefaultClient, http.MethodGet, r.URL("/hints"), nil, proof...) //nolint:bodyclose // open sees to it
 		text, err := io.ReadAll(res.Body)
 		if res.StatusCode != http.StatusAccepted || string(text) != "done" || err != nil || res.Header.Get("X-Final") != "yes" {
 			t.Errorf("%s: %d %q %v %v", name, res.StatusCode, text, err, res.Header)
@@ -276,7 +276,7 @@ func TestLeavingClientEndsTheStream(t *testing.T) {
 		url := r.URL("/events/" + method)
 		header := payer.Sign(rig.Offered(t, payer.Do(t.Context(), method, url, "")), 0)
 		ctx, leave := context.WithCancel(t.Context())
-		res := open(ctx, t, http.DefaultClient, method, url, nil, x402.HeaderSignature, header)
+		res := open(ctx, t, http.DefaultClient, method, url, nil, x402.HeaderSignature, header) //nolint:bodyclose // open sees to it
 		if _, err := res.Body.Read(make([]byte, 1)); err != nil {
 			t.Fatalf("%s: %v", method, err)
 		}
@@ -342,7 +342,7 @@ func TestGRPC(t *testing.T) {
 	} {
 		body, send := io.Pipe()
 		go func() { _, _ = send.Write([]byte("ping1")) }()
-		res := open(t.Context(), t, client, http.MethodPost, url, body, append(proof, "Content-Type", "application/grpc", "Te", "trailers")...)
+		res := open(t.Context(), t, client, http.MethodPost, url, body, append(proof, "Content-Type", "application/grpc", "Te", "trailers")...) //nolint:bodyclose // open sees to it
 		if res.StatusCode != http.StatusOK || res.ProtoMajor != 2 {
 			t.Fatalf("%s: %s %d", name, res.Proto, res.StatusCode)
 		}
