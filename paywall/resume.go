@@ -123,6 +123,23 @@ func (a *attempt) proceed(p ledger.Payment) error {
 	return a.settle(p)
 }
 
+// takeUnserved takes an unserved payment that nobody holds. What the reconciler writes of it meanwhile is no reason to give up.
+func (a *attempt) takeUnserved(ctx context.Context, p ledger.Payment) (ledger.Payment, error) {
+	for range 5 {
+		taken, err := a.take(ctx, p)
+		if !errors.Is(err, ledger.ErrConflict) {
+			return taken, err
+		}
+		if p, err = a.engine.store.Payment(ctx, p.ID); err != nil {
+			return p, err
+		}
+		if p.Held(time.Now()) || !p.Unserved() {
+			return p, ledger.ErrFence
+		}
+	}
+	return p, ledger.ErrConflict
+}
+
 // unservedLimit bounds how many unserved payments of one payer are looked at.
 const unservedLimit = 32
 
@@ -196,7 +213,7 @@ func (a *attempt) adopt(ctx context.Context, p ledger.Payment, id x402.Authoriza
 	if p.Settlement == ledger.Claimed {
 		return false, a.supersede(ctx, p)
 	}
-	p, err = a.take(ctx, p)
+	p, err = a.takeUnserved(ctx, p)
 	if errors.Is(err, ledger.ErrConflict) || errors.Is(err, ledger.ErrFence) || errors.Is(err, ledger.ErrTransition) {
 		return false, busy("") // somebody else just took it: it is not clear yet what it will pay for
 	}

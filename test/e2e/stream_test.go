@@ -367,7 +367,7 @@ func TestGRPC(t *testing.T) {
 		}
 	}
 	// Unpaid, the call ends with the offer.
-	unpaid := open(t.Context(), t, client, http.MethodPost, url, strings.NewReader("ping1"), "Content-Type", "application/grpc", "Te", "trailers")
+	unpaid := open(t.Context(), t, client, http.MethodPost, url, strings.NewReader("ping1"), "Content-Type", "application/grpc", "Te", "trailers") //nolint:bodyclose // open sees to it
 	if unpaid.StatusCode != http.StatusPaymentRequired || unpaid.Header.Get(x402.HeaderRequired) == "" {
 		t.Errorf("unpaid: %d", unpaid.StatusCode)
 	}

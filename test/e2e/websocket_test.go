@@ -122,7 +122,7 @@ func TestWebSocket(t *testing.T) {
 		c := dial(t, r.Addr)
 		_, _ = io.WriteString(c, handshake(proof...))
 		from := bufio.NewReader(c)
-		res, err := http.ReadResponse(from, nil)
+		res, err := http.ReadResponse(from, nil) //nolint:bodyclose // the connection is no longer HTTP
 		if err != nil || res.StatusCode != http.StatusSwitchingProtocols || res.Header.Get("Sec-Websocket-Accept") != acceptKey(key) {
 			t.Fatalf("%s: the handshake: %v %v", name, res, err)
 		}
