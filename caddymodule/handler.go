@@ -30,7 +30,7 @@ func init() {
 //
 // Placeholder | Description
 // ------------|------------
-// `{http.x402.status}` | `paid`, `token`, `required`, `refused`, `unavailable`, `malformed`, `exempt`, `free` or `denied`
+// `{http.x402.status}` | `paid`, `token`, `required`, `refused`, `unavailable`, `malformed`, `limited`, `exempt`, `free` or `denied`
 // `{http.x402.error}` | The code of why a request was not let through
 // `{http.x402.payment.id}` | The payment's id
 // `{http.x402.payment.payer}` | The payer's address, proven by its signature
@@ -417,7 +417,8 @@ func (h *Handler) request(r *http.Request, p *Price) paywall.Request {
 		audience = public + "://" + host
 	}
 	uri := original.URL.RequestURI()
-	return paywall.Request{Route: p.route, URL: base + uri, Host: host, URI: uri, Audience: audience}
+	client, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	return paywall.Request{Client: client, Route: p.route, URL: base + uri, Host: host, URI: uri, Audience: audience}
 }
 
 // scheme is how the client reached us. Only a trusted proxy is believed about it.

@@ -144,6 +144,8 @@ func (a *attempt) answerOn(w http.ResponseWriter, r *refusal) error {
 		a.Logger.Warn("a payment was put off", slog.String("code", r.code), slog.String("payment", r.payment), slog.Any("error", r.cause))
 	case http.StatusBadRequest:
 		outcome = "malformed"
+	case http.StatusTooManyRequests:
+		outcome = "limited"
 	}
 	if a.Decided != nil {
 		a.Decided(a.r, outcome, r.code)
@@ -211,7 +213,7 @@ type problem struct {
 func (a *attempt) writeProblem(w http.ResponseWriter, r *refusal) error {
 	p := problem{
 		Type: "about:blank", Title: http.StatusText(r.status), Status: r.status, Detail: r.detail, Code: r.code,
-		Payment: r.payment, Retryable: r.status == http.StatusServiceUnavailable,
+		Payment: r.payment, Retryable: r.status == http.StatusServiceUnavailable || r.status == http.StatusTooManyRequests,
 	}
 	if a.StatusURL != nil && r.payment != "" {
 		p.StatusURL = a.StatusURL(r.payment)

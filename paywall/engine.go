@@ -75,6 +75,8 @@ type Observation struct {
 type Engine struct {
 	store ledger.Store
 
+	limits limits
+
 	mu       sync.Mutex
 	settings Settings
 	flights  map[string]*flight         // by payment id
@@ -93,7 +95,8 @@ func NewEngine(store ledger.Store, s Settings) *Engine {
 	e := &Engine{
 		store: store, settings: s.withDefaults(), flights: make(map[string]*flight),
 		holders: make(map[string]context.Context), turns: make(map[purchase]*turn),
-		stop: stop, reconciled: make(chan struct{}), wake: make(chan struct{}, 1),
+		limits: limits{clients: make(map[string]*spent)},
+		stop:   stop, reconciled: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
 	go e.reconcileLoop(ctx)
 	return e

@@ -32,7 +32,7 @@ type Config struct {
 	// Granted hears, before the upstream is called, who paid for a request; may be nil.
 	Granted func(*http.Request, Grant)
 	// Decided hears what the gate made of each request: "paid", "token", "required", "refused",
-	// "unavailable", "malformed"; may be nil.
+	// "unavailable", "malformed", "limited"; may be nil.
 	Decided func(r *http.Request, outcome, reason string)
 	// ErrorStatus is the status that an error of the next handler will be answered with.
 	ErrorStatus func(error) int
@@ -92,6 +92,8 @@ type Request struct {
 	URL string
 	// Host and URI are those of the request as the client sent it.
 	Host, URI string
+	// Client is the address of the client, as far as it is known.
+	Client string
 	// Audience is whom access tokens of this site are for.
 	Audience string
 }
@@ -245,7 +247,10 @@ func (a *attempt) fresh(id x402.AuthorizationID) error {
 	}
 	// The simulation also proves that nobody has used the authorization yet, so it is not one that
 	// somebody read in calldata. Only then does it prove who is asking.
-	head, err := a.payee.Settler.Check(ctx, a.intent(nil))
+	head, err := a.simulate(ctx)
+	if limit, ok := errors.AsType[*refusal](err); ok {
+		return limit
+	}
 	if errors.Is(err, settlement.ErrUnavailable) {
 		return unavailable(codeChain, err)
 	}
@@ -268,6 +273,19 @@ func (a *attempt) fresh(id x402.AuthorizationID) error {
 		return refuse(err)
 	}
 	return a.claim(ctx, id, opt, head)
+}
+
+// simulate asks the chain whether the payment would settle, within what the client may cost us.
+func (a *attempt) simulate(ctx context.Context) (head uint64, err error) {
+	end, ok := a.engine.limits.begin(clientKey(a.Client), time.Now())
+	if !ok {
+		return 0, limited()
+	}
+	refused := false
+	defer func() { end(refused) }()
+	head, err = a.payee.Settler.Check(ctx, a.intent(nil))
+	refused = x402.ReasonOf(err) != ""
+	return head, err
 }
 
 // queue makes who buys a plan wait for those who buy the same for the same payer.
