@@ -16,7 +16,9 @@ import (
 )
 
 const site = `
-	respond /bare-402 "{$BODY}" 402
+	handle /bare-402 {
+		respond "{$BODY}" 402
+	}
 	handle /proxied/* {
 		reverse_proxy {upstream}
 	}
