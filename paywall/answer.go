@@ -175,10 +175,11 @@ func (a *attempt) writeOffer(w http.ResponseWriter, text string) error {
 	header := string(a.Route.template.AppendHeader(nil, a.URL, text, key))
 	body := a.Route.template.AppendBody(nil, a.URL, text)
 	h := w.Header()
-	h[headerRequired] = []string{header}
-	h["Content-Type"] = []string{"application/json"}
-	h["Cache-Control"] = []string{"no-store"}
-	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	values := []string{header, "application/json", "no-store", strconv.Itoa(len(body))} // one allocation for all
+	h[headerRequired] = values[0:1:1]
+	h["Content-Type"] = values[1:2:2]
+	h["Cache-Control"] = values[2:3:3]
+	h["Content-Length"] = values[3:]
 	keepUpload(h, a.r)
 	w.WriteHeader(http.StatusPaymentRequired)
 	if a.r.Method == http.MethodHead {

@@ -17,6 +17,7 @@ import (
 
 const site = `
 	handle /bare-402 {
+		header Payment-Required "{$HEADER}"
 		respond "{$BODY}" 402
 	}
 	handle /proxied/* {
@@ -46,7 +47,7 @@ func (d *discard) WriteHeader(status int)      { d.status = status }
 func server(b *testing.B) (http.Handler, *rig.Rig, string) {
 	b.Helper()
 	r := rig.New(b, rig.Options{
-		Site:     strings.Replace(site, "{$BODY}", strings.Repeat("x", 420), 1),
+		Site:     strings.NewReplacer("{$BODY}", strings.Repeat("x", 420), "{$HEADER}", strings.Repeat("x", 780)).Replace(site),
 		Upstream: func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok")) },
 	})
 	app, err := caddy.ActiveContext().AppIfConfigured("http")
@@ -82,7 +83,7 @@ func measure(b *testing.B, h http.Handler, r *rig.Rig, path string, status int, 
 	}
 }
 
-// BenchmarkOffer is the 402 of an unpaid request, beside Caddy's own `respond 402` with a body of that size.
+// BenchmarkOffer is the 402 of an unpaid request, beside Caddy's own `respond 402` with a header and a body of that size.
 func BenchmarkOffer(b *testing.B) {
 	h, r, _ := server(b)
 	b.Run("x402", func(b *testing.B) { measure(b, h, r, "/unpaid", http.StatusPaymentRequired) })
