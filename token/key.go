@@ -103,6 +103,9 @@ func ParseKey(data []byte) (Key, error) {
 	if bytes.Contains(data, []byte("-----BEGIN")) {
 		return parsePEM(data)
 	}
+	if err := refusePublic(data); err != nil { // whose last byte may look like a line end
+		return Key{}, err
+	}
 	secret := bytes.TrimRight(data, "\r\n")
 	if err := checkSecret(secret); err != nil {
 		return Key{}, err

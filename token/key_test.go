@@ -182,6 +182,24 @@ func TestParseKeyRefuses(t *testing.T) {
 	}
 }
 
+// A public key is refused as a secret whatever its last byte is: one in a hundred ends like a line.
+func TestPublicKeyThatEndsLikeALine(t *testing.T) {
+	for range 10_000 {
+		pub, err := x509.MarshalPKIXPublicKey(ecKey(t, elliptic.P256()).Public())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if last := pub[len(pub)-1]; last != '\n' && last != '\r' {
+			continue
+		}
+		if k, err := ParseKey(pub); err == nil {
+			t.Errorf("taken as %v", k)
+		}
+		return
+	}
+	t.Fatal("no such key was found")
+}
+
 // weakRSA is a valid key that is too short; today's generator makes none.
 func weakRSA(t *testing.T) *rsa.PrivateKey {
 	t.Helper()
