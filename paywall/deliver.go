@@ -34,14 +34,26 @@ func (a *attempt) settle(p ledger.Payment) error {
 		faultpoint.Reached("settled")
 		return a.deliver(p, out)
 	case settlement.Failed:
-		if _, err := a.engine.record(ctx, p, out, actorRequest); err != nil {
+		q, err := a.engine.record(ctx, p, out, actorRequest)
+		switch {
+		case err != nil:
 			return unavailable(codeStore, err).of(p.ID)
+		case q.Settlement == ledger.Settled: // somebody else has seen the money: it is not for us to deny it
+			return a.deliverSettled(q, fence)
 		}
 		return refuse(x402.Refuse(orReason(string(out.Reason)), "the transfer failed and charged nothing")).settled(p.ID, out)
 	}
 	a.Logger.Warn("a settlement's outcome is unknown", slog.String("payment", p.ID), slog.Any("error", out.Err))
 	a.engine.release(p, fence)
 	return busy(p.ID).because(out.Err)
+}
+
+// deliverSettled is for a payment that turned out to be settled while this request held it under fence.
+func (a *attempt) deliverSettled(p ledger.Payment, fence uint64) error {
+	if p.Hold.Fence != fence || !p.Unserved() {
+		return busy(p.ID)
+	}
+	return a.deliver(p, settlement.Outcome{})
 }
 
 // leave is what a request does whose client has gone: it writes what is known and lets go of the payment.
