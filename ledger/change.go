@@ -16,6 +16,7 @@ type Event string
 const (
 	EventChallenge    Event = "challenge"     // creates a pending payment
 	EventClaim        Event = "claim"         // creates a claimed payment
+	EventImport       Event = "import"        // creates a payment in quarantine: settled, but what it was for is lost
 	EventSend         Event = "send"          // claimed, settling -> settling; made by Store.Record only
 	EventSettle       Event = "settle"        // any unsettled -> settled
 	EventFail         Event = "fail"          // claimed, settling -> failed
@@ -46,7 +47,7 @@ type Change struct {
 	Fence uint64
 	// Hold is how long the hold is wanted from now; read by claim, take, extend, deliver.
 	Hold time.Duration
-	// Transaction, Block and BlockHash are where the money moved; read by settle and final,
+	// Transaction, Block and BlockHash are where the money moved; read by settle, import and final,
 	// Transaction by send, refunded.
 	Transaction common.Hash
 	Block       uint64
@@ -71,6 +72,8 @@ var (
 	ErrExists = errors.New("ledger: the authorization is claimed already")
 	// ErrNonce: another transaction has taken the wallet's nonce; ask for the next one and sign again.
 	ErrNonce = errors.New("ledger: the wallet's nonce is taken")
+	// ErrIncomplete: a copy into this ledger was begun and is not complete; go on with it.
+	ErrIncomplete = errors.New("ledger: the copy into this ledger is not complete")
 	// ErrClosed: the store was closed.
 	ErrClosed = errors.New("ledger: the store is closed")
 )
@@ -101,6 +104,8 @@ func (p *Payment) step(c Change, now time.Time) error {
 		return p.create(Pending, c, now)
 	case EventClaim:
 		return p.create(Claimed, c, now)
+	case EventImport:
+		return p.quarantine(c, now)
 	case EventSend:
 		return p.settlementFrom(Settling, Claimed, Settling)
 	case EventSettle:
@@ -144,6 +149,21 @@ func (p *Payment) create(s Settlement, c Change, now time.Time) error {
 	if c.Hold > 0 {
 		p.Hold = Hold{Fence: p.Hold.Fence + 1, Until: now.Add(c.Hold)}
 	}
+	return nil
+}
+
+// ReasonQuarantine is why an imported payment waits for the operator.
+const ReasonQuarantine = "quarantine"
+
+// quarantine creates a payment of which only the money is known, because the record of it was lost. Whether it was
+// delivered nobody knows, so nothing but the operator's word makes it a refund.
+func (p *Payment) quarantine(c Change, now time.Time) error {
+	if p.Version != 0 {
+		return ErrTransition
+	}
+	p.Settlement, p.Delivery, p.Refund, p.Reason = Settled, Undelivered, RefundFailed, ReasonQuarantine
+	p.Transaction, p.Block, p.BlockHash = c.Transaction, c.Block, c.BlockHash
+	p.CreatedAt, p.SettledAt = now, now
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
@@ -86,7 +87,7 @@ type Hold struct {
 	Until time.Time `json:"until"` // zero: nobody holds it
 }
 
-// Binding says what a payment was claimed for. A payment is good for nothing else.
+// Binding says what a payment was claimed for. A payment is good for nothing else. Its texts are as Text leaves them.
 type Binding struct {
 	Route  string `json:"route"`            // the name of the price rule
 	Plan   string `json:"plan,omitempty"`   // the name of the plan, if one was bought
@@ -95,50 +96,57 @@ type Binding struct {
 	URI    string `json:"uri,omitempty"` // original request URI, path and query
 }
 
+func (b Binding) text() Binding {
+	return Binding{Route: Text(b.Route), Plan: Text(b.Plan), Method: Text(b.Method), Host: Text(b.Host), URI: Text(b.URI)}
+}
+
 // Payment is the record of one authorization, from claim to delivery or refund.
 type Payment struct {
-	// ID is unguessable ("pay_" and 26 characters of base32): it is the key to the payment's status.
-	ID string
+	// ID is unguessable (see NewID): it is the key to the payment's status.
+	ID string `json:"id"`
 	// Version counts the changes made so far; every change is a compare-and-set on it.
-	Version uint64
+	Version uint64 `json:"version"`
 
 	// AuthorizationID is unique over all payments, for ever (invariant I1).
 	x402.AuthorizationID
-	PayTo common.Address
+	PayTo common.Address `json:"pay_to"`
 	// Amount in atomic units of the asset.
-	Amount uint256.Int
+	Amount uint256.Int `json:"amount"`
 	// ValidBefore is the authorization's end, in unix seconds.
-	ValidBefore uint64
+	ValidBefore uint64 `json:"valid_before"`
 	// HeaderHash is the SHA-256 of the payment header that claimed it. Zero: the header carried no
 	// random echo, so it could be rebuilt from calldata and must never resume this payment.
-	HeaderHash common.Hash
-	Binding    Binding
+	HeaderHash common.Hash `json:"header_hash,omitzero"`
+	Binding    Binding     `json:"binding"`
 	// Flow is "upfront", "authorization" or "deferred".
-	Flow string
+	Flow string `json:"flow"`
 	// ClaimBlock is the chain's head when the authorization was seen unused: only a transfer in a
 	// later block pays for this payment.
-	ClaimBlock uint64
+	ClaimBlock uint64 `json:"claim_block"`
 
-	Settlement Settlement
-	Delivery   Delivery
-	Refund     Refund
+	Settlement Settlement `json:"settlement"`
+	Delivery   Delivery   `json:"delivery"`
+	Refund     Refund     `json:"refund"`
 
 	// Reason is the stable code of why it failed, is void or was not delivered.
-	Reason string
+	Reason string `json:"reason,omitempty"`
 	// Transaction settled the payment, in block Block.
-	Transaction common.Hash
-	Block       uint64
-	BlockHash   common.Hash
+	Transaction common.Hash `json:"transaction,omitzero"`
+	Block       uint64      `json:"block,omitempty"`
+	BlockHash   common.Hash `json:"block_hash,omitzero"`
 	// Final: the settling block is safe, or a failed or void authorization can never execute again.
-	Final bool
+	Final bool `json:"final"`
 
-	Hold Hold
+	Hold Hold `json:"hold"`
 	// PlanUntil is when the plan that was bought ends; zero where none was.
-	PlanUntil time.Time
+	PlanUntil time.Time `json:"plan_until,omitzero"`
 	// ServedBy is the payment that served the request of this void one (rule 6).
-	ServedBy string
+	ServedBy string `json:"served_by,omitempty"`
 
-	CreatedAt, UpdatedAt, SettledAt, DeliveredAt time.Time
+	CreatedAt   time.Time `json:"created_at"`
+	UpdatedAt   time.Time `json:"updated_at"`
+	SettledAt   time.Time `json:"settled_at,omitzero"`
+	DeliveredAt time.Time `json:"delivered_at,omitzero"`
 }
 
 // State derives the operator's word from the facets.
@@ -205,6 +213,15 @@ func (p *Payment) Held(now time.Time) bool { return p.Hold.Until.After(now) }
 func (p *Payment) bare() Payment {
 	return Payment{
 		ID: p.ID, AuthorizationID: p.AuthorizationID, PayTo: p.PayTo, Amount: p.Amount,
-		ValidBefore: p.ValidBefore, HeaderHash: p.HeaderHash, Binding: p.Binding, Flow: p.Flow, ClaimBlock: p.ClaimBlock,
+		ValidBefore: p.ValidBefore, HeaderHash: p.HeaderHash, Binding: p.Binding.text(), Flow: p.Flow, ClaimBlock: p.ClaimBlock,
 	}
+}
+
+// MarshalJSON writes the payment with its State, for readers; UnmarshalJSON passes over that.
+func (p Payment) MarshalJSON() ([]byte, error) {
+	type plain Payment
+	return json.Marshal(struct {
+		*plain
+		State State `json:"state"`
+	}{(*plain)(&p), p.State()})
 }

@@ -7,14 +7,16 @@ import (
 	"github.com/ethereum/go-ethereum/common"
 )
 
-// Create is what Store.Claim stores: p as claimed at the time now, in its version 1, and the first entry of
+// Create is what Store.Claim stores: p as claimed, or imported, at the time now, in its version 1, and the first entry of
 // its trail. Only what the payment is for is taken from p; its facets, hold and times are made here.
 func Create(p Payment, c Change, now time.Time) (Payment, Entry, error) {
-	if p.ID == "" {
-		return Payment{}, Entry{}, fmt.Errorf("%w: a payment needs an id", ErrTransition)
+	if shard, ok := ShardOf(p.ID); !ok || shard != Shard(p.Payer) {
+		return Payment{}, Entry{}, fmt.Errorf("%w: %q is no id for a payment of this payer", ErrTransition, p.ID)
 	}
 	p = p.bare()
-	c.Event = EventClaim
+	if c.Event != EventImport {
+		c.Event = EventClaim
+	}
 	if err := Apply(&p, c, now); err != nil {
 		return Payment{}, Entry{}, err
 	}

@@ -335,7 +335,7 @@ func (a *attempt) binding(o option) ledger.Binding {
 }
 
 func (a *attempt) newPayment(id x402.AuthorizationID, o option, head uint64) (ledger.Payment, error) {
-	pid, err := ledger.NewID(randomness)
+	pid, err := ledger.NewID(randomness, id.Payer)
 	if err != nil {
 		return ledger.Payment{}, fmt.Errorf("making a payment id: %w", err)
 	}

@@ -146,7 +146,7 @@ const unservedLimit = 32
 // instead is rule 6: before anything is claimed, a payer gets what it has paid for already. done: the
 // request is answered. The new authorization is then void.
 func (a *attempt) instead(ctx context.Context, id x402.AuthorizationID, o option, head uint64) (done bool, err error) {
-	plans, err := a.engine.store.LivePlans(ctx, id.Payer, unservedLimit)
+	plans, err := a.engine.store.LivePlans(ctx, id.Payer, a.Route.Scope, ledger.Text(a.Host), unservedLimit)
 	if err != nil {
 		return false, unavailable(codeStore, err)
 	}
@@ -158,16 +158,11 @@ func (a *attempt) instead(ctx context.Context, id x402.AuthorizationID, o option
 	ctx, cancel := context.WithTimeout(ctx, a.engine.current().SettleTimeout)
 	defer cancel()
 	want := a.binding(o)
-	list, err := a.engine.store.Unserved(ctx, id.Payer, want.Route, unservedLimit)
+	list, err := a.engine.store.Unserved(ctx, ledger.Payment{AuthorizationID: id, Amount: o.price.Amount, Binding: want}, unservedLimit)
 	if err != nil {
 		return false, unavailable(codeStore, err)
 	}
 	for _, p := range list {
-		same := p.ChainID == id.ChainID && p.Asset == id.Asset && p.Amount == o.price.Amount &&
-			p.Binding.Plan == want.Plan && p.Binding.Host == want.Host
-		if !same {
-			continue
-		}
 		if p.Held(time.Now()) {
 			if want.Plan == "" && a.engine.serving(p.ID) {
 				continue // another request of the same payer is being served with it

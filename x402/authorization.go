@@ -25,10 +25,10 @@ type Authorization struct {
 // AuthorizationID names an authorization for ever: a token executes (payer, nonce)
 // at most once on its chain (EIP-3009, "Unique Random Nonce").
 type AuthorizationID struct {
-	ChainID uint64
-	Asset   common.Address
-	Payer   common.Address
-	Nonce   common.Hash
+	ChainID uint64         `json:"chain_id"`
+	Asset   common.Address `json:"asset"`
+	Payer   common.Address `json:"payer"`
+	Nonce   common.Hash    `json:"nonce"`
 }
 
 // ID names a on the token asset of the chain chainID.

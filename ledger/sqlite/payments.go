@@ -31,9 +31,10 @@ const (
 	selectByID     = `SELECT ` + paymentColumns + `, audit_hash FROM payments WHERE id = ?`
 	selectByAuth   = `SELECT ` + paymentColumns + `, audit_hash FROM payments WHERE chain_id = ? AND asset = ? AND payer = ? AND nonce = ?`
 	selectUnserved = `SELECT ` + paymentColumns + ` FROM payments WHERE payer = ? AND route = ? AND is_unserved = 1
+		AND chain_id = ? AND asset = ? AND amount = ? AND plan = ? AND host = ?
 		ORDER BY created_at, id LIMIT ?`
 	selectPlans = `SELECT ` + paymentColumns + ` FROM payments WHERE payer = ? AND plan_until > 0 AND plan_until > ?
-		AND delivery = 'delivered' ORDER BY plan_until DESC, id LIMIT ?`
+		AND route = ? AND host = ? AND delivery = 'delivered' ORDER BY plan_until DESC, id LIMIT ?`
 	selectAudit  = `SELECT ` + entryColumns + ` FROM audit WHERE payment_id = ? ORDER BY version`
 	selectCounts = `SELECT state, count(*) FROM payments GROUP BY state`
 )
@@ -137,13 +138,15 @@ func (s *Store) payment(ctx context.Context, query string, args ...any) (ledger.
 }
 
 // Unserved implements ledger.Store.
-func (s *Store) Unserved(ctx context.Context, payer common.Address, route string, limit int) ([]ledger.Payment, error) {
-	return s.payments(ctx, selectUnserved, octets(payer[:]), route, max(limit, 0))
+func (s *Store) Unserved(ctx context.Context, like ledger.Payment, limit int) ([]ledger.Payment, error) {
+	b := like.Binding
+	return s.payments(ctx, selectUnserved, octets(like.Payer[:]), b.Route, like.ChainID, octets(like.Asset[:]), like.Amount.Dec(),
+		b.Plan, b.Host, max(limit, 0))
 }
 
 // LivePlans implements ledger.Store.
-func (s *Store) LivePlans(ctx context.Context, payer common.Address, limit int) ([]ledger.Payment, error) {
-	return s.payments(ctx, selectPlans, octets(payer[:]), micros(s.now()), max(limit, 0))
+func (s *Store) LivePlans(ctx context.Context, payer common.Address, route, host string, limit int) ([]ledger.Payment, error) {
+	return s.payments(ctx, selectPlans, octets(payer[:]), micros(s.now()), route, host, max(limit, 0))
 }
 
 func (s *Store) payments(ctx context.Context, query string, args ...any) ([]ledger.Payment, error) {
