@@ -20,7 +20,7 @@ import (
 
 func subject(flow string) ledger.Payment {
 	return ledger.Payment{
-		ID: "pay_abc",
+		ID: "pay_" + ledger.Shard(common.Address{2}) + "abc",
 		AuthorizationID: x402.AuthorizationID{
 			ChainID: 8453, Asset: common.Address{1}, Payer: common.Address{2}, Nonce: common.Hash{3},
 		},
@@ -233,13 +233,14 @@ func mutate(v reflect.Value) {
 }
 
 func TestNewID(t *testing.T) {
+	payer := common.Address{2}
 	seen := map[string]bool{}
 	for i := range 256 {
-		id, err := ledger.NewID(strings.NewReader(strings.Repeat(string(rune(i%128)), 15) + string([]byte{byte(i)})))
+		id, err := ledger.NewID(strings.NewReader(strings.Repeat(string(rune(i%128)), 15)+string([]byte{byte(i)})), payer)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(id) != 30 || !strings.HasPrefix(id, "pay_") || strings.Trim(id[4:], "abcdefghijklmnopqrstuvwxyz234567") != "" {
+		if len(id) != 32 || !strings.HasPrefix(id, "pay_") || strings.Trim(id[4:], "abcdefghijklmnopqrstuvwxyz234567") != "" {
 			t.Errorf("id %q", id)
 		}
 		if seen[id] {
@@ -247,7 +248,7 @@ func TestNewID(t *testing.T) {
 		}
 		seen[id] = true
 	}
-	if id, err := ledger.NewID(strings.NewReader("too little")); err == nil {
+	if id, err := ledger.NewID(strings.NewReader("too little"), payer); err == nil {
 		t.Errorf("id %q of a source that ended", id)
 	}
 }

@@ -73,7 +73,7 @@ func testManyClaims(t *testing.T, open Open) {
 		case 3:
 			offers[i].AuthorizationID = taken.AuthorizationID
 		case 7:
-			offers[i].ID = taken.ID
+			offers[i].Payer, offers[i].ID = taken.Payer, taken.ID
 		}
 	}
 	errs := make([]error, len(offers))

@@ -103,8 +103,11 @@ func calls(s ledger.Store, p, fresh ledger.Payment) map[string]func(context.Cont
 		"Claim":           func(ctx context.Context) error { _, err := s.Claim(ctx, fresh, ledger.Change{}); return err },
 		"Payment":         func(ctx context.Context) error { _, err := s.Payment(ctx, p.ID); return err },
 		"ByAuthorization": func(ctx context.Context) error { _, err := s.ByAuthorization(ctx, p.AuthorizationID); return err },
-		"Unserved":        func(ctx context.Context) error { _, err := s.Unserved(ctx, p.Payer, "weather", 1); return err },
-		"LivePlans":       func(ctx context.Context) error { _, err := s.LivePlans(ctx, p.Payer, 1); return err },
+		"Unserved":        func(ctx context.Context) error { _, err := s.Unserved(ctx, p, 1); return err },
+		"LivePlans": func(ctx context.Context) error {
+			_, err := s.LivePlans(ctx, p.Payer, "weather", "api.example.com", 1)
+			return err
+		},
 		"Update": func(ctx context.Context) error {
 			_, err := s.Update(ctx, p.ID, p.Version, ledger.Change{Event: ledger.EventVoid})
 			return err

@@ -49,8 +49,8 @@ func (m *model) claim(p ledger.Payment, c ledger.Change, now time.Time) (ledger.
 	if had, ok := m.byAuthorization(p.AuthorizationID); ok {
 		return had, ledger.ErrExists
 	}
-	c.Event = ledger.EventClaim
-	if err := ledger.Apply(&p, c, now); err != nil {
+	p, _, err := ledger.Create(p, c, now)
+	if err != nil {
 		return ledger.Payment{}, err
 	}
 	m.rows[p.ID] = row{p: p, check: p.CreatedAt, trail: 1}

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/holiman/uint256"
 	"pgregory.net/rapid"
 
 	"github.com/caddy-x402/caddy-x402/ledger"
@@ -92,8 +94,10 @@ func (r *run) anyID(t *rapid.T) string {
 func (r *run) claim(t *rapid.T) step {
 	p := newPayment(t, rapid.Uint64Range(1, 3).Draw(t, "payer"), rapid.Uint64Range(1, 8).Draw(t, "nonce"))
 	// The same in every replay, and not in the order of their making.
-	p.ID = fmt.Sprintf("pay_%026d", (len(r.ids)+1)*7919%10007)
+	p.ID = fmt.Sprintf("pay_%s%026d", ledger.Shard(p.Payer), (len(r.ids)+1)*7919%10007)
+	p.Amount = *uint256.NewInt(rapid.Uint64Range(1, 2).Draw(t, "amount"))
 	p.Binding.Route = rapid.SampledFrom([]string{"weather", "reports"}).Draw(t, "route")
+	p.Binding.Plan = rapid.SampledFrom([]string{"", "day"}).Draw(t, "plan")
 	p.Flow = rapid.SampledFrom([]string{ledger.FlowUpfront, ledger.FlowAuthorization, ledger.FlowDeferred}).Draw(t, "flow")
 	c := ledger.Change{Actor: "request", Hold: time.Duration(rapid.IntRange(0, 60_000_000_000).Draw(t, "hold"))}
 	now := r.clock.Now()
@@ -244,24 +248,33 @@ func (r *run) lease(t *rapid.T) {
 func (r *run) list(t *rapid.T) {
 	s, now := r.b.Store(), r.clock.Now()
 	limit := rapid.IntRange(0, 5).Draw(t, "limit")
-	for _, route := range []string{"weather", "reports"} {
-		payer := account(rapid.Uint64Range(1, 3).Draw(t, "payer"))
-		want := r.m.list(func(p ledger.Payment) bool {
-			return p.Payer == payer && p.Binding.Route == route && p.Unserved()
-		})
-		got, err := s.Unserved(r.ctx, payer, route, limit)
+	if id := r.anyID(t); r.m.rows[id].p.ID != "" {
+		like := r.m.rows[id].p
+		want := r.m.list(func(p ledger.Payment) bool { return p.Unserved() && alike(p, like) })
+		got, err := s.Unserved(r.ctx, like, limit)
 		if err != nil || !slices.Equal(got, want[:min(limit, len(want))]) {
 			t.Fatalf("unserved %v (%v), want %v", ids(got), err, ids(want))
 		}
+	}
+	for _, route := range []string{"weather", "reports"} {
+		payer := account(rapid.Uint64Range(1, 3).Draw(t, "payer"))
 		plans := r.m.list(func(p ledger.Payment) bool {
-			return p.Payer == payer && p.Delivery == ledger.Delivered && p.PlanUntil.After(now)
+			return p.Payer == payer && p.Binding.Route == route && p.Delivery == ledger.Delivered && p.PlanUntil.After(now)
 		})
-		got, err = s.LivePlans(r.ctx, payer, 100)
-		slices.SortFunc(got, func(a, b ledger.Payment) int { return a.CreatedAt.Compare(b.CreatedAt) })
-		if err != nil || len(got) != len(plans) {
+		got, err := s.LivePlans(r.ctx, payer, route, "api.example.com", 100)
+		slices.SortFunc(got, func(a, b ledger.Payment) int {
+			return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.ID, b.ID))
+		})
+		if err != nil || !slices.Equal(got, plans) {
 			t.Fatalf("plans %v (%v), want %v", ids(got), err, ids(plans))
 		}
 	}
+}
+
+// alike says what Unserved asks of two payments.
+func alike(a, b ledger.Payment) bool {
+	return a.Payer == b.Payer && a.ChainID == b.ChainID && a.Asset == b.Asset && a.Amount == b.Amount &&
+		a.Binding.Route == b.Binding.Route && a.Binding.Plan == b.Binding.Plan && a.Binding.Host == b.Binding.Host
 }
 
 func (r *run) checkOne(t *rapid.T) {

@@ -55,6 +55,7 @@ func Run(t *testing.T, open Open) {
 		{"RecordReplacement", testReplacement},
 		{"Nonces", testNonces},
 		{"Unserved", testUnserved},
+		{"UnservedLikeness", testUnservedLikeness},
 		{"LivePlans", testLivePlans},
 		{"Lease", testLease},
 		{"Recheck", testRecheck},
@@ -125,9 +126,9 @@ type fail interface {
 	Fatalf(format string, args ...any)
 }
 
-func newID(t fail) string {
+func newID(t fail, payer uint64) string {
 	t.Helper()
-	id, err := ledger.NewID(rand.Reader)
+	id, err := ledger.NewID(rand.Reader, account(payer))
 	if err != nil {
 		t.Fatalf("id: %v", err)
 	}
@@ -152,7 +153,7 @@ var usdc = common.HexToAddress("0x036CbD53842c5426634e7929541eC2318f3dCF7e")
 func newPayment(t fail, payer, n uint64) ledger.Payment {
 	t.Helper()
 	return ledger.Payment{
-		ID: newID(t),
+		ID: newID(t, payer),
 		AuthorizationID: x402.AuthorizationID{
 			ChainID: 84532, Asset: usdc, Payer: account(payer), Nonce: hash(n),
 		},

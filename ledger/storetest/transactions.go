@@ -93,7 +93,7 @@ func testRecordRefuses(t *testing.T, open Open) {
 	}{
 		"settled":     {newTransaction(9, 7, 101, good.ID, settled.ID), ledger.ErrTransition},
 		"void":        {newTransaction(9, 7, 102, good.ID, void.ID), ledger.ErrTransition},
-		"unknown":     {newTransaction(9, 7, 103, good.ID, newID(t)), ledger.ErrNotFound},
+		"unknown":     {newTransaction(9, 7, 103, good.ID, newID(t, 1)), ledger.ErrNotFound},
 		"named twice": {newTransaction(9, 7, 104, good.ID, good.ID), ledger.ErrTransition},
 	} {
 		if err := f.store().Record(f.ctx, tt.t, "request"); !errors.Is(err, tt.want) {
