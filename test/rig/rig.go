@@ -47,6 +47,8 @@ type Options struct {
 	Site string
 	// App is added to the global option x402.
 	App string
+	// Store is what stands after `store`; default: sqlite in the rig's folder.
+	Store string
 	// Global is added to the global options.
 	Global string
 	// RPC replaces the chain's endpoint.
@@ -124,6 +126,9 @@ func Caddyfile(o Options, dir, addr, upstream string) string {
 	if site == "" {
 		site = DefaultSite
 	}
+	if o.Store == "" {
+		o.Store = "sqlite " + filepath.Join(dir, "ledger.db")
+	}
 	_, port, _ := net.SplitHostPort(addr)
 	return strings.NewReplacer("{upstream}", upstream, "{rig_port}", port).Replace(fmt.Sprintf(`{
 	admin off
@@ -143,14 +148,14 @@ func Caddyfile(o Options, dir, addr, upstream string) string {
 		rpc %s
 		wallet 0x%x
 		refunds off
-		store sqlite %s
+		store %s
 		%s
 	}
 }
 http://%s {
 %s
 }
-`, filepath.Join(dir, "storage"), o.Global, PayTo, o.RPC, GasKey(), filepath.Join(dir, "ledger.db"), o.App, addr, site))
+`, filepath.Join(dir, "storage"), o.Global, PayTo, o.RPC, GasKey(), o.Store, o.App, addr, site))
 }
 
 func init() {
