@@ -72,6 +72,7 @@ func testManyClaims(t *testing.T, open Open) {
 		switch i % 10 {
 		case 3:
 			offers[i].AuthorizationID = taken.AuthorizationID
+			payer(&offers[i], taken.Payer)
 		case 7:
 			offers[i].Payer, offers[i].ID = taken.Payer, taken.ID
 		}

@@ -75,6 +75,7 @@ func testClaimTwice(t *testing.T, open Open) {
 	} {
 		p := newPayment(t, 1, 1)
 		change(&p.AuthorizationID)
+		payer(&p, p.Payer)
 		if _, err := f.store().Claim(f.ctx, p, ledger.Change{}); err != nil {
 			t.Errorf("another %s: %v", name, err)
 		}
@@ -254,8 +255,8 @@ func testExtremes(t *testing.T, open Open) {
 	all.Amount.SetAllOne()
 	all.ValidBefore, all.ClaimBlock, all.ChainID = math.MaxInt64, math.MaxInt64, math.MaxInt64
 	all.Binding.URI = strings.Repeat("x", 8<<10) + "'; DROP TABLE payments; --ü"
-	nothing := ledger.Payment{}
-	nothing.ID = "pay_" + ledger.Shard(nothing.Payer) + newID(t, 1)[6:]
+	nothing := ledger.Payment{ID: newID(t, 1)}
+	payer(&nothing, nothing.Payer)
 	for name, p := range map[string]ledger.Payment{"all": all, "nothing": nothing} {
 		got := f.claim(p, 0)
 		if back := f.read(p.ID); back != got || back.Amount != p.Amount || back.Binding != p.Binding || back.AuthorizationID != p.AuthorizationID {

@@ -9,6 +9,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -36,47 +37,78 @@ type Backend interface {
 	Close()
 }
 
+// Instances is a Backend whose store several instances can use at the same time, and that is every one.
+type Instances interface {
+	Backend
+	// Second is the same data as another instance sees it: over connections of its own. A crash ends it too, and
+	// so does Close; after a crash it is asked for again.
+	Second() ledger.Store
+}
+
+// Options say what a store does of that in which stores may differ, and how much the suite may cost.
+type Options struct {
+	// Forgets: Sweep forgets payments that are closed and old. Otherwise it keeps them, with all that is theirs.
+	Forgets bool
+	// Light makes the heavy tests smaller, for a second arrangement of a store whose code has passed already.
+	Light bool
+}
+
 // Open makes an empty store whose clock is now. It fails the test where it can't.
 type Open func(t *testing.T, now func() time.Time) Backend
 
-// Run runs the suite.
-func Run(t *testing.T, open Open) {
-	for _, tt := range []struct {
-		name string
-		run  func(t *testing.T, open Open)
-	}{
-		{"Claim", testClaim},
-		{"ClaimTwice", testClaimTwice},
-		{"Update", testUpdate},
-		{"UpdateManyAtOnce", testUpdateMany},
-		{"Hold", testHold},
-		{"Record", testRecord},
-		{"RecordRefuses", testRecordRefuses},
-		{"RecordReplacement", testReplacement},
-		{"Nonces", testNonces},
-		{"Unserved", testUnserved},
-		{"UnservedLikeness", testUnservedLikeness},
-		{"LivePlans", testLivePlans},
-		{"Lease", testLease},
-		{"Recheck", testRecheck},
-		{"Counts", testCounts},
-		{"NotFound", testNotFound},
-		{"Extremes", testExtremes},
-		{"Ping", testPing},
-		{"Contexts", testContexts},
-		{"Close", testClose},
-		{"CompeteForOneAuthorization", testOneAuthorization},
-		{"ClaimsInParallel", testManyClaims},
-		{"CompeteForOneVersion", testOneVersion},
-		{"CompeteForOneHold", testOneHold},
-		{"CompeteForOneNonce", testOneNonce},
-		{"CompeteForLeases", testCompetingLeases},
-		{"ReadYourWrites", testReadYourWrites},
-		{"CrashUnderLoad", testCrashUnderLoad},
-		{"Model", testModel},
-	} {
+// Run runs the suite. At most one Options is given.
+func Run(t *testing.T, open Open, options ...Options) {
+	var o Options
+	if len(options) > 0 {
+		o = options[0]
+	}
+	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) { tt.run(t, open) })
 	}
+	for _, tt := range testsWithOptions {
+		t.Run(tt.name, func(t *testing.T) { tt.run(t, open, o) })
+	}
+}
+
+var tests = []struct {
+	name string
+	run  func(t *testing.T, open Open)
+}{
+	{"Claim", testClaim},
+	{"ClaimTwice", testClaimTwice},
+	{"Update", testUpdate},
+	{"UpdateManyAtOnce", testUpdateMany},
+	{"Hold", testHold},
+	{"Record", testRecord},
+	{"RecordRefuses", testRecordRefuses},
+	{"RecordReplacement", testReplacement},
+	{"Nonces", testNonces},
+	{"Unserved", testUnserved},
+	{"UnservedLikeness", testUnservedLikeness},
+	{"LivePlans", testLivePlans},
+	{"Lease", testLease},
+	{"Recheck", testRecheck},
+	{"Counts", testCounts},
+	{"NotFound", testNotFound},
+	{"Extremes", testExtremes},
+	{"Ping", testPing},
+	{"Contexts", testContexts},
+	{"Close", testClose},
+	{"CompeteForOneAuthorization", testOneAuthorization},
+	{"ClaimsInParallel", testManyClaims},
+	{"CompeteForOneVersion", testOneVersion},
+	{"CompeteForOneHold", testOneHold},
+	{"CompeteForOneNonce", testOneNonce},
+	{"CompeteForLeases", testCompetingLeases},
+	{"ReadYourWrites", testReadYourWrites},
+	{"CrashUnderLoad", testCrashUnderLoad},
+}
+
+var testsWithOptions = []struct {
+	name string
+	run  func(t *testing.T, open Open, o Options)
+}{
+	{"Model", testModel},
 }
 
 // clock is a time that only the test moves.
@@ -167,6 +199,12 @@ func newPayment(t fail, payer, n uint64) ledger.Payment {
 		Flow:       ledger.FlowUpfront,
 		ClaimBlock: 17,
 	}
+}
+
+// payer makes p another's.
+func payer(p *ledger.Payment, of common.Address) {
+	p.Payer = of
+	p.ID = "pay_" + ledger.Shard(of) + strings.TrimPrefix(p.ID, "pay_")[2:]
 }
 
 func newTransaction(wallet, nonce, n uint64, payments ...string) ledger.Transaction {

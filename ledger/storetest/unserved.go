@@ -74,7 +74,7 @@ func testUnservedLikeness(t *testing.T, open Open) {
 		p := newPayment(t, 1, uint64(len(made)))
 		p.Amount = *uint256.NewInt(5)
 		change(&p)
-		p.ID = "pay_" + ledger.Shard(p.Payer) + p.ID[6:]
+		payer(&p, p.Payer)
 		made[name] = f.claim(p, 0)
 	}
 	for name, p := range made {
