@@ -9,18 +9,18 @@ func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:      "x402",
 		Usage:     "<command>",
-		Short:     "Pays for HTTP requests in USDC, as x402 has it",
-		Long:      "What can be done with x402 payments from a command line.",
+		Short:     "Pays for HTTP requests in USDC, and looks after a seller's payments",
+		Long:      "What can be done with x402 payments from a command line: pay, as a buyer; see, verify and move the ledger, as a seller.",
 		CobraFunc: addCommands,
 	})
 }
 
 // addCommands hangs the tree of commands under "caddy x402".
 func addCommands(root *cobra.Command) {
-	root.AddCommand(newPayCommand(payIO{}))
+	root.AddCommand(newPayCommand(payIO{}), newPaymentsCommand(payIO{}), newAuditCommand(payIO{}), newLedgerCommand(payIO{}))
 }
 
-// Exit codes of "caddy x402 pay". 1 is left to Caddy itself.
+// Exit codes of "caddy x402 pay"; see exitHelp for those of the operator's commands. 1 is left to Caddy itself.
 const (
 	exitOK        = 0
 	exitUsage     = 2

@@ -1,0 +1,225 @@
+package caddymodule
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/caddy-x402/caddy-x402/x402"
+)
+
+func init() {
+	caddy.RegisterModule(new(AdminAPI))
+}
+
+// Paths on Caddy's admin endpoint.
+const (
+	adminBase     = "/x402/"
+	adminPayments = "/x402/payments"
+	adminStates   = "/x402/payments/states"
+	adminAudit    = "/x402/audit"
+	adminVerify   = "/x402/audit/verify"
+)
+
+// AdminAPI shows the ledger of the running configuration on Caddy's admin endpoint. It changes nothing.
+//
+//   - `GET /x402/`: the kind of store that the ledger is in
+//   - `GET /x402/payments`: payments, newest first, as JSON; `state` and `payer` select, `limit` is from 1 to 100, and the
+//     `next` of a page is the `cursor` of the one after
+//   - `GET /x402/payments/states`: how many payments are in each state
+//   - `GET /x402/payments/{id}`: a payment with its audit trail and its transactions
+//   - `GET /x402/audit`: the audit trail of all payments with its anchors, as JSON lines
+//   - `GET /x402/audit/verify`: whether all of that holds together; `expect` is the hash of an anchor that was kept elsewhere
+//
+// Errors are problem details (RFC 9457) with a stable `code`.
+type AdminAPI struct {
+	log *zap.Logger
+}
+
+// CaddyModule implements caddy.Module.
+func (*AdminAPI) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "admin.api.x402", New: func() caddy.Module { return new(AdminAPI) }}
+}
+
+// Provision implements caddy.Provisioner. It keeps nothing of the configuration: the admin endpoint is there before the
+// apps are, and stays if they fail.
+func (a *AdminAPI) Provision(caddy.Context) error {
+	a.log = caddy.Log().Named("admin.api.x402")
+	return nil
+}
+
+// Routes implements caddy.AdminRouter.
+func (a *AdminAPI) Routes() []caddy.AdminRoute {
+	return []caddy.AdminRoute{
+		{Pattern: adminPayments, Handler: a.ledger(servePayments)},
+		{Pattern: adminPayments + "/{id}", Handler: a.ledger(servePaymentFile)},
+		{Pattern: adminStates, Handler: a.ledger(serveStates)},
+		{Pattern: adminAudit, Handler: a.ledger(serveExport)},
+		{Pattern: adminVerify, Handler: a.ledger(serveVerify)},
+		{Pattern: adminBase + "{$}", Handler: a.ledger(serveLedgerInfo)},
+		{Pattern: adminBase, Handler: caddy.AdminHandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+			a.fail(w, r, &operatorError{http.StatusNotFound, codeNoSuchPath, "there is nothing at " + r.URL.Path, nil})
+			return nil
+		})},
+	}
+}
+
+// ledger makes a handler of one that looks into the ledger of the live configuration. That is held open for the request;
+// the configuration may go meanwhile.
+func (a *AdminAPI) ledger(serve func(http.ResponseWriter, *http.Request, *desk) error) caddy.AdminHandler {
+	return caddy.AdminHandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			w.Header().Set("Allow", "GET, HEAD")
+			a.fail(w, r, &operatorError{http.StatusMethodNotAllowed, codeMethod, r.URL.Path + " can only be read", nil})
+			return nil
+		}
+		d, release, err := liveDesk()
+		if err != nil {
+			a.fail(w, r, err)
+			return nil
+		}
+		defer release()
+		// Whoever stops reading must not keep the ledger open.
+		g := &guarded{ResponseWriter: w, control: http.NewResponseController(w)}
+		if err := serve(g, r, d); err != nil {
+			a.failAfter(g, r, err)
+		}
+		return nil
+	})
+}
+
+// liveDesk looks into the ledger of the configuration that is running now.
+func liveDesk() (*desk, func(), error) {
+	found, err := caddy.ActiveContext().AppIfConfigured("x402")
+	app, ok := found.(*App)
+	if err != nil || !ok {
+		return nil, nil, &operatorError{
+			http.StatusNotFound, codeNotConfigured, "the running configuration has no x402 app; add the global option x402", err,
+		}
+	}
+	e, release, err := app.acquire()
+	if err != nil {
+		return nil, nil, unavailable(err)
+	}
+	var assets []x402.Network
+	for _, y := range app.payees {
+		assets = append(assets, y.Network)
+	}
+	d := &desk{store: e.Store(), networks: assets}
+	if m, ok := app.store.(caddy.Module); ok {
+		d.kind = m.CaddyModule().ID.Name()
+	}
+	return d, release, nil
+}
+
+// ledgerInfo says what ledger there is.
+type ledgerInfo struct {
+	Store string `json:"store"` // the name of the store's module
+}
+
+func serveLedgerInfo(w http.ResponseWriter, r *http.Request, d *desk) error {
+	return writeJSON(w, r, http.StatusOK, ledgerInfo{Store: d.kind})
+}
+
+func servePayments(w http.ResponseWriter, r *http.Request, d *desk) error {
+	q, err := parsePaymentQuery(r.URL.Query())
+	if err != nil {
+		return err
+	}
+	page, err := d.list(r.Context(), q)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, r, http.StatusOK, page)
+}
+
+func servePaymentFile(w http.ResponseWriter, r *http.Request, d *desk) error {
+	file, err := d.show(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, r, http.StatusOK, file)
+}
+
+func serveStates(w http.ResponseWriter, r *http.Request, d *desk) error {
+	counts, err := d.states(r.Context())
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, r, http.StatusOK, counts)
+}
+
+// guarded gives each write its own deadline, and knows whether the answer has begun.
+type guarded struct {
+	http.ResponseWriter
+	control *http.ResponseController
+	begun   bool
+}
+
+// stallTimeout is how long a client may take to read what one write sends.
+const stallTimeout = 30 * time.Second
+
+// WriteHeader implements http.ResponseWriter.
+func (g *guarded) WriteHeader(status int) {
+	g.begun = true
+	g.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (g *guarded) Write(b []byte) (int, error) {
+	g.begun = true
+	if err := g.control.SetWriteDeadline(time.Now().Add(stallTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return 0, fmt.Errorf("setting a deadline: %w", err)
+	}
+	return g.ResponseWriter.Write(b)
+}
+
+// Unwrap is for http.ResponseController.
+func (g *guarded) Unwrap() http.ResponseWriter { return g.ResponseWriter }
+
+// failAfter answers an error, or cuts an answer off that has begun: it must not look whole.
+func (a *AdminAPI) failAfter(g *guarded, r *http.Request, err error) {
+	if !g.begun {
+		a.fail(g, r, err)
+		return
+	}
+	a.log.Error("an answer was cut off", zap.String("path", r.URL.Path), zap.Error(err))
+	_ = g.control.Flush()
+	_ = g.control.SetWriteDeadline(time.Unix(1, 0))
+}
+
+// fail answers an error.
+func (a *AdminAPI) fail(w http.ResponseWriter, r *http.Request, err error) {
+	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
+		return // nobody listens
+	}
+	e := asOperatorError(err)
+	if e.Status >= http.StatusInternalServerError {
+		a.log.Error("answering", zap.String("path", r.URL.Path), zap.String("code", e.Code), zap.Error(err))
+	}
+	body, err := json.Marshal(operatorProblem{
+		Type: "about:blank", Title: http.StatusText(e.Status), Status: e.Status, Detail: e.Detail, Code: e.Code,
+		Retryable: e.Status == http.StatusServiceUnavailable,
+	})
+	if err != nil { // nothing in it can fail
+		return
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	if err := write(w, r, e.Status, "application/problem+json", body); err != nil {
+		a.log.Debug("an error was not heard", zap.Error(err))
+	}
+}
+
+// Interface guards.
+var (
+	_ caddy.AdminRouter = (*AdminAPI)(nil)
+	_ caddy.Provisioner = (*AdminAPI)(nil)
+)
