@@ -2,6 +2,7 @@ package settlementtest
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 
@@ -44,6 +45,18 @@ func (j *Journal) Refuse(payment string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.refuse[payment] = true
+}
+
+// Keep gives a function that winds the journal back to what it is now, as a store does that is restored from a copy.
+func (j *Journal) Keep() (restore func()) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	nonces, txs := maps.Clone(j.nonces), slices.Clone(j.txs)
+	return func() {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		j.nonces, j.txs = maps.Clone(nonces), slices.Clone(txs)
+	}
 }
 
 // All lists every transaction, oldest first.

@@ -133,13 +133,17 @@ func (s *Settler) nextNonce(ctx context.Context, st *laneState) (uint64, error) 
 	}
 	if !known {
 		_, pending, err := s.chain.TransactionCount(ctx, s.address)
+		if pending > 0 {
+			s.losses.note(signs{fresh: true})
+		}
 		return pending, err
 	}
 	if nonce >= st.count {
 		return nonce, nil
 	}
-	s.log.WarnContext(ctx, "the wallet was used elsewhere: its nonce is set after the chain's",
+	s.log.WarnContext(ctx, "the wallet was used elsewhere, or the ledger lost what it had recorded: its nonce is set after the chain's",
 		"wallet", s.address, "journal", nonce, "chain", st.count)
+	s.losses.note(signs{behind: true, nonce: nonce})
 	if err := s.journal.Advance(ctx, s.network.ChainID, s.address, st.count); err != nil {
 		return 0, unavailable(err)
 	}

@@ -201,5 +201,6 @@ func (s *Settler) survey(ctx context.Context, txs []settlement.Transaction) (sur
 			s.log.ErrorContext(ctx, "a mined transaction is gone from the chain; it is broadcast again", "transaction", tx.Hash)
 		}
 	}
+	s.noteDead(txs, &sv)
 	return sv, nil
 }

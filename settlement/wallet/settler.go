@@ -36,6 +36,9 @@ type Settings struct {
 	ContractGas uint64
 	// Rebroadcast is how long a transaction may wait before it is looked after and broadcast again; 4 s if 0.
 	Rebroadcast time.Duration
+	// Lookback is how far back is looked for what the wallet sent where the ledger knows nothing of it; 24 h if 0, not at
+	// all if it is negative. See Settler.Survey.
+	Lookback time.Duration
 }
 
 // Config of a Settler.
@@ -68,7 +71,8 @@ type Settler struct {
 	flights flights
 	recent  memory[[32]byte, verdict]
 	// mined remembers which transactions had a receipt, to notice when one vanishes.
-	mined memory[common.Hash, uint64]
+	mined  memory[common.Hash, uint64]
+	losses losses
 
 	tokenOK atomic.Bool // there is code at the asset's address
 
@@ -102,6 +106,7 @@ func New(cfg Config) (*Settler, error) {
 		s.now = time.Now
 	}
 	s.lane.init()
+	s.losses.turn = newLock()
 	s.flights.byKey = make(map[[32]byte]*flight)
 	s.Reconfigure(cfg.Settings)
 	return s, nil
@@ -120,6 +125,9 @@ func (s *Settler) Reconfigure(n Settings) {
 	}
 	if n.Rebroadcast == 0 {
 		n.Rebroadcast = 4 * time.Second
+	}
+	if n.Lookback == 0 {
+		n.Lookback = 24 * time.Hour
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,0 +1,77 @@
+package wallet
+
+import (
+	"testing"
+
+	"github.com/ethereum/go-ethereum/common"
+	"pgregory.net/rapid"
+
+	"github.com/caddy-x402/caddy-x402/settlement"
+	"github.com/caddy-x402/caddy-x402/settlement/chain"
+)
+
+// The first block is found wherever it is, with few questions, and fewer the nearer it is.
+func TestFirstBlock(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		head := rapid.Uint64Range(0, 1<<40).Draw(t, "head")
+		first := head - min(head, rapid.Uint64Range(0, 1<<rapid.IntRange(0, 40).Draw(t, "magnitude")).Draw(t, "distance"))
+		asked := 0
+		got, err := firstBlock(head, func(n uint64) (bool, error) {
+			asked++
+			if n > head {
+				t.Fatalf("asked for block %d above the head", n)
+			}
+			return n >= first, nil
+		})
+		if err != nil || got != first {
+			t.Fatalf("got %d, %v, want %d", got, err, first)
+		}
+		most := 4
+		for d := head - first; d > 0; d /= 2 {
+			most += 2
+		}
+		if asked > most {
+			t.Fatalf("%d questions for %d blocks", asked, head-first)
+		}
+	})
+}
+
+// A transaction is dead if it is neither mined nor can be, unless one that replaced it was mined; it is noticed once.
+func TestNoteDead(t *testing.T) {
+	me, other := common.Address{1}, common.Address{2}
+	tx := func(n uint64, hash byte) settlement.Transaction {
+		return settlement.Transaction{Wallet: me, Nonce: n, Hash: common.Hash{hash}}
+	}
+	theirs := tx(1, 9)
+	theirs.Wallet = other
+	cases := map[string]struct {
+		txs      []settlement.Transaction
+		receipts []byte
+		open     []settlement.Transaction
+		want     signs
+	}{
+		"nothing":               {},
+		"mined":                 {txs: []settlement.Transaction{tx(5, 1)}, receipts: []byte{1}},
+		"open":                  {txs: []settlement.Transaction{tx(5, 1)}, open: []settlement.Transaction{tx(5, 1)}},
+		"dead":                  {txs: []settlement.Transaction{tx(5, 1)}, want: signs{behind: true, nonce: 5}},
+		"replaced":              {txs: []settlement.Transaction{tx(5, 1), tx(5, 2)}, receipts: []byte{2}},
+		"dead, then made again": {txs: []settlement.Transaction{tx(5, 1), tx(6, 2)}, receipts: []byte{2}, want: signs{behind: true, nonce: 5}},
+		"two dead":              {txs: []settlement.Transaction{tx(6, 1), tx(5, 2)}, want: signs{behind: true, nonce: 5}},
+		"of another wallet":     {txs: []settlement.Transaction{theirs}},
+	}
+	for name, tc := range cases {
+		s := &Settler{address: me}
+		sv := survey{open: tc.open}
+		for _, h := range tc.receipts {
+			sv.receipts = append(sv.receipts, &chain.Receipt{Transaction: common.Hash{h}})
+		}
+		s.noteDead(tc.txs, &sv)
+		if got := s.losses.take(); got != tc.want {
+			t.Errorf("%s: %+v, want %+v", name, got, tc.want)
+		}
+		s.noteDead(tc.txs, &sv)
+		if got := s.losses.take(); got != (signs{}) {
+			t.Errorf("%s, a second time: %+v", name, got)
+		}
+	}
+}
