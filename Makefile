@@ -4,6 +4,10 @@ GO ?= go
 FUZZTIME ?= 5m
 # More flags for go test, such as -v or -run.
 TESTFLAGS ?=
+# How long things break, over which stores (sqlite, postgres, redis, all), and what decides who does what.
+CHAOS_SECONDS ?= 120
+CHAOS_STORE ?= all
+CHAOS_SEED ?=
 # Packages to lint, to benchmark.
 PKG ?= ./...
 TAGS = interop
@@ -12,7 +16,7 @@ TAGS = interop
 TOOL = $(GO) tool -modfile=$(CURDIR)/tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test interop-v1 setup lint fmt vuln fuzz bench clean
+.PHONY: help build demo test chaos interop-v1 setup lint fmt vuln fuzz bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +29,10 @@ demo: ## a paid request from 402 to upstream on a local chain; KEEP=1 keeps it r
 
 test: setup ## every test, as CI runs it, with the race detector
 	$(GO) test -race -tags '$(TAGS)' -timeout 15m $(TESTFLAGS) ./...
+
+chaos: ## three Caddys under load while all that can break breaks; CHAOS_SECONDS=120 CHAOS_STORE=all CHAOS_SEED=
+	CGO_ENABLED=0 CHAOS_SECONDS=$(CHAOS_SECONDS) CHAOS_STORE=$(CHAOS_STORE) CHAOS_SEED=$(CHAOS_SEED) \
+		$(GO) test -count=1 -v -timeout 0 -run '^TestChaos$$' $(TESTFLAGS) ./test/chaos
 
 interop-v1: ## the stock client of x402 version 1 pays too; 800 MB of npm packages
 	@.ci/setup test/interop/v1

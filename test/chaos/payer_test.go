@@ -1,0 +1,405 @@
+package chaos
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ethereum/go-ethereum/common"
+	"github.com/holiman/uint256"
+
+	"github.com/caddy-x402/caddy-x402/devnet"
+	"github.com/caddy-x402/caddy-x402/x402"
+)
+
+// How clients behave.
+const (
+	// patience is how long a client waits for one answer: longer than the instances need to say that they don't know.
+	patience = 11 * time.Second
+	// offerPatience is the same for an offer, which costs nobody anything.
+	offerPatience = 3 * time.Second
+)
+
+// intent is one thing that a client wants: it is not done before the client has it, or has been told that it is lost.
+type intent struct {
+	id     string
+	payer  int
+	method string
+	path   string
+	pass   int // which pass, or -1
+	begun  time.Time
+
+	authorizations []*authorization
+	outcome        outcome
+	// token: it was served to the holder of a pass, without another payment.
+	token bool
+}
+
+// outcome is how an intent ended, as its client sees it.
+type outcome string
+
+const (
+	unfinished outcome = "unfinished"
+	served     outcome = "served"
+	// lostAnswer: the payment is used, and the answer broke off on the way to the client.
+	lostAnswer outcome = "answer lost on the way"
+	// abandoned: the client left and never came back.
+	abandoned outcome = "abandoned"
+)
+
+// authorization is one that a client signed, with the header that carries it.
+type authorization struct {
+	nonce  common.Hash
+	header string
+	// uncertain: its client was put off, or heard nothing.
+	uncertain bool
+}
+
+// attempt is one request as its client sees it.
+type attempt struct {
+	Intent   string      `json:"intent"`
+	Payer    int         `json:"payer"`
+	Nonce    common.Hash `json:"nonce,omitzero"`
+	Instance int         `json:"instance"`
+	Start    time.Time   `json:"start"`
+	End      time.Time   `json:"end"`
+	Status   int         `json:"status,omitempty"`
+	Code     string      `json:"code,omitempty"`
+	Payment  string      `json:"payment,omitempty"`
+	Serial   int         `json:"serial,omitempty"`
+	Said     string      `json:"said,omitempty"` // the intent that the answer is for
+	Token    bool        `json:"token,omitempty"`
+	Held     bool        `json:"held,omitempty"`
+	Error    string      `json:"error,omitempty"`
+
+	offer       *x402.PaymentRequired
+	accessToken string
+}
+
+// broken reports whether the client does not know what it was answered.
+func (a *attempt) broken() bool { return a.Error != "" }
+
+// putOff reports whether the client should send the same again: whatever comes from something on the way, and not from the
+// upstream.
+func (a *attempt) putOff() bool {
+	return a.broken() || !a.Held && a.Status != http.StatusOK && a.Status != http.StatusPaymentRequired
+}
+
+// payer is a customer: it wants one thing after the other, and remembers what it paid and what it got.
+type payer struct {
+	number  int
+	account devnet.Account
+	random  *rand.Rand
+	http    *http.Client
+	shops   []string // addresses of the instances
+
+	tokens  map[int]string // by pass
+	intents []*intent
+
+	mu       sync.Mutex
+	attempts []*attempt
+}
+
+func newPayer(number int, random *rand.Rand, shops []string) *payer {
+	// Each payer has an address of its own, as customers have: refusals are counted by address.
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(number+1))}, Timeout: 2 * time.Second}
+	return &payer{
+		number: number, account: devnet.Payer(number), random: random, shops: shops, tokens: make(map[int]string),
+		http: &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext, MaxIdleConnsPerHost: 4}},
+	}
+}
+
+// shop wants things until stop is closed, and then finishes what it has begun, until ctx ends.
+func (p *payer) shop(ctx context.Context, stop <-chan struct{}) {
+	defer p.http.CloseIdleConnections()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-time.After(time.Duration(100+p.random.IntN(1500)) * time.Millisecond):
+		}
+		in := p.want()
+		p.mu.Lock()
+		p.intents = append(p.intents, in)
+		p.mu.Unlock()
+		p.pursue(ctx, in)
+	}
+}
+
+func (p *payer) want() *intent {
+	in := &intent{payer: p.number, pass: -1, method: http.MethodGet, begun: time.Now(), outcome: unfinished}
+	in.id = intentID(p.number, len(p.intents))
+	switch n := p.random.IntN(100); {
+	case n < 45:
+		in.path = "/get/" + in.id
+	case n < 75:
+		in.method, in.path = http.MethodPost, "/post/"+in.id
+	default:
+		in.pass = p.random.IntN(passes)
+		in.path = passPath(in.pass) + in.id
+	}
+	return in
+}
+
+// pursue goes after an intent until it is served or lost.
+func (p *payer) pursue(ctx context.Context, in *intent) {
+	if token := p.tokens[in.pass]; token != "" && p.random.IntN(2) == 0 {
+		p.useToken(ctx, in, token)
+		return
+	}
+	if in.pass >= 0 && p.random.IntN(3) == 0 {
+		p.race(ctx, in)
+		return
+	}
+	for ctx.Err() == nil && in.outcome == unfinished {
+		a := p.sign(ctx, in)
+		if a == nil {
+			return
+		}
+		if p.random.IntN(25) == 0 {
+			if p.leave(ctx, in, a); p.random.IntN(3) == 0 {
+				in.outcome = abandoned
+				return
+			}
+		}
+		p.pay(ctx, in, a)
+	}
+}
+
+// useToken asks under a pass that was bought.
+func (p *payer) useToken(ctx context.Context, in *intent, token string) {
+	for ctx.Err() == nil {
+		a := p.send(ctx, in, p.anyShop(), patience, "Authorization", "Bearer "+token)
+		a.Token = true
+		p.keep(a)
+		if a.Status == http.StatusOK {
+			in.outcome, in.token = served, true
+			return
+		}
+		if !a.broken() && a.Status == http.StatusPaymentRequired {
+			return // it stays unfinished, which is held against the shop
+		}
+		p.pause(ctx, 300, 700)
+	}
+}
+
+// race is what clients do that send several requests at once: each finds a price, and each pays.
+func (p *payer) race(ctx context.Context, in *intent) {
+	signed := []*authorization{p.sign(ctx, in), p.sign(ctx, in)}
+	if slices.Contains(signed, nil) {
+		return
+	}
+	got := make([]*attempt, len(signed))
+	var wg sync.WaitGroup
+	for i, a := range signed {
+		wg.Go(func() {
+			got[i] = p.send(ctx, in, i%len(p.shops), patience, x402.HeaderSignature, a.header)
+			got[i].Nonce = a.nonce
+			p.keep(got[i])
+		})
+	}
+	wg.Wait()
+	for _, a := range got {
+		p.learn(in, a)
+	}
+	for i := 0; ctx.Err() == nil && in.outcome == unfinished; i++ {
+		p.pause(ctx, 500, 1500)
+		p.pay(ctx, in, signed[i%len(signed)])
+		if i == 3 {
+			if a := p.sign(ctx, in); a != nil {
+				signed = append(signed, a)
+			}
+		}
+	}
+}
+
+// sign asks for the price, of any shop that answers, and signs; nil when the time is over.
+func (p *payer) sign(ctx context.Context, in *intent) *authorization {
+	for ctx.Err() == nil {
+		a := p.send(ctx, in, p.anyShop(), offerPatience)
+		if a.offer == nil || len(a.offer.Accepts) == 0 {
+			if a.Status == http.StatusOK {
+				p.keep(a) // without a payment!
+			}
+			p.pause(ctx, 100, 400)
+			continue
+		}
+		signed, err := p.authorize(a.offer)
+		if err != nil {
+			a.Error = err.Error()
+			p.keep(a)
+			return nil
+		}
+		p.mu.Lock()
+		in.authorizations = append(in.authorizations, signed)
+		p.mu.Unlock()
+		return signed
+	}
+	return nil
+}
+
+func (p *payer) authorize(o *x402.PaymentRequired) (*authorization, error) {
+	r := o.Accepts[0]
+	amount, err := x402.ParseAtomic(r.Amount)
+	if err != nil {
+		return nil, err
+	}
+	a := x402.Authorization{From: p.account.Address, To: common.HexToAddress(r.PayTo), Value: amount}
+	end := time.Now().Add(time.Duration(r.MaxTimeoutSeconds) * time.Second)
+	a.ValidBefore = *uint256.NewInt(uint64(end.Unix()))
+	for i := range a.Nonce {
+		a.Nonce[i] = byte(p.random.Uint32())
+	}
+	domain := x402.Domain{Name: r.Extra.Name, Version: r.Extra.Version, ChainID: devnet.ChainID, Contract: common.HexToAddress(r.Asset)}
+	sig, err := x402.Sign(a.Digest(domain.Separator()), p.account.Key)
+	if err != nil {
+		return nil, err
+	}
+	header, err := x402.EncodeHeader(o.Pay(r, &a, sig))
+	return &authorization{nonce: a.Nonce, header: header}, err
+}
+
+// leave pays, and hangs up before the answer.
+func (p *payer) leave(ctx context.Context, in *intent, a *authorization) {
+	got := p.send(ctx, in, p.anyShop(), time.Duration(20+p.random.IntN(2500))*time.Millisecond, x402.HeaderSignature, a.header)
+	got.Nonce = a.nonce
+	p.keep(got)
+	p.learn(in, got)
+	p.pause(ctx, 100, 2000)
+}
+
+// pay sends the same payment until the client knows more; some clients lose patience and sign anew, as stock clients do.
+func (p *payer) pay(ctx context.Context, in *intent, a *authorization) {
+	for ctx.Err() == nil && in.outcome == unfinished {
+		if again := p.sendCopies(ctx, in, a); !again {
+			return
+		}
+		a.uncertain = true
+		if p.random.IntN(8) == 0 {
+			return
+		}
+		p.pause(ctx, 300, 1700)
+	}
+}
+
+// sendCopies sends a payment to one shop or to several at once; again is false when there is an answer.
+func (p *payer) sendCopies(ctx context.Context, in *intent, a *authorization) (again bool) {
+	order := p.random.Perm(len(p.shops))
+	copies := 1
+	if p.random.IntN(4) == 0 {
+		copies += 1 + p.random.IntN(len(order)-1)
+	}
+	got := make([]*attempt, copies)
+	var wg sync.WaitGroup
+	for i := range copies {
+		wg.Go(func() {
+			got[i] = p.send(ctx, in, order[i], patience, x402.HeaderSignature, a.header)
+			got[i].Nonce = a.nonce
+			p.keep(got[i])
+		})
+	}
+	wg.Wait()
+	for _, g := range got {
+		p.learn(in, g)
+	}
+	// A copy may be told to wait while the other one is refused: it is over when one is told so.
+	return !slices.ContainsFunc(got, func(g *attempt) bool { return !g.putOff() })
+}
+
+// learn draws the conclusions of an answer.
+func (p *payer) learn(in *intent, a *attempt) {
+	switch {
+	case a.Status == http.StatusOK && !a.broken():
+		in.outcome = served
+		if in.pass >= 0 && a.accessToken != "" {
+			p.tokens[in.pass] = a.accessToken
+		}
+	case in.outcome == unfinished && a.Status == http.StatusPaymentRequired && a.Code == string(x402.ReasonNonceUsed):
+		in.outcome = lostAnswer // whether that can be is judged later
+	}
+}
+
+func (p *payer) anyShop() int { return p.random.IntN(len(p.shops)) }
+
+// pause waits between least and most milliseconds.
+func (p *payer) pause(ctx context.Context, least, most int) {
+	select {
+	case <-time.After(time.Duration(least+p.random.IntN(most-least)) * time.Millisecond):
+	case <-ctx.Done():
+	}
+}
+
+func (p *payer) keep(a *attempt) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.attempts = append(p.attempts, a)
+}
+
+// send makes one request and reads the answer to its end.
+func (p *payer) send(ctx context.Context, in *intent, shop int, within time.Duration, header ...string) *attempt {
+	a := &attempt{Intent: in.id, Payer: p.number, Instance: shop, Start: time.Now()}
+	defer func() { a.End = time.Now() }()
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	body := ""
+	if in.method == http.MethodPost {
+		body = `{"order":"` + in.id + `"}`
+	}
+	r, err := http.NewRequestWithContext(ctx, in.method, "http://"+p.shops[shop]+in.path, strings.NewReader(body))
+	if err != nil {
+		a.Error = err.Error()
+		return a
+	}
+	r.Host = host
+	for i := 0; i+1 < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	resp, err := p.http.Do(r)
+	if err != nil {
+		a.Error = err.Error()
+		return a
+	}
+	defer resp.Body.Close()
+	a.read(resp)
+	return a
+}
+
+func (a *attempt) read(resp *http.Response) {
+	a.Status, a.Payment = resp.StatusCode, resp.Header.Get("X-Payment-Id")
+	a.Held = resp.Header.Get("X-Payment-Status") == "refund_pending"
+	a.accessToken = resp.Header.Get("X-Access-Token")
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		a.Error = err.Error()
+		return
+	}
+	switch {
+	case a.Status == http.StatusPaymentRequired:
+		var o x402.PaymentRequired
+		if err := x402.DecodeHeader(resp.Header.Get(x402.HeaderRequired), 1<<20, &o); err != nil {
+			a.Error = err.Error()
+			return
+		}
+		a.offer, a.Code = &o, o.Error
+	case a.Status == http.StatusOK:
+		var said answerBody
+		if err := json.Unmarshal(body, &said); err != nil {
+			a.Error = err.Error()
+			return
+		}
+		a.Serial, a.Said = said.Serial, said.Intent
+	default:
+		var problem struct{ Code, Payment string }
+		_ = json.Unmarshal(body, &problem) // an upstream's failure has another form
+		if a.Code = problem.Code; problem.Payment != "" {
+			a.Payment = problem.Payment
+		}
+	}
+}
