@@ -1,13 +1,14 @@
 package ledger
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
+	"math"
+	"strings"
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
@@ -61,22 +62,21 @@ type anchoring struct {
 
 func newAnchoring() *anchoring { return &anchoring{sum: sha256.New()} }
 
-func (n *anchoring) add(e *Entry) {
-	n.sum.Write(e.Hash[:])
+func (n *anchoring) add(entry common.Hash) {
+	n.sum.Write(entry[:])
 	n.count++
 }
+
+func (n *anchoring) hash() common.Hash { return common.Hash(n.sum.Sum(nil)) }
 
 func (n *anchoring) anchor(last Anchor, until time.Time) Anchor {
 	a := Anchor{
 		Sequence: last.Sequence + 1, Until: moment(until), Count: n.count,
-		Entries: common.Hash(n.sum.Sum(nil)), Previous: last.Hash,
+		Entries: n.hash(), Previous: last.Hash,
 	}
 	a.Hash = a.digest()
 	return a
 }
-
-// entriesPage is how many entries are read at once.
-const entriesPage = 1000
 
 // NextAnchor makes the next anchor, over all entries that are older than AnchorLag, and stores it. Without new
 // entries there is none (ErrNotFound). Several instances may try at once: one succeeds, the others get ErrConflict.
@@ -87,20 +87,9 @@ func NextAnchor(ctx context.Context, b Books, now time.Time) (Anchor, error) {
 	}
 	until := moment(now.Add(-AnchorLag))
 	n := newAnchoring()
-	// The mark after all entries at the time last.Until.
-	mark := Mark{At: last.Until, Payment: "\xff"}
-	for {
-		page, err := b.Entries(ctx, mark, until, entriesPage)
-		if err != nil {
-			return Anchor{}, fmt.Errorf("reading audit entries: %w", err)
-		}
-		for i := range page {
-			n.add(&page[i])
-		}
-		if len(page) < entriesPage {
-			break
-		}
-		mark = page[len(page)-1].Mark()
+	err = eachEntry(ctx, b, afterTime(last.Until), until, func(e *Entry) error { n.add(e.Hash); return nil })
+	if err != nil {
+		return Anchor{}, err
 	}
 	if n.count == 0 {
 		return Anchor{}, fmt.Errorf("%w: there is nothing new to anchor", ErrNotFound)
@@ -112,12 +101,15 @@ func NextAnchor(ctx context.Context, b Books, now time.Time) (Anchor, error) {
 	return a, nil
 }
 
+// afterTime is the mark behind all entries at the time t.
+func afterTime(t time.Time) Mark { return Mark{At: t, Payment: "\x7f", Version: math.MaxInt64} }
+
 // after reports whether m is behind o in the order of entries.
 func (m Mark) after(o Mark) bool {
 	if c := m.At.Compare(o.At); c != 0 {
 		return c > 0
 	}
-	if c := bytes.Compare([]byte(m.Payment), []byte(o.Payment)); c != 0 {
+	if c := strings.Compare(m.Payment, o.Payment); c != 0 {
 		return c > 0
 	}
 	return m.Version > o.Version

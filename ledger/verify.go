@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
@@ -66,5 +67,78 @@ type Problem struct {
 // same ones, and that they are those which the chain of anchors fixed. The store may be in use meanwhile. An error
 // says that the store could not be read; what is wrong with the ledger is in the Report.
 func Verify(ctx context.Context, b Books, o VerifyOptions) (Report, error) {
-	return Report{}, nil
+	v := newVerification(o)
+	if err := eachAnchor(ctx, b, 0, func(a *Anchor) error { v.anchor(a); return nil }); err != nil {
+		return v.report, err
+	}
+	err := eachRecord(ctx, b, func(r *Record) error { v.record(&r.Payment, r.Trail); return nil })
+	if err != nil {
+		return v.report, err
+	}
+	err = eachEntry(ctx, b, Mark{}, v.until(), func(e *Entry) error { v.entry(e); return nil })
+	if err != nil {
+		return v.report, err
+	}
+	return v.finish(), nil
+}
+
+// The pages in which a store is read.
+const (
+	entriesPage = 1000
+	recordsPage = 500
+	anchorsPage = 1000
+)
+
+func eachAnchor(ctx context.Context, b Books, after uint64, f func(*Anchor) error) error {
+	for {
+		page, err := b.Anchors(ctx, after, anchorsPage)
+		if err != nil {
+			return fmt.Errorf("reading anchors: %w", err)
+		}
+		for i := range page {
+			if err := f(&page[i]); err != nil {
+				return err
+			}
+		}
+		if len(page) < anchorsPage {
+			return nil
+		}
+		after = page[len(page)-1].Sequence
+	}
+}
+
+func eachRecord(ctx context.Context, b Books, f func(*Record) error) error {
+	for after := ""; ; {
+		page, err := b.Records(ctx, after, recordsPage)
+		if err != nil {
+			return fmt.Errorf("reading payments: %w", err)
+		}
+		for i := range page {
+			if err := f(&page[i]); err != nil {
+				return err
+			}
+		}
+		if len(page) < recordsPage {
+			return nil
+		}
+		after = page[len(page)-1].Payment.ID
+	}
+}
+
+func eachEntry(ctx context.Context, b Books, after Mark, until time.Time, f func(*Entry) error) error {
+	for {
+		page, err := b.Entries(ctx, after, until, entriesPage)
+		if err != nil {
+			return fmt.Errorf("reading audit entries: %w", err)
+		}
+		for i := range page {
+			if err := f(&page[i]); err != nil {
+				return err
+			}
+		}
+		if len(page) < entriesPage {
+			return nil
+		}
+		after = page[len(page)-1].Mark()
+	}
 }

@@ -34,11 +34,12 @@ func testLease(t *testing.T, open Open) {
 	c := f.claim(newPayment(t, 1, 3), 0)
 	lease(0)
 	lease(1, b.ID) // a is held
+	f.clock.Add(time.Second)
 	lease(10, c.ID)
 	lease(10)
-	f.clock.Add(28 * time.Second) // a's hold ends now
+	f.clock.Add(27 * time.Second) // a's hold ends now
 	lease(10, a.ID)
-	f.clock.Add(32 * time.Second) // the leases of b and c end now
+	f.clock.Add(33 * time.Second) // the leases of b and, just now, c have ended
 	lease(1, b.ID)
 	lease(10, c.ID)
 	f.clock.Add(time.Hour)
@@ -120,7 +121,27 @@ func calls(s ledger.Store, p, fresh ledger.Payment) map[string]func(context.Cont
 		"Recheck":      func(ctx context.Context) error { return s.Recheck(ctx, p.ID, time.Hour) },
 		"Audit":        func(ctx context.Context) error { _, err := s.Audit(ctx, p.ID); return err },
 		"Counts":       func(ctx context.Context) error { _, err := s.Counts(ctx); return err },
-		"Ping":         s.Ping,
+		"Reserve": func(ctx context.Context) error {
+			_, err := s.Reserve(ctx, ledger.Reservation{Key: hash(1), Payment: p.ID}, "", time.Hour)
+			return err
+		},
+		"Reservation": func(ctx context.Context) error { _, err := s.Reservation(ctx, hash(1)); return err },
+		"KeepAnswer": func(ctx context.Context) error {
+			return s.KeepAnswer(ctx, hash(1), p.ID, []byte("x"), time.Hour)
+		},
+		"List":       func(ctx context.Context) error { _, err := s.List(ctx, ledger.Query{Limit: 1}); return err },
+		"Entries":    func(ctx context.Context) error { _, err := s.Entries(ctx, ledger.Mark{}, p.CreatedAt, 1); return err },
+		"Anchors":    func(ctx context.Context) error { _, err := s.Anchors(ctx, 0, 1); return err },
+		"LastAnchor": func(ctx context.Context) error { _, err := s.LastAnchor(ctx); return err },
+		"AddAnchor":  func(ctx context.Context) error { return s.AddAnchor(ctx, ledger.Anchor{Sequence: 1}) },
+		"Sweep":      func(ctx context.Context) error { _, err := s.Sweep(ctx, time.Hour, 10); return err },
+		"Records":    func(ctx context.Context) error { _, err := s.Records(ctx, "", 1); return err },
+		"Wallets":    func(ctx context.Context) error { _, err := s.Wallets(ctx); return err },
+		"EachReservation": func(ctx context.Context) error {
+			return s.EachReservation(ctx, func(ledger.Reservation) error { return nil })
+		},
+		"Import": func(ctx context.Context) error { return s.Import(ctx, ledger.Part{Complete: true}) },
+		"Ping":   s.Ping,
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -338,4 +339,16 @@ func same(a, b any) bool {
 	}
 	y, err := json.Marshal(b)
 	return err == nil && bytes.Equal(x, y)
+}
+
+// difference shows where got begins to differ from want.
+func difference(got, want any) string {
+	x, _ := json.Marshal(got)
+	y, _ := json.Marshal(want)
+	i := 0
+	for i < min(len(x), len(y)) && x[i] == y[i] {
+		i++
+	}
+	from := max(0, i-200)
+	return fmt.Sprintf("after %d equal bytes:\n  got  …%s…\n  want …%s…", i, x[from:min(len(x), i+200)], y[from:min(len(y), i+200)])
 }

@@ -232,6 +232,9 @@ func testNotFound(t *testing.T, open Open) {
 		"Recheck":             func() error { return s.Recheck(f.ctx, other.ID, time.Second) },
 		"Audit":               func() error { _, err := s.Audit(f.ctx, other.ID); return err },
 		"Record":              func() error { return s.Record(f.ctx, newTransaction(1, 0, 1, other.ID), "request") },
+		"Reservation":         func() error { _, err := s.Reservation(f.ctx, hash(1)); return err },
+		"KeepAnswer":          func() error { return s.KeepAnswer(f.ctx, hash(1), other.ID, []byte("x"), time.Hour) },
+		"LastAnchor":          func() error { _, err := s.LastAnchor(f.ctx); return err },
 	} {
 		if err := call(); !errors.Is(err, ledger.ErrNotFound) {
 			t.Errorf("%s: %v, want ErrNotFound", name, err)

@@ -93,7 +93,7 @@ func alike(do op, m *Memory, s ledger.Store) error {
 		return err
 	}
 	if !same(got, want) {
-		return fmt.Errorf("answer %+v\nwant   %+v", got, want)
+		return errors.New(difference(got, want))
 	}
 	return nil
 }
