@@ -126,6 +126,14 @@ func (j *judgement) accuse(kind string, p *ledger.Payment, format string, args .
 	j.violations = append(j.violations, v)
 }
 
+// payment is nil if the ledger does not know it.
+func (j *judgement) payment(id string) *ledger.Payment {
+	if r := j.byID[id]; r != nil {
+		return &r.Payment
+	}
+	return nil
+}
+
 func (j *judgement) accuseFor(kind string, payer int, format string, args ...any) {
 	j.violations = append(j.violations, violation{kind: kind, text: fmt.Sprintf(format, args...), payer: payer})
 }
@@ -287,15 +295,15 @@ func (j *judgement) judgeIntent(in *intent) {
 	}
 	charged := j.chargedFor(in)
 	if len(charged) > 1 {
-		j.accuse(doubled, &j.byID[charged[1]].Payment, "client %d was charged %d times for %s: %v", in.payer, len(charged), in.path, charged)
+		j.accuse(doubled, j.payment(charged[1]), "client %d was charged %d times for %s: %v", in.payer, len(charged), in.path, charged)
 	}
 	if in.outcome == lostAnswer && !j.lostOnTheWay(in) {
 		j.accuseFor(lost, in.payer, "client %d was told that its payment for %s was used, and no answer of it broke off", in.payer, in.path)
 	}
 }
 
-// chargedFor are the payments that served an intent, but for those whose answer broke off: who signs again after that
-// buys again.
+// chargedFor are the payments whose answers the client has for an intent. One whose answer broke off is none of them: who
+// signs again after that buys again.
 func (j *judgement) chargedFor(in *intent) []string {
 	var list []string
 	for _, a := range j.byIntent[in.id] {
