@@ -1,9 +1,9 @@
 package caddymodule
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -117,15 +117,11 @@ func parseKeptSince(s string) (time.Time, error) {
 
 // export writes the audit trail of all payments, with the anchors, as JSON lines.
 func (d *desk) export(ctx context.Context, w io.Writer, after uint64, progress func(int64)) (ledger.ExportSummary, error) {
-	b := bufio.NewWriterSize(w, 1<<16)
-	summary, err := ledger.Export(ctx, d.store, b, ledger.ExportOptions{AfterAnchor: after, Progress: progress})
-	if err != nil {
-		return summary, err
+	summary, err := ledger.Export(ctx, d.store, w, ledger.ExportOptions{AfterAnchor: after, Progress: progress})
+	if errors.Is(err, ledger.ErrNotFound) {
+		return summary, &operatorError{http.StatusNotFound, codeNoAnchor, fmt.Sprintf("there is no anchor %d", after), err}
 	}
-	if err := b.Flush(); err != nil {
-		return summary, fmt.Errorf("writing the export: %w", err)
-	}
-	return summary, nil
+	return summary, err
 }
 
 func (d *desk) verify(ctx context.Context, o ledger.VerifyOptions) (ledger.Report, error) {

@@ -12,6 +12,7 @@ import (
 // The codes of what can go wrong when an operator asks; they never change.
 const (
 	codeNoPayment     = "payment_not_found"
+	codeNoAnchor      = "anchor_not_found"
 	codeNoSuchPath    = "not_found"
 	codeMethod        = "method_not_allowed"
 	codeInvalid       = "invalid_request"

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
@@ -81,4 +82,10 @@ type stateCounts struct {
 type stateCount struct {
 	State    ledger.State `json:"state"`
 	Payments int64        `json:"payments"`
+}
+
+// MarshalJSON makes the fields addressable: an amount is written as a decimal only if it is.
+func (p operatorPayment) MarshalJSON() ([]byte, error) {
+	type plain operatorPayment
+	return json.Marshal((*plain)(&p))
 }

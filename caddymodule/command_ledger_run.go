@@ -84,7 +84,7 @@ func (o *operator) finish(err error) int {
 	switch e.Code {
 	case codeInvalid, codeMethod, codeInUse:
 		return exitUsage
-	case codeNoPayment, codeNoLedger, codeNotConfigured, codeNoSuchPath:
+	case codeNoPayment, codeNoAnchor, codeNoLedger, codeNotConfigured, codeNoSuchPath:
 		return exitNotFound
 	case codeBroken:
 		return exitBroken

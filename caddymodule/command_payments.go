@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/caddy-x402/caddy-x402/ledger"
 )
 
 // paymentsFlags are the flags of the commands under "caddy x402 payments".
@@ -168,6 +171,9 @@ func (j *jsonPages) end(next string) error {
 }
 
 func (f *paymentsFlags) show(ctx context.Context, o *operator, args []string) error {
+	if _, ok := ledger.ShardOf(args[0]); !ok || strings.ContainsAny(args[0], "/.%?#") {
+		return ledger.ErrNotFound // it would lead elsewhere in a URL
+	}
 	ops, done, err := f.find(ctx, o.say)
 	if err != nil {
 		return err
