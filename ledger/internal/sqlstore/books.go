@@ -65,12 +65,14 @@ const (
 	// SelectCarriedAs takes the payment, and gives chain, hash and position of its transactions, oldest first.
 	SelectCarriedAs = `SELECT chain_id, hash, position FROM transaction_payments WHERE payment_id = ? ORDER BY seq`
 
-	// The statements of a page of records.
-	selectPage  = `SELECT ` + PaymentColumns + ` FROM payments WHERE id > ? ORDER BY id LIMIT ?`
-	selectTrail = `SELECT ` + EntryColumns + ` FROM audit WHERE payment_id >= ? AND payment_id <= ?
+	// SelectPage takes the id before and limit: the payments of a page of records.
+	SelectPage = `SELECT ` + PaymentColumns + ` FROM payments WHERE id > ? ORDER BY id LIMIT ?`
+	// SelectTrails takes the first and the last id of the page, twice: its trails.
+	SelectTrails = `SELECT ` + EntryColumns + ` FROM audit WHERE payment_id >= ? AND payment_id <= ?
 		UNION ALL SELECT ` + EntryColumns + ` FROM audit_archive WHERE payment_id >= ? AND payment_id <= ?
 		ORDER BY payment_id, version`
-	selectRecorded = `SELECT ` + transactionColumns + `, tp.payment_id FROM transaction_payments tp
+	// SelectRecorded takes the first and the last id of the page: its transactions, each with the payment.
+	SelectRecorded = `SELECT ` + transactionColumns + `, tp.payment_id FROM transaction_payments tp
 		JOIN transactions t ON t.chain_id = tp.chain_id AND t.hash = tp.hash
 		LEFT JOIN transaction_archive a ON a.chain_id = t.chain_id AND a.hash = t.hash
 		WHERE tp.payment_id >= ? AND tp.payment_id <= ? ORDER BY tp.payment_id, tp.seq`
@@ -150,7 +152,7 @@ func LastAnchor(run Query) (ledger.Anchor, error) {
 
 // Records implements ledger.Books. All that run reads must be of one moment: a transaction that sees a snapshot.
 func Records(run Query, after string, limit int) ([]ledger.Record, error) {
-	payments, err := Payments(run, selectPage, valid(after), max(limit, 0))
+	payments, err := Payments(run, SelectPage, valid(after), max(limit, 0))
 	if err != nil || len(payments) == 0 {
 		return nil, err
 	}
@@ -161,7 +163,7 @@ func Records(run Query, after string, limit int) ([]ledger.Record, error) {
 		place[p.ID] = &got[i]
 	}
 	first, last := payments[0].ID, payments[len(payments)-1].ID
-	err = run(selectTrail, func(row Row) error {
+	err = run(SelectTrails, func(row Row) error {
 		var e ledger.Entry
 		if err := ScanEntry(row, &e); err != nil {
 			return err
@@ -179,7 +181,7 @@ func Records(run Query, after string, limit int) ([]ledger.Record, error) {
 
 // recorded adds the transactions to records whose ids are from first to last.
 func recorded(run Query, place map[string]*ledger.Record, first, last string) error {
-	err := run(selectRecorded, func(row Row) error {
+	err := run(SelectRecorded, func(row Row) error {
 		var t ledger.Transaction
 		var carries uint64
 		var id string

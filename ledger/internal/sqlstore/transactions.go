@@ -60,8 +60,12 @@ func TransactionValues(t *ledger.Transaction, created time.Time) []any {
 // ScanTransaction reads a transaction without its payments, and how many these are.
 func ScanTransaction(row Row, t *ledger.Transaction, carries *uint64, more ...any) error {
 	return row.Scan(append([]any{
-		Natural{&t.ChainID}, Fixed(t.Hash[:]), Fixed(t.Wallet[:]), Natural{&t.Nonce}, Bytes{(*[]byte)(&t.Raw)},
-		Instant{&t.CreatedAt}, Natural{carries},
+		Natural{&t.ChainID},
+		Fixed(t.Hash[:]), Fixed(t.Wallet[:]),
+		Natural{&t.Nonce},
+		Bytes{(*[]byte)(&t.Raw)},
+		Instant{&t.CreatedAt},
+		Natural{carries},
 	}, more...)...)
 }
 

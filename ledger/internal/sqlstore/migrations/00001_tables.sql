@@ -56,9 +56,9 @@ CREATE TABLE payments (
     CONSTRAINT payments_never_both CHECK (delivery <> 'delivered' OR refund = 'none')
 );
 
-CREATE INDEX payments_unserved ON payments (payer, route, created_at) WHERE is_unserved = 1;
-CREATE INDEX payments_plans ON payments (payer, plan_until) WHERE plan_until > 0;
-CREATE INDEX payments_due ON payments (check_at) WHERE is_open = 1;
+CREATE INDEX payments_unserved ON payments (payer, route, created_at, id) WHERE is_unserved = 1;
+CREATE INDEX payments_plans ON payments (payer, plan_until DESC, id) WHERE plan_until > 0;
+CREATE INDEX payments_due ON payments (check_at, created_at, id) WHERE is_open = 1;
 CREATE INDEX payments_closed ON payments (updated_at) WHERE is_closed = 1 AND is_archived = 0;
 CREATE INDEX payments_list ON payments (created_at, id);
 CREATE INDEX payments_state ON payments (state, created_at, id);
