@@ -90,6 +90,7 @@ func Run(t *testing.T, h *Harness) {
 		{"expires between record and broadcast", expiresRecorded},
 		{"no longer claimed", notClaimed},
 		{"two settlers on one wallet", twoSettlers},
+		{"one of two settlers dies between record and broadcast", oneOfTwoDies},
 		{"two hundred at once", twoHundred},
 		{"ready", ready},
 	}

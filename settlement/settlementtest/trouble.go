@@ -3,7 +3,6 @@ package settlementtest
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
 	"time"
 
@@ -173,11 +172,7 @@ func (c *Case) settleMany(settlers []settlement.Settler, n int) {
 		used[out.Transaction] = true
 	}
 	c.WantReceived(uint64(n))
-	txs := c.Journal.All()
-	slices.SortFunc(txs, func(a, b settlement.Transaction) int { return int(a.Nonce) - int(b.Nonce) })
-	if len(txs) != n || txs[n-1].Nonce != txs[0].Nonce+uint64(n-1) || c.Nonce() != txs[n-1].Nonce+1 {
-		c.Errorf("%d transactions with the nonces %d to %d, %d mined", len(txs), txs[0].Nonce, txs[len(txs)-1].Nonce, c.Nonce())
-	}
+	c.wantNoGap(n)
 }
 
 func ready(c *Case) {
