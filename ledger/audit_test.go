@@ -52,7 +52,7 @@ func drawLife(t *rapid.T, check func(before, after ledger.Payment, c ledger.Chan
 	now := start
 	var trail []ledger.Entry
 	var previous common.Hash
-	first := rapid.SampledFrom(events[:2]).Draw(t, "first")
+	first := rapid.SampledFrom([]ledger.Event{ledger.EventChallenge, ledger.EventClaim, ledger.EventImport}).Draw(t, "first")
 	for i := range rapid.IntRange(1, 60).Draw(t, "changes") {
 		now = now.Add(rapid.SampledFrom([]time.Duration{0, 1, time.Second, 2 * time.Minute, -time.Second}).Draw(t, "later"))
 		c := drawChange(t, &p)

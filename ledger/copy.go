@@ -2,6 +2,8 @@ package ledger
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 )
 
@@ -49,9 +51,193 @@ type CopyReport struct {
 
 // Copy moves a ledger into an empty store, or goes on with a copy that was interrupted, wherever that was. Nobody may
 // write to either store meanwhile. When everything was read back and found equal, and the audit trails and anchors hold,
-// the destination is completed: until then nothing can be claimed in it. Errors: ErrExists if the destination is in use,
-// ErrConflict if the source changed meanwhile (or the destination is a copy of something else), ErrAudit if what was
-// copied does not verify.
+// the destination is completed: until then nothing can be claimed in it. A copy that was completed already is compared
+// again, and is a success if it is equal. Errors: ErrExists if the destination is in use, ErrConflict if the source changed
+// meanwhile (or the destination is a copy of something else), ErrAudit if what was copied does not verify.
 func Copy(ctx context.Context, from, to Books, o CopyOptions) (CopyReport, error) {
-	return CopyReport{}, nil
+	if o.PageSize <= 0 {
+		o.PageSize = recordsPage
+	}
+	c := &copier{from: from, to: to, o: o, v: newVerification(VerifyOptions{KeptSince: o.KeptSince})}
+	if err := c.run(ctx); err != nil {
+		return c.report, fmt.Errorf("copying the ledger: %w", err)
+	}
+	return c.report, nil
+}
+
+// copier is one run of Copy.
+type copier struct {
+	from, to Books
+	o        CopyOptions
+	report   CopyReport
+	v        *verification
+	total    int64
+	// complete: the destination is no copy that was begun, so it must be one that was completed.
+	complete bool
+	newest   Mark // of all entries
+}
+
+func (c *copier) run(ctx context.Context) error {
+	counts, err := c.from.Counts(ctx)
+	if err != nil {
+		return fmt.Errorf("counting what there is: %w", err)
+	}
+	for _, n := range counts {
+		c.total += n
+	}
+	// Nothing of a part is nothing to write, but marks the destination as one that is not complete.
+	switch err := c.to.Import(ctx, Part{}); {
+	case errors.Is(err, ErrExists):
+		c.complete = true
+	case err != nil:
+		return fmt.Errorf("beginning: %w", err)
+	}
+	steps := []func(context.Context) error{c.payments, c.wallets, c.reservations, c.anchors, c.compare, c.verify, c.unchanged}
+	if c.complete {
+		steps = []func(context.Context) error{c.sameWallets, c.sameAnchors, c.compare, c.verify, c.unchanged}
+	}
+	for _, step := range steps {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	if c.complete {
+		return nil
+	}
+	if err := c.to.Import(ctx, Part{Complete: true}); err != nil {
+		return fmt.Errorf("completing: %w", err)
+	}
+	return nil
+}
+
+func (c *copier) progress(step CopyStep, done, total int64) {
+	if c.o.Progress != nil {
+		c.o.Progress(CopyProgress{Step: step, Done: done, Total: total})
+	}
+}
+
+// differs is the error for what is not equal in both.
+func (c *copier) differs(format string, args ...any) error {
+	what := fmt.Sprintf(format, args...)
+	if c.complete {
+		return fmt.Errorf("%w: %s: the destination is in use", ErrExists, what)
+	}
+	return fmt.Errorf("%w: %s: stop what writes to the source, and begin again with an empty destination", ErrConflict, what)
+}
+
+// send imports a part.
+func (c *copier) send(ctx context.Context, part Part, what string) error {
+	if err := c.to.Import(ctx, part); err != nil {
+		if errors.Is(err, ErrConflict) {
+			return c.differs("%s (%v)", what, err)
+		}
+		return fmt.Errorf("writing %s: %w", what, err)
+	}
+	return nil
+}
+
+// payments sends all that come after the last one that arrived. What a crash left out before that is found by compare.
+func (c *copier) payments(ctx context.Context) error {
+	after, err := greatest(ctx, c.to)
+	if err != nil {
+		return err
+	}
+	for done := int64(0); ; {
+		page, err := c.from.Records(ctx, after, c.o.PageSize)
+		if err != nil {
+			return fmt.Errorf("reading payments: %w", err)
+		}
+		if len(page) == 0 {
+			return nil
+		}
+		if err := c.send(ctx, Part{Records: page}, "payments after "+after); err != nil {
+			return err
+		}
+		after = page[len(page)-1].Payment.ID
+		done += int64(len(page))
+		c.report.Copied += int64(len(page))
+		c.progress(CopyPayments, done, c.total)
+	}
+}
+
+// greatest is the greatest id of a payment in b; empty if there is none. It climbs: at each place of the id to the
+// greatest character there is, which takes some hundred small reads, however many payments there are.
+func greatest(ctx context.Context, b Books) (string, error) {
+	const above = "~" // any character of an id
+	id, after := "", ""
+	for place := 0; ; {
+		page, err := b.Records(ctx, after, 1)
+		switch {
+		case err != nil:
+			return "", fmt.Errorf("looking for the last payment that was copied: %w", err)
+		case len(page) > 0:
+			id = page[0].Payment.ID
+		case after == "" || place >= len(id)-1:
+			return id, nil
+		default:
+			place++
+		}
+		after = id[:place+1] + above
+	}
+}
+
+func (c *copier) wallets(ctx context.Context) error {
+	wallets, err := c.from.Wallets(ctx)
+	if err != nil {
+		return fmt.Errorf("reading wallets: %w", err)
+	}
+	for _, w := range wallets {
+		if err := c.send(ctx, Part{Wallets: []Wallet{w}}, "wallet "+w.Address.Hex()); err != nil {
+			return err
+		}
+		c.report.Wallets++
+		c.progress(CopyWallets, int64(c.report.Wallets), int64(len(wallets)))
+	}
+	return nil
+}
+
+func (c *copier) reservations(ctx context.Context) error {
+	var page []Reservation
+	send := func() error {
+		if len(page) == 0 {
+			return nil
+		}
+		if err := c.send(ctx, Part{Reservations: page}, "reservations"); err != nil {
+			return err
+		}
+		c.report.Reservations += int64(len(page))
+		c.progress(CopyReservations, c.report.Reservations, 0)
+		page = nil
+		return nil
+	}
+	err := c.from.EachReservation(ctx, func(r Reservation) error {
+		if page = append(page, r); len(page) < c.o.PageSize {
+			return nil
+		}
+		return send()
+	})
+	if err != nil {
+		return fmt.Errorf("reservations: %w", err)
+	}
+	return send()
+}
+
+func (c *copier) anchors(ctx context.Context) error {
+	for after := uint64(0); ; {
+		page, err := c.from.Anchors(ctx, after, anchorsPage)
+		if err != nil {
+			return fmt.Errorf("reading anchors: %w", err)
+		}
+		if len(page) > 0 {
+			if err := c.send(ctx, Part{Anchors: page}, "anchors"); err != nil {
+				return err
+			}
+			c.report.Anchors += int64(len(page))
+			c.progress(CopyAnchors, c.report.Anchors, 0)
+			after = page[len(page)-1].Sequence
+		}
+		if len(page) < anchorsPage {
+			return c.sameAnchors(ctx)
+		}
+	}
 }

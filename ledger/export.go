@@ -229,7 +229,7 @@ func (x *importer) wrong(format string, args ...any) {
 
 // enter goes on to the stage s, if the file is not beyond it.
 func (x *importer) enter(s stage, line string) bool {
-	if s < x.stage || x.stage == begin && s != anchors {
+	if s < x.stage || x.stage == begin || x.stage == end {
 		x.wrong("a line of type %q does not belong here", line)
 		return false
 	}

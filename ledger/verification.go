@@ -1,6 +1,8 @@
 package ledger
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"time"
@@ -32,8 +34,8 @@ type window struct {
 	until    time.Time
 	count    uint64
 	entries  common.Hash
-	// trails and times are the sums of the hashes of its entries, as the trails and as the list ordered by time have
-	// them: the order in which they are shown does not matter to a sum. Only what must be kept is in them.
+	// trails and times are sums over its entries, as the trails and as the list ordered by time have them: the order
+	// in which they are shown does not matter to a sum. Only what must be kept is in them.
 	trails, times uint256.Int
 }
 
@@ -101,7 +103,7 @@ func (v *verification) record(p *Payment, trail []Entry) {
 		case w == len(v.windows):
 			v.report.Unanchored++
 		case v.kept(e.At):
-			v.windows[w].trails.Add(&v.windows[w].trails, number(e.Hash))
+			v.windows[w].trails.Add(&v.windows[w].trails, number(e.Mark(), e.Hash))
 		}
 	}
 	if v.o.Progress != nil && v.report.Payments%recordsPage == 0 {
@@ -109,7 +111,16 @@ func (v *verification) record(p *Payment, trail []Entry) {
 	}
 }
 
-func number(h common.Hash) *uint256.Int { return new(uint256.Int).SetBytes32(h[:]) }
+// number is a hash of an entry's mark and hash.
+func number(m Mark, h common.Hash) *uint256.Int {
+	b := make([]byte, 0, 128)
+	b = append(b, h[:]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(m.At.UnixMicro())) //nolint:gosec // any bits will do
+	b = binary.BigEndian.AppendUint64(b, m.Version)
+	b = append(b, m.Payment...)
+	sum := sha256.Sum256(b)
+	return new(uint256.Int).SetBytes32(sum[:])
+}
 
 // entry takes the next entry of all, in the order of their time.
 func (v *verification) entry(e *Entry) {
@@ -135,7 +146,7 @@ func (v *verification) hash(m Mark, hash common.Hash) {
 	}
 	v.found.add(hash)
 	if v.kept(m.At) {
-		v.windows[w].times.Add(&v.windows[w].times, number(hash))
+		v.windows[w].times.Add(&v.windows[w].times, number(m, hash))
 	}
 }
 
