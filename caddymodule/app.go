@@ -78,6 +78,10 @@ type App struct {
 	// How often open payments are looked after. Default: 2s.
 	Interval caddy.Duration `json:"interval,omitempty"`
 
+	// How long the ledger keeps what payments left behind that are closed: delivered, refunded, or never charged. After that
+	// SQL stores move their trails into an archive, and Redis forgets them. Default: 0, for ever.
+	Retention caddy.Duration `json:"retention,omitempty"`
+
 	log     *zap.Logger
 	slog    *slog.Logger
 	ctx     caddy.Context
@@ -197,6 +201,9 @@ func (a *App) Validate() error {
 			return fmt.Errorf("%s must be more than zero", name)
 		}
 	}
+	if a.Retention < 0 || a.Retention > 0 && time.Duration(a.Retention) < leastRetention {
+		return fmt.Errorf("retention must be %s or more, or be left out to keep everything", leastRetention)
+	}
 	if time.Duration(a.MaxTimeout) <= minRemaining {
 		return fmt.Errorf("max_timeout must be more than %s: what has less time left is refused, so nobody could pay", minRemaining)
 	}
@@ -208,6 +215,9 @@ func (a *App) Validate() error {
 	}
 	return nil
 }
+
+// leastRetention is longer than anything that is still asked of a closed payment by its payer.
+const leastRetention = 48 * time.Hour
 
 // minRemaining is how much of its validity an authorization must have left to be claimed.
 const minRemaining = 15 * time.Second
@@ -258,6 +268,7 @@ func (a *App) settings() paywall.Settings {
 	return paywall.Settings{
 		Payees: a.payees, SettleTimeout: time.Duration(a.SettleTimeout), CollectWithin: time.Duration(a.MinAge),
 		HoldTTL: time.Duration(a.HoldTTL), ReconcileEvery: time.Duration(a.Interval), Observe: observe, Logger: a.slog, Now: a.now,
+		Retention: time.Duration(a.Retention),
 	}
 }
 

@@ -102,6 +102,7 @@ func duration(d *caddyfile.Dispenser, into *caddy.Duration) func() error {
 //		min_age        <duration>
 //		hold_ttl       <duration>
 //		interval       <duration>
+//		retention      <duration>
 //	}
 //
 // With one network, what belongs to it may stand beside it; with several, each has a block.
@@ -151,6 +152,7 @@ func parseAppBlock(d *caddyfile.Dispenser) (*App, error) {
 		"min_age":        duration(d, &a.MinAge),
 		"hold_ttl":       duration(d, &a.HoldTTL),
 		"interval":       duration(d, &a.Interval),
+		"retention":      duration(d, &a.Retention),
 	}
 	maps.Copy(known, beside)
 	if err := subdirectives(d, "the global option x402", known, "network", "token_key"); err != nil {

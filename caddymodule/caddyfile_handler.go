@@ -7,6 +7,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/dustin/go-humanize"
 )
 
 func parseService(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
@@ -62,6 +63,10 @@ func parseHandler(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 //		}
 //		unpriced free|deny
 //		exempt { <matchers> }
+//		idempotency off|optional|required {
+//			ttl        <duration>
+//			max_answer <size>
+//		}
 //		cors   off | [<origins...>] { max_age <duration> }
 //	}
 //
@@ -83,6 +88,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"price":       func() error { return h.parsePrice(d) },
 		"plan":        func() error { return h.parsePlan(d) },
 		"exempt":      func() error { return parseMatch(d, &h.ExemptRaw) },
+		"idempotency": func() error { return h.parseIdempotency(d) },
 		"cors":        func() error { return h.parseCORS(d) },
 	}, "price", "plan", "exempt")
 }
@@ -119,6 +125,32 @@ func (h *Handler) parsePlan(d *caddyfile.Dispenser) error {
 		return d.Errf("plan %s needs a ttl; write how long it is good for, such as `ttl 24h`", p.Name)
 	}
 	return nil
+}
+
+func (h *Handler) parseIdempotency(d *caddyfile.Dispenser) error {
+	i := new(Idempotency)
+	if !d.Args(&i.Mode) || d.NextArg() {
+		return d.Err("write `idempotency off`, `idempotency optional` or `idempotency required`")
+	}
+	h.Idempotency = i
+	if _, err := i.provision(); err != nil {
+		return d.WrapErr(err)
+	}
+	return subdirectives(d, "idempotency", map[string]func() error{
+		"ttl": duration(d, &i.TTL),
+		"max_answer": func() error {
+			var s string
+			if err := one(d, &s)(); err != nil {
+				return err
+			}
+			n, err := humanize.ParseBytes(s)
+			if err != nil || n == 0 || n > mostAnswer {
+				return d.Errf("'%s' is not a size up to 16MiB; write one such as 64KiB or 1MiB", s)
+			}
+			i.MaxAnswer = int(n)
+			return nil
+		},
+	})
 }
 
 func parseMatch(d *caddyfile.Dispenser, into *caddyhttp.RawMatcherSets) error {

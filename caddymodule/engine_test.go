@@ -56,9 +56,9 @@ func (v voice) Handle(context.Context, slog.Record) error {
 	return nil
 }
 
-// configured is an app as Provision leaves it, whose settings can be told by its voice: it has no networks, so its engine
+// provisionedApp is an app as Provision leaves it, whose settings can be told by its voice: it has no networks, so its engine
 // says of each new payment that it waits on one that is not configured.
-func configured(t *testing.T, name string, heard chan<- string, store *file) *App {
+func provisionedApp(t *testing.T, name string, heard chan<- string, store *file) *App {
 	t.Helper()
 	a := &App{
 		Interval: caddy.Duration(time.Millisecond), slog: slog.New(voice{name, heard}), log: zap.NewNop(),
@@ -89,7 +89,7 @@ func waiting(t *testing.T, a *App) (id string) {
 		t.Fatal(err)
 	}
 	defer release()
-	if id, err = ledger.NewID(rand.Reader); err != nil {
+	if id, err = ledger.NewID(rand.Reader, common.Address{}); err != nil {
 		t.Fatal(err)
 	}
 	p := ledger.Payment{ID: id, AuthorizationID: x402.AuthorizationID{ChainID: 99, Nonce: crypto.Keccak256Hash([]byte(id))}, Flow: ledger.FlowUpfront}
@@ -125,15 +125,15 @@ func speaks(t *testing.T, a *App, heard chan string, name string) {
 func TestEngineFollowsTheNewest(t *testing.T) {
 	heard := make(chan string, 1000)
 	store := &file{path: filepath.Join(t.TempDir(), "ledger.db")}
-	a := configured(t, "a", heard, store)
+	a := provisionedApp(t, "a", heard, store)
 	a.startEngine(t)
 	speaks(t, a, heard, "a")
 
-	b := configured(t, "b", heard, store) // provisioned only
+	b := provisionedApp(t, "b", heard, store) // provisioned only
 	speaks(t, a, heard, "a")
 	b.startEngine(t)
 	speaks(t, a, heard, "b")
-	c := configured(t, "c", heard, store)
+	c := provisionedApp(t, "c", heard, store)
 	c.startEngine(t)
 	speaks(t, a, heard, "c")
 
@@ -161,15 +161,15 @@ func end(t *testing.T, a *App) {
 func TestEngineSurvivesRefusedConfigurations(t *testing.T) {
 	heard := make(chan string, 1000)
 	store := &file{path: filepath.Join(t.TempDir(), "ledger.db")}
-	a := configured(t, "a", heard, store)
+	a := provisionedApp(t, "a", heard, store)
 	a.startEngine(t)
 	for range 3 {
-		refused := configured(t, "refused while provisioning", heard, store)
+		refused := provisionedApp(t, "refused while provisioning", heard, store)
 		end(t, refused)
 		end(t, refused) // Caddy may clean up twice
 		speaks(t, a, heard, "a")
 
-		refused = configured(t, "refused while starting", heard, store)
+		refused = provisionedApp(t, "refused while starting", heard, store)
 		refused.startEngine(t)
 		end(t, refused)
 		speaks(t, a, heard, "a")
@@ -182,7 +182,7 @@ func TestEngineSurvivesRefusedConfigurations(t *testing.T) {
 // A request may outlive its configuration: it keeps the engine, and no other.
 func TestEngineOfARequestThatGoesOn(t *testing.T) {
 	store := &file{path: filepath.Join(t.TempDir(), "ledger.db")}
-	a := configured(t, "a", nil, store)
+	a := provisionedApp(t, "a", nil, store)
 	a.startEngine(t)
 	e, release, err := a.acquire()
 	if err != nil {
@@ -205,7 +205,7 @@ func TestEngineOfARequestThatGoesOn(t *testing.T) {
 func TestEngineOpensLater(t *testing.T) {
 	store := &file{path: filepath.Join(t.TempDir(), "ledger.db")}
 	store.broken.Store(true)
-	a := configured(t, "a", nil, store)
+	a := provisionedApp(t, "a", nil, store)
 	a.engine.value.follow(a)
 	a.started.Store(true)
 	if _, _, err := a.acquire(); err == nil {
@@ -229,7 +229,7 @@ func TestEngineOpensLater(t *testing.T) {
 // The ledger's refusals reach a wallet in the words that it acts on.
 func TestJournal(t *testing.T) {
 	store := &file{path: filepath.Join(t.TempDir(), "ledger.db")}
-	a := configured(t, "a", nil, store)
+	a := provisionedApp(t, "a", nil, store)
 	a.startEngine(t)
 	id := waiting(t, a)
 	j := &journal{slot: a.engine.value, app: a}

@@ -28,7 +28,7 @@ func init() {
 //
 // Placeholder | Description
 // ------------|------------
-// `{http.x402.status}` | `paid`, `token`, `required`, `refused`, `unavailable`, `malformed`, `limited`, `exempt`, `free` or `denied`
+// `{http.x402.status}` | `paid`, `token`, `replayed`, `required`, `refused`, `unavailable`, `malformed`, `limited`, `exempt`, `free` or `denied`
 // `{http.x402.error}` | The code of why a request was not let through
 // `{http.x402.payment.id}` | The payment's id
 // `{http.x402.payment.payer}` | The payer's address, proven by its signature
@@ -63,6 +63,11 @@ type Handler struct {
 
 	// When the money moves: `upfront`, before the upstream is asked, is the only flow yet and the default.
 	Flow string `json:"flow,omitempty"`
+
+	// What is made of keys by which clients say that a request is the same as one before: x402's extension
+	// payment-identifier, and the header Idempotency-Key. The same payer with the same key and request gets the stored answer,
+	// and pays once. Default: optional.
+	Idempotency *Idempotency `json:"idempotency,omitempty"`
 
 	// Which web pages may read the answers. Default: all, without credentials.
 	CORS *CORS `json:"cors,omitempty"`
@@ -211,10 +216,14 @@ func (h *Handler) provisionGate(ctx caddy.Context) error {
 		names[r.Name], p.route = true, r
 		routes = append(routes, r)
 	}
+	idempotency, err := h.Idempotency.provision()
+	if err != nil {
+		return err
+	}
 	h.gate, err = paywall.NewGate(paywall.Config{
 		Acquire: h.app.acquire, Payees: h.app.payees, Tokens: h.app.tokens, Granted: setPayment, Decided: decided,
 		ErrorStatus: errorStatus, MinRemaining: minRemaining, MaxValidity: time.Duration(h.app.MaxValidity), Now: h.app.now,
-		Logger: ctx.Slogger(), StatusURL: h.app.statusURL,
+		Logger: ctx.Slogger(), StatusURL: h.app.statusURL, Idempotency: idempotency,
 	}, routes...)
 	return err
 }

@@ -51,7 +51,9 @@ type refusal struct {
 	detail  string // for people: what is wrong and what to do next
 	payment string // id, told only to whom the payment belongs
 	outcome *settlement.Outcome
-	cause   error // for logs
+	receipt *ledger.Payment // it was paid for: the answer says so, though it is a refusal
+	retry   bool            // the same request may succeed later
+	cause   error           // for logs
 }
 
 func (r *refusal) Error() string {
@@ -62,6 +64,10 @@ func (r *refusal) Error() string {
 }
 
 func (r *refusal) Unwrap() error { return r.cause }
+
+func (r *refusal) retryable() bool {
+	return r.retry || r.status == http.StatusServiceUnavailable || r.status == http.StatusTooManyRequests
+}
 
 func (r *refusal) of(payment string) *refusal   { r.payment = payment; return r }
 func (r *refusal) because(cause error) *refusal { r.cause = cause; return r }
@@ -147,6 +153,9 @@ func (a *attempt) answerOn(w http.ResponseWriter, r *refusal) error {
 	case http.StatusTooManyRequests:
 		outcome = "limited"
 	}
+	if r.code == codeInProgress {
+		outcome = "unavailable"
+	}
 	if a.Decided != nil {
 		a.Decided(a.r, outcome, r.code)
 	}
@@ -156,6 +165,9 @@ func (a *attempt) answerOn(w http.ResponseWriter, r *refusal) error {
 		if r.code == string(ReasonRefund) {
 			h.Set(headerPaymentStatus, statusRefundPending)
 		}
+	}
+	if r.receipt != nil {
+		a.addGrant(h, r.receipt)
 	}
 	if r.status != http.StatusPaymentRequired {
 		return a.writeProblem(w, r)
@@ -214,7 +226,7 @@ type problem struct {
 func (a *attempt) writeProblem(w http.ResponseWriter, r *refusal) error {
 	p := problem{
 		Type: "about:blank", Title: http.StatusText(r.status), Status: r.status, Detail: r.detail, Code: r.code,
-		Payment: r.payment, Retryable: r.status == http.StatusServiceUnavailable || r.status == http.StatusTooManyRequests,
+		Payment: r.payment, Retryable: r.retryable(),
 	}
 	if a.StatusURL != nil && r.payment != "" {
 		p.StatusURL = a.StatusURL(r.payment)

@@ -102,7 +102,7 @@ func (a *attempt) deliver(p ledger.Payment, out settlement.Outcome) error {
 	}
 	if q.Binding.Plan != "" {
 		a.observeDelivery(true, "")
-		return a.servePlan(q)
+		return a.servePlan(q, true)
 	}
 	faultpoint.Reached("delivering")
 	return a.forward(q)
@@ -132,13 +132,36 @@ func (a *attempt) forward(p ledger.Payment) (err error) {
 	r, follow := detachUntilDecided(a.r)
 	d.follow, d.call = follow, r.Context()
 	defer d.end()
+	var w http.ResponseWriter = d
+	if a.keyed() {
+		d.copied = a.record(d)
+		d.copied.stopped = follow
+		w = d.copied
+	}
 	defer func() {
 		if v := recover(); v != nil {
 			d.abort(&panicError{v})
+			d.keep(&panicError{v})
 			panic(v) //nolint:forbidigo // http.ErrAbortHandler of the upstream's handler means to abort the connection
 		}
 	}()
-	return d.finish(a.next(d, r))
+	err = a.next(w, r)
+	defer d.keep(err)
+	return d.finish(err)
+}
+
+// record makes what keeps a copy of what is written to w.
+func (a *attempt) record(w http.ResponseWriter) *recording {
+	return &recording{ResponseWriter: w, request: a.r, most: a.Idempotency.MaxAnswer}
+}
+
+// keep stores the answer if it was given under a key: the upstream's handler has ended with err.
+func (d *deliveryWriter) keep(err error) {
+	given := d.payment.Delivery == ledger.Delivered || d.payment.Delivery == ledger.Undelivered && !d.lost
+	if d.copied == nil || d.discarded || !given {
+		return
+	}
+	d.attempt.keep(d.payment.ID, d.copied.end(err, d.attempt.ErrorStatus))
 }
 
 // linger is how long an upstream may go on with a paid request whose client has left.
@@ -176,8 +199,10 @@ type deliveryWriter struct {
 	stopKeeping func()
 	follow      func()
 	call        context.Context // of the call of the upstream
+	copied      *recording      // of the answer; nil without a key
 
 	decided   bool
+	lost      bool // there was no answer, and there will be none
 	discarded bool // nothing of the answer goes out: its delivery could not be committed, or nobody is there to read it
 }
 
@@ -242,6 +267,7 @@ func (d *deliveryWriter) callOff() {
 
 // lose records that nobody will ever get the answer.
 func (d *deliveryWriter) lose(cause error) {
+	d.lost = true
 	err := d.commit(ledger.Change{Event: ledger.EventUndelivered, Actor: actorRequest, Fence: d.fence, Reason: reasonAborted})
 	if err != nil {
 		d.attempt.Logger.Error("an aborted delivery could not be written; the reconciler will", slog.Any("error", err), slog.Any("cause", cause))
@@ -262,7 +288,9 @@ func (d *deliveryWriter) decide(status int) {
 		return
 	}
 	faultpoint.Reached("delivered")
-	d.follow()
+	if d.copied == nil || !d.copied.whole() {
+		d.follow() // else the work goes on, for when the client comes back
+	}
 	cleanResponse(d.Header())
 	d.attempt.addReceipt(d.Header(), &d.payment, "")
 	if c.Event == ledger.EventUndelivered {

@@ -89,7 +89,7 @@ func (e statusError) Error() string { return http.StatusText(int(e)) }
 func (c *counter) delivering(method string, hold time.Duration) ledger.Payment {
 	c.t.Helper()
 	n := c.paid.Add(1)
-	id, err := ledger.NewID(randomness)
+	id, err := ledger.NewID(randomness, common.Address{1})
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -29,6 +29,8 @@ type Settings struct {
 	CollectWithin time.Duration
 	// ReconcileEvery is how often the reconciler looks for payments that wait. Default: 2 s.
 	ReconcileEvery time.Duration
+	// Retention is how long the ledger keeps what closed payments left behind (see ledger.Books.Sweep); 0: for ever.
+	Retention time.Duration
 	// Now is the clock that authorizations are judged by: the wall's, or the chain's head where that
 	// runs ahead. Default: time.Now.
 	Now func() time.Time
@@ -76,14 +78,16 @@ type Engine struct {
 	store ledger.Store
 
 	limits limits
+	losses losses
 
 	mu       sync.Mutex
 	settings Settings
 	flights  map[string]*flight         // by payment id
 	holders  map[string]context.Context // by payment id: the client of the request that holds it
-	turns    map[purchase]*turn
+	turns    map[common.Hash]*turn      // by what is reserved
 
 	background sync.WaitGroup // settlements whose client may have left
+	loops      sync.WaitGroup // what runs beside the reconciler
 	stop       context.CancelFunc
 	reconciled chan struct{} // closed when the reconciler has ended
 	wake       chan struct{}
@@ -94,11 +98,13 @@ func NewEngine(store ledger.Store, s Settings) *Engine {
 	ctx, stop := context.WithCancel(context.Background())
 	e := &Engine{
 		store: store, settings: s.withDefaults(), flights: make(map[string]*flight),
-		holders: make(map[string]context.Context), turns: make(map[purchase]*turn),
+		holders: make(map[string]context.Context), turns: make(map[common.Hash]*turn),
 		limits: limits{clients: make(map[string]*spent)},
 		stop:   stop, reconciled: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
 	go e.reconcileLoop(ctx)
+	e.loops.Go(func() { e.upkeepLoop(ctx) })
+	e.loops.Go(func() { e.surveyLoop(ctx) })
 	return e
 }
 
@@ -113,10 +119,11 @@ func (e *Engine) Configure(s Settings) {
 	}
 }
 
-// Close ends the reconciler and waits for every settlement under way; their contexts bound the wait.
+// Close ends the reconciler and what runs beside it, and waits for every settlement under way; their contexts bound the wait.
 func (e *Engine) Close() error {
 	e.stop()
 	<-e.reconciled
+	e.loops.Wait()
 	e.background.Wait()
 	return nil
 }

@@ -3,6 +3,7 @@ package paywall
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -36,6 +37,8 @@ type Config struct {
 	Decided func(r *http.Request, outcome, reason string)
 	// ErrorStatus is the status that an error of the next handler will be answered with.
 	ErrorStatus func(error) int
+	// Idempotency says what is made of keys by which clients say that two requests are one. Default: off.
+	Idempotency Idempotency
 	// MinRemaining is how much of its validity an authorization must have left. Default: 15 s.
 	MinRemaining time.Duration
 	// MaxValidity is how far away its end may be. Default: 1 h.
@@ -70,12 +73,21 @@ func NewGate(c Config, routes ...*Route) (*Gate, error) {
 	for _, y := range c.Payees {
 		y.Prepare()
 	}
+	c.Idempotency = c.Idempotency.withDefaults()
 	for _, r := range routes {
-		if err := r.prepare(); err != nil {
+		if err := r.prepare(c.extensions()); err != nil {
 			return nil, err
 		}
 	}
 	return &Gate{Config: c}, nil
+}
+
+// extensions are those that every offer announces, beside the resume key.
+func (c *Config) extensions() map[string]json.RawMessage {
+	if !c.Idempotency.on() {
+		return nil
+	}
+	return map[string]json.RawMessage{extensionIdentifier: identifierExtension(c.Idempotency.Mode == IdempotencyRequired)}
 }
 
 // Prepare computes what does not change. NewGate does it for its payees.
@@ -115,7 +127,10 @@ type attempt struct {
 	hash    common.Hash // of the payment header, if that may resume a payment
 
 	bodyRead bool
-	yield    func() // gives back the turn of who buys a plan; may be nil
+	body     []byte       // all of it, if there is a key
+	keys     []requestKey // by which this request may be known
+	wants    []want       // what its payment must have reserved
+	yield    func()       // gives back the turn of who buys what is bought once; may be nil
 }
 
 // Serve answers r: with next if it is paid for, else with what the client needs to know. Errors are those
@@ -161,6 +176,9 @@ func (a *attempt) pay(header string) error {
 		return refuse(x402.Refuse(reasonVersion, "the payment says x402Version %d in a header of version %d", payload.Version, a.version))
 	}
 	a.payload = payload
+	if err := a.readKeys(); err != nil {
+		return err
+	}
 	if _, ok := payload.ResumeKey(); ok {
 		a.hash = sha256.Sum256([]byte(header))
 	}
@@ -258,21 +276,31 @@ func (a *attempt) fresh(id x402.AuthorizationID) error {
 	if err != nil && !broke {
 		return a.refuseChecked(err)
 	}
-	if err := a.readSmallBody(); err != nil {
+	if err := a.readBody(); err != nil {
 		return err
 	}
-	if err := a.queue(ctx, id, opt); err != nil {
+	return a.proven(ctx, &proof{id: id, opt: opt, head: head}, err)
+}
+
+// proven is the way of who has proven to be the payer of a new authorization. broke is why it can't pay; it may have paid already.
+func (a *attempt) proven(ctx context.Context, f *proof, broke error) error {
+	a.wants = a.wanted(f.id, a.binding(f.opt))
+	if err := a.queue(ctx); err != nil {
 		return err
 	}
 	defer a.leaveQueue()
-	// Who has paid already need not be able to pay again.
-	if done, err := a.instead(ctx, id, opt, head); done || err != nil {
+	keyed, cancel := context.WithTimeout(ctx, a.engine.current().SettleTimeout)
+	defer cancel()
+	if done, err := a.serveByKey(keyed, "", f); done || err != nil {
 		return err
 	}
-	if broke {
-		return refuse(err)
+	if done, err := a.instead(ctx, f); done || err != nil {
+		return err
 	}
-	return a.claim(ctx, id, opt, head)
+	if broke != nil {
+		return refuse(broke)
+	}
+	return a.claim(ctx, f)
 }
 
 // simulate asks the chain whether the payment would settle, within what the client may cost us.
@@ -288,17 +316,16 @@ func (a *attempt) simulate(ctx context.Context) (head uint64, err error) {
 	return head, err
 }
 
-// queue makes who buys a plan wait for those who buy the same for the same payer.
-func (a *attempt) queue(ctx context.Context, id x402.AuthorizationID, o option) error {
-	if o.plan == nil {
+// queue makes who buys what is bought once wait for those of this process who buy the same for the same payer.
+func (a *attempt) queue(ctx context.Context) error {
+	if len(a.wants) == 0 {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.engine.current().SettleTimeout)
 	defer cancel()
 	var err error
-	a.yield, err = a.engine.takeTurn(ctx, purchase{payer: id.Payer, scope: a.Route.Scope, plan: o.plan.Name, host: a.Host})
-	if err != nil {
-		return busy("").because(err)
+	if a.yield, err = a.engine.takeTurn(ctx, a.wants[0].key); err != nil {
+		return a.underWay("").because(err)
 	}
 	return nil
 }
@@ -347,8 +374,8 @@ func (a *attempt) newPayment(id x402.AuthorizationID, o option, head uint64) (le
 }
 
 // claim reserves the authorization, durably, before any work (rule 3), and goes on to settle it.
-func (a *attempt) claim(ctx context.Context, id x402.AuthorizationID, o option, head uint64) error {
-	p, err := a.newPayment(id, o, head)
+func (a *attempt) claim(ctx context.Context, f *proof) error {
+	p, err := a.newPayment(f.id, f.opt, f.head)
 	if err != nil {
 		return unavailable(codeStore, err)
 	}
@@ -364,5 +391,5 @@ func (a *attempt) claim(ctx context.Context, id x402.AuthorizationID, o option, 
 	case err != nil:
 		return unavailable(codeStore, err)
 	}
-	return a.proceed(p)
+	return a.begun(ctx, p)
 }

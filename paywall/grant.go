@@ -176,8 +176,9 @@ func (a *attempt) accessToken(p *ledger.Payment) (string, error) {
 	return a.tokens.Issuer.Issue(token.Access, c, p.PlanUntil.Sub(from))
 }
 
-// servePlan answers the buyer of a plan, who gets its token with the answer.
-func (a *attempt) servePlan(p ledger.Payment) error {
+// servePlan answers the buyer of a plan, who gets its token with the answer. bought says that the request is the one that bought
+// it, so that the answer belongs to its keys.
+func (a *attempt) servePlan(p ledger.Payment, bought bool) error {
 	a.leaveQueue()
 	if a.plan(p.Binding.Plan) == nil {
 		return refuse(x402.Refuse(ReasonPlanOver, "the plan %q is not sold here any more", p.Binding.Plan)).of(p.ID)
@@ -191,10 +192,32 @@ func (a *attempt) servePlan(p ledger.Payment) error {
 	if err := a.granted(g); err != nil {
 		return unavailable(codeToken, err).of(p.ID)
 	}
-	return a.pass("paid", func(h http.Header) {
+	receipt := func(h http.Header) {
 		a.addReceipt(h, &p, signed)
 		h.Set(headerAccessToken, signed)
-	})
+	}
+	if !bought || !a.keyed() {
+		return a.pass("paid", receipt)
+	}
+	return a.passOnce(p.ID, receipt)
+}
+
+// passOnce is pass for the request that bought a plan under a key: its answer is stored.
+func (a *attempt) passOnce(payment string, add func(http.Header)) error {
+	next := a.next
+	a.next = func(w http.ResponseWriter, r *http.Request) error {
+		c := a.record(w)
+		defer func() {
+			if v := recover(); v != nil {
+				a.keep(payment, c.end(&panicError{v}, a.ErrorStatus))
+				panic(v) //nolint:forbidigo // see forward
+			}
+		}()
+		err := next(c, r)
+		a.keep(payment, c.end(err, a.ErrorStatus))
+		return err
+	}
+	return a.pass("paid", add)
 }
 
 // serveToken is the way of a request with a valid access token: no ledger, no chain.

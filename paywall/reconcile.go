@@ -127,7 +127,7 @@ func (e *Engine) giveUp(ctx context.Context, p ledger.Payment, out settlement.Ou
 		return p, nil
 	}
 	return e.update(ctx, p, func(p ledger.Payment) []ledger.Change {
-		if p.Settlement != ledger.Claimed || p.Held(time.Now()) {
+		if p.Settlement != ledger.Claimed || p.Held(e.store.Now()) {
 			return nil
 		}
 		return []ledger.Change{
@@ -140,7 +140,7 @@ func (e *Engine) giveUp(ctx context.Context, p ledger.Payment, out settlement.Ou
 // resolveDelivery holds for refund what was paid and can't, or will not, be served any more.
 func (e *Engine) resolveDelivery(ctx context.Context, p ledger.Payment) (ledger.Payment, error) {
 	return e.update(ctx, p, func(p ledger.Payment) []ledger.Change {
-		now := time.Now()
+		now := e.store.Now()
 		if p.Settlement != ledger.Settled || p.Refund != ledger.NotRefunded || p.Held(now) {
 			return nil
 		}
@@ -171,5 +171,5 @@ func (e *Engine) recheckAfter(p *ledger.Payment) time.Duration {
 		}
 	}
 	// The older, the less often: a safe block comes after minutes, an authorization's end after an hour at most.
-	return max(8*every, min(time.Since(p.UpdatedAt)/2, slowestRecheck))
+	return max(8*every, min(e.store.Now().Sub(p.UpdatedAt)/2, slowestRecheck))
 }

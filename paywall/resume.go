@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"time"
 
 	"github.com/ethereum/go-ethereum/common"
 
@@ -21,8 +20,8 @@ func (a *attempt) resumes(p *ledger.Payment) bool {
 
 func (a *attempt) sameRequest(p *ledger.Payment) bool {
 	b := p.Binding
-	sameRoute := b.Route == a.Route.Name || b.Plan != "" && b.Route == a.Route.Scope
-	return sameRoute && b.Method == a.r.Method && b.Host == a.Host && b.URI == a.URI
+	sameRoute := b.Route == ledger.Text(a.Route.Name) || b.Plan != "" && b.Route == ledger.Text(a.Route.Scope)
+	return sameRoute && b.Method == a.r.Method && b.Host == ledger.Text(a.Host) && b.URI == ledger.Text(a.URI)
 }
 
 // known is the way of an authorization that the ledger has: it goes on where it stood, whatever the offer
@@ -34,52 +33,151 @@ func (a *attempt) known(p ledger.Payment) error {
 		}
 		return refuse(errUsed())
 	}
-	if err := a.readSmallBody(); err != nil {
+	if err := a.readBody(); err != nil {
 		return err
 	}
+	a.wants = a.wanted(p.AuthorizationID, p.Binding)
 	ctx, cancel := context.WithTimeout(a.r.Context(), a.engine.current().SettleTimeout)
 	defer cancel()
-	if p.ServedBy != "" { // its request was served by an earlier payment, if that came through
-		var err error
-		if p, err = a.engine.store.Payment(ctx, p.ServedBy); err != nil {
-			return unavailable(codeStore, err)
-		}
+	if done, err := a.serveByKey(ctx, p.ID, nil); done || err != nil {
+		return err
 	}
+	return a.serveOr(ctx, p)
+}
+
+// serveOr serves this request with p, or says that p came to nothing.
+func (a *attempt) serveOr(ctx context.Context, p ledger.Payment) error {
+	done, err := a.serveWith(ctx, p, nil)
+	if done || err != nil {
+		return err
+	}
+	if p, err = a.engine.store.Payment(ctx, p.ID); err != nil {
+		return unavailable(codeStore, err)
+	}
+	return refuse(x402.Refuse(orReason(p.Reason), "this authorization was given up and charged nothing; sign a new one")).of(p.ID)
+}
+
+// serveWith answers this request with the payment p, which is its payer's, whatever authorization that is, once whoever
+// else holds it is done. done is false if p came to nothing; then nothing was charged for it. proof is the
+// authorization of this request if the ledger does not know it yet: it is void where p serves in its place.
+func (a *attempt) serveWith(ctx context.Context, p ledger.Payment, proof *proof) (done bool, err error) {
+	a.leaveQueue()
 	waited := false
-	for {
-		if p.Held(time.Now()) {
-			var err error
-			if p, err = a.engine.wait(ctx, p.ID); err != nil {
-				return busy(p.ID)
-			}
-			waited = true
+	for pause := firstLook; ; pause = min(2*pause, lastLook) {
+		if p, waited, err = a.settledDown(ctx, p, waited); err != nil {
+			return true, err
 		}
-		switch over := a.over(&p); {
-		case over != nil && waited:
-			return busy(p.ID) // the first copy got the answer
-		case over != nil:
-			return over
-		case p.Delivery == ledger.Delivered: // a plan: its buyer may have its token again
-			return a.servePlan(p)
+		if p.Settlement == ledger.Failed || p.Settlement == ledger.Void {
+			return false, nil
+		}
+		if done, err := a.answered(ctx, &p, waited); done || err != nil {
+			return true, err
+		}
+		if p.Settlement == ledger.Claimed && !a.carries(&p) {
+			return false, a.supersede(ctx, p)
 		}
 		taken, err := a.take(ctx, p)
 		switch {
 		case err == nil:
-			return a.proceed(taken)
-		case errors.Is(err, ledger.ErrConflict), errors.Is(err, ledger.ErrFence):
-			if p, err = a.engine.store.Payment(ctx, p.ID); err == nil {
-				continue
+			other, err := a.goOn(ctx, taken, proof)
+			if err != nil || other == nil {
+				return true, err
 			}
+			p = *other
+		case errors.Is(err, ledger.ErrConflict), errors.Is(err, ledger.ErrFence), errors.Is(err, ledger.ErrTransition):
+			// Somebody was faster, or the ledger's clock is not where we think.
+			a.engine.pause(ctx, p.ID, pause)
+			if p, err = a.engine.store.Payment(ctx, p.ID); err != nil {
+				return true, unavailable(codeStore, err)
+			}
+		default:
+			return true, unavailable(codeStore, err).of(p.ID)
 		}
-		return unavailable(codeStore, err).of(p.ID)
 	}
+}
+
+// settledDown gives p, or what serves in its place, when nobody holds it any more.
+func (a *attempt) settledDown(ctx context.Context, p ledger.Payment, before bool) (_ ledger.Payment, waited bool, err error) {
+	waited = before
+	for range maxServedBy {
+		if p.Held(a.engine.store.Now()) {
+			q, err := a.engine.wait(ctx, p.ID)
+			if err != nil {
+				return p, waited, a.underWay(p.ID)
+			}
+			p, waited = q, true
+		}
+		if p.ServedBy == "" {
+			return p, waited, nil
+		}
+		// Its request was served by an earlier payment, if that came through.
+		q, err := a.engine.store.Payment(ctx, p.ServedBy)
+		if errors.Is(err, ledger.ErrNotFound) {
+			return p, waited, nil
+		}
+		if err != nil {
+			return p, waited, unavailable(codeStore, err)
+		}
+		p = q
+	}
+	return p, waited, nil
+}
+
+// maxServedBy bounds how many payments are looked at that gave way to another.
+const maxServedBy = 8
+
+// underWay is the answer to a request whose payment somebody else is at.
+func (a *attempt) underWay(payment string) *refusal {
+	if a.keyed() {
+		return inProgress(payment)
+	}
+	return busy(payment)
+}
+
+// answered answers a request whose payment is over: by the stored answer, by the plan that was bought, or by saying so.
+// copied: this request is a copy of one that was just answered.
+func (a *attempt) answered(ctx context.Context, p *ledger.Payment, copied bool) (done bool, err error) {
+	if done, err := a.recall(ctx, p); done || err != nil {
+		return true, err
+	}
+	switch over := a.over(p); {
+	case over != nil && copied:
+		return true, busy(p.ID) // the first copy got the answer
+	case over != nil:
+		return true, over
+	case p.Delivery == ledger.Delivered: // a plan: its buyer may have its token again
+		return true, a.servePlan(*p, true)
+	}
+	return false, nil
+}
+
+// goOn goes on with p, which this request has just taken. other is the payment to go on with instead.
+func (a *attempt) goOn(ctx context.Context, p ledger.Payment, proof *proof) (other *ledger.Payment, err error) {
+	if p.Settlement != ledger.Settled && !a.carries(&p) {
+		if p, err = a.resolve(ctx, p); err != nil {
+			return nil, err
+		}
+		if p.Settlement != ledger.Settled {
+			return &p, nil // it failed: nothing was charged
+		}
+	}
+	return a.start(ctx, p, proof)
+}
+
+// carries reports whether p is the payment that this request's authorization is for.
+func (a *attempt) carries(p *ledger.Payment) bool {
+	return a.payload.Authorization.ID(p.ChainID, p.Asset) == p.AuthorizationID
 }
 
 // over gives the answer to a request for a payment that can't be served (any more), or nil.
 func (a *attempt) over(p *ledger.Payment) error {
 	switch {
 	case p.Refund != ledger.NotRefunded:
-		return refuse(x402.Refuse(ReasonRefund, "this payment was not delivered and is held for refund; sign a new authorization to try again")).of(p.ID)
+		anew := "sign a new authorization to try again"
+		if a.keyed() {
+			anew = "sign a new authorization, under a new key, to try again"
+		}
+		return refuse(x402.Refuse(ReasonRefund, "this payment was not delivered and is held for refund; %s", anew)).of(p.ID)
 	case p.Delivery == ledger.Delivered && p.Binding.Plan == "":
 		return refuse(errUsed()).of(p.ID)
 	case p.Delivery == ledger.Delivered && !p.PlanUntil.After(a.Now()):
@@ -107,7 +205,7 @@ func (a *attempt) take(ctx context.Context, p ledger.Payment) (ledger.Payment, e
 	})
 }
 
-// proceed goes on with a payment that this request holds.
+// proceed goes on with a payment that this request holds, and that is its own to go on with.
 func (a *attempt) proceed(p ledger.Payment) error {
 	a.leaveQueue()
 	a.engine.hold(a.r.Context(), p.ID)
@@ -115,179 +213,10 @@ func (a *attempt) proceed(p ledger.Payment) error {
 	if p.Settlement == ledger.Settled {
 		return a.deliver(p, settlement.Outcome{})
 	}
-	if a.payload.Authorization.ID(p.ChainID, p.Asset) != p.AuthorizationID || a.payee.Settler == nil {
+	if !a.carries(&p) || a.payee.Settler == nil {
 		// What this request carries would settle another payment than the one it is for.
 		a.engine.release(p, p.Hold.Fence)
 		return busy(p.ID)
 	}
 	return a.settle(p)
-}
-
-// takeUnserved takes an unserved payment that nobody holds. What the reconciler writes of it meanwhile is no reason to give up.
-func (a *attempt) takeUnserved(ctx context.Context, p ledger.Payment) (ledger.Payment, error) {
-	for range 5 {
-		taken, err := a.take(ctx, p)
-		if !errors.Is(err, ledger.ErrConflict) {
-			return taken, err
-		}
-		if p, err = a.engine.store.Payment(ctx, p.ID); err != nil {
-			return p, err
-		}
-		if p.Held(time.Now()) || !p.Unserved() {
-			return p, ledger.ErrFence
-		}
-	}
-	return p, ledger.ErrConflict
-}
-
-// unservedLimit bounds how many unserved payments of one payer are looked at.
-const unservedLimit = 32
-
-// instead is rule 6: before anything is claimed, a payer gets what it has paid for already. done: the
-// request is answered. The new authorization is then void.
-func (a *attempt) instead(ctx context.Context, id x402.AuthorizationID, o option, head uint64) (done bool, err error) {
-	plans, err := a.engine.store.LivePlans(ctx, id.Payer, a.Route.Scope, ledger.Text(a.Host), unservedLimit)
-	if err != nil {
-		return false, unavailable(codeStore, err)
-	}
-	for _, p := range plans {
-		if a.covers(&p) {
-			return true, a.servePlan(p)
-		}
-	}
-	ctx, cancel := context.WithTimeout(ctx, a.engine.current().SettleTimeout)
-	defer cancel()
-	want := a.binding(o)
-	list, err := a.engine.store.Unserved(ctx, ledger.Payment{AuthorizationID: id, Amount: o.price.Amount, Binding: want}, unservedLimit)
-	if err != nil {
-		return false, unavailable(codeStore, err)
-	}
-	for _, p := range list {
-		if p.Held(time.Now()) {
-			if want.Plan == "" && a.engine.serving(p.ID) {
-				continue // another request of the same payer is being served with it
-			}
-			// Its client left, or its process died, or it is being served by another process: only time tells. And
-			// of a plan that is being bought, nobody wants a second one.
-			if p, err = a.engine.wait(ctx, p.ID); err != nil {
-				return false, busy("").because(err)
-			}
-			if p.Delivery == ledger.Delivered && p.Binding.Plan != "" && a.covers(&p) {
-				return true, a.servePlan(p)
-			}
-			if !p.Unserved() {
-				continue
-			}
-		}
-		served, err := a.adopt(ctx, p, id, o, head)
-		if served || err != nil {
-			return true, err
-		}
-	}
-	return false, nil
-}
-
-func (a *attempt) covers(p *ledger.Payment) bool {
-	if p.Binding.Route != a.Route.Scope || p.Binding.Host != a.Host || !p.PlanUntil.After(a.Now()) {
-		return false
-	}
-	for i := range a.Route.Plans {
-		if a.Route.Plans[i].Name == p.Binding.Plan {
-			return true
-		}
-	}
-	return false
-}
-
-// adopt serves this request with the unserved payment p, or clears p out of the way if nothing was
-// charged for it. An unknown one is an error: 503, nothing claimed.
-func (a *attempt) adopt(ctx context.Context, p ledger.Payment, id x402.AuthorizationID, o option, head uint64) (served bool, err error) {
-	if p.Delivery == ledger.Delivering && !a.replays(&p) {
-		return false, nil // lost; the reconciler holds it for refund
-	}
-	if p.Settlement == ledger.Claimed {
-		return false, a.supersede(ctx, p)
-	}
-	p, err = a.takeUnserved(ctx, p)
-	if errors.Is(err, ledger.ErrConflict) || errors.Is(err, ledger.ErrFence) || errors.Is(err, ledger.ErrTransition) {
-		return false, busy("") // somebody else just took it: it is not clear yet what it will pay for
-	}
-	if err != nil {
-		return false, unavailable(codeStore, err)
-	}
-	if p.Settlement != ledger.Settled {
-		if p, err = a.resolve(ctx, p); err != nil {
-			return false, err
-		}
-		if p.Settlement != ledger.Settled {
-			return false, nil // it failed: nothing was charged
-		}
-	}
-	if head == 0 { // whoever can't pay was not told the head; what was unused then was unused before
-		head = p.ClaimBlock
-	}
-	if err := a.voidNew(ctx, id, o, head, p.ID); err != nil {
-		a.engine.release(p, p.Hold.Fence)
-		return false, err
-	}
-	return true, a.proceed(p)
-}
-
-// supersede gives up a claim for which nothing was ever sent, so that it can't be sent any more.
-func (a *attempt) supersede(ctx context.Context, p ledger.Payment) error {
-	_, err := a.engine.store.Update(ctx, p.ID, p.Version, ledger.Change{
-		Event: ledger.EventVoid, Actor: actorRequest, Reason: string(ReasonSuperseded),
-	})
-	if errors.Is(err, ledger.ErrConflict) || errors.Is(err, ledger.ErrTransition) {
-		return busy("")
-	}
-	if err != nil {
-		return unavailable(codeStore, err)
-	}
-	return nil
-}
-
-// resolve asks what became of a payment that is under way and that this request holds.
-func (a *attempt) resolve(ctx context.Context, p ledger.Payment) (ledger.Payment, error) {
-	y := a.engine.payee(&p)
-	if y == nil {
-		y = a.payee
-	}
-	ctx, cancel := context.WithTimeout(ctx, a.engine.current().HoldTTL) // the hold is not renewed meanwhile
-	defer cancel()
-	out := y.Settler.Resolve(ctx, intent(&p, y.Network))
-	if out.Status == settlement.Unknown {
-		a.engine.release(p, p.Hold.Fence)
-		return p, busy("").because(out.Err)
-	}
-	q, err := a.engine.record(ctx, p, out, actorRequest)
-	if err != nil {
-		return p, unavailable(codeStore, err)
-	}
-	return q, nil
-}
-
-// voidNew records the authorization that was only a proof: it is never broadcast, and should its payer send
-// it to the chain after all, the money is seen and goes back.
-func (a *attempt) voidNew(ctx context.Context, id x402.AuthorizationID, o option, head uint64, servedBy string) error {
-	p, err := a.newPayment(id, o, head)
-	if err != nil {
-		return unavailable(codeStore, err)
-	}
-	// Held, so that no copy of this request takes the new authorization for one that is to be settled.
-	p, err = a.engine.store.Claim(ctx, p, ledger.Change{
-		Event: ledger.EventClaim, Actor: actorRequest, Hold: a.engine.current().HoldTTL,
-	})
-	if errors.Is(err, ledger.ErrExists) {
-		return busy("") // a copy of this very request is at it
-	}
-	if err == nil {
-		_, err = a.engine.store.Update(ctx, p.ID, p.Version, ledger.Change{
-			Event: ledger.EventVoid, Actor: actorRequest, Reason: string(ReasonSuperseded), ServedBy: servedBy,
-		})
-	}
-	if err != nil {
-		return unavailable(codeStore, err)
-	}
-	return nil
 }

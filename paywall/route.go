@@ -1,6 +1,7 @@
 package paywall
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -64,9 +65,9 @@ type option struct {
 // errNoPrice refuses a route that nobody could pay for.
 var errNoPrice = errors.New("paywall: a route needs a price or a plan")
 
-// prepare builds the offer. The per-request price comes first, then plans by rising price: clients that
+// prepare builds the offer, which announces extensions. The per-request price comes first, then plans by rising price: clients that
 // take the first option pay the least.
-func (r *Route) prepare() error {
+func (r *Route) prepare(extensions map[string]json.RawMessage) error {
 	if len(r.Prices) == 0 && len(r.Plans) == 0 {
 		return fmt.Errorf("%w: route %s", errNoPrice, r.Name)
 	}
@@ -87,7 +88,7 @@ func (r *Route) prepare() error {
 		r.accepts = append(r.accepts, r.requirements(o))
 	}
 
-	template, err := x402.NewOfferTemplate(r.accepts, x402.ResourceInfo{Description: r.Description, MimeType: r.MIMEType}, nil)
+	template, err := x402.NewOfferTemplate(r.accepts, x402.ResourceInfo{Description: r.Description, MimeType: r.MIMEType}, extensions)
 	if err != nil {
 		return fmt.Errorf("making the offer of route %s: %w", r.Name, err)
 	}

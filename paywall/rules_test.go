@@ -39,7 +39,7 @@ func TestOptionsByPrice(t *testing.T) {
 			{Name: "day", TTL: time.Minute, Prices: []Price{price(base, 30), price(polygon, 20)}},
 		},
 	}
-	if err := r.prepare(); err != nil {
+	if err := r.prepare(nil); err != nil {
 		t.Fatal(err)
 	}
 	var got []string
@@ -59,10 +59,10 @@ func TestOptionsByPrice(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("the options are %q, want %q", got, want)
 	}
-	if err := r.prepare(); err != nil || len(r.accepts) != len(want) {
+	if err := r.prepare(nil); err != nil || len(r.accepts) != len(want) {
 		t.Errorf("prepared twice, there are %d options, %v", len(r.accepts), err)
 	}
-	if err := (&Route{Name: "r"}).prepare(); !errors.Is(err, errNoPrice) {
+	if err := (&Route{Name: "r"}).prepare(nil); !errors.Is(err, errNoPrice) {
 		t.Errorf("a route that nobody can pay for: %v", err)
 	}
 }

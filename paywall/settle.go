@@ -157,11 +157,19 @@ func (e *Engine) serving(id string) bool {
 	return ok && client.Err() == nil
 }
 
+// working reports whether a request of this process is at the payment, whether or not its client is still there.
+func (e *Engine) working(id string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	_, ok := e.holders[id]
+	return ok
+}
+
 // wait blocks until nobody holds the payment any more or ctx ends, and gives it as it then is.
 func (e *Engine) wait(ctx context.Context, id string) (ledger.Payment, error) {
 	for pause := firstLook; ; pause = min(2*pause, lastLook) {
 		p, err := e.store.Payment(ctx, id)
-		if err != nil || !p.Held(time.Now()) {
+		if err != nil || !p.Held(e.store.Now()) {
 			return p, err
 		}
 		if e.pause(ctx, id, pause) {

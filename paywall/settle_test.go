@@ -32,8 +32,12 @@ func TestFailureThatTheLedgerKnowsBetter(t *testing.T) {
 	for name, taken := range map[string]bool{"still held": false, "taken by another": true} {
 		t.Run(name, func(t *testing.T) {
 			c := newCounter(t)
+			id, err := ledger.NewID(randomness, common.Address{1})
+			if err != nil {
+				t.Fatal(err)
+			}
 			p, err := c.store.Claim(t.Context(), ledger.Payment{
-				ID: "pay_1", AuthorizationID: x402.AuthorizationID{ChainID: 84532, Payer: common.Address{1}, Nonce: common.Hash{1}},
+				ID: id, AuthorizationID: x402.AuthorizationID{ChainID: 84532, Payer: common.Address{1}, Nonce: common.Hash{1}},
 				Flow: ledger.FlowUpfront, Binding: ledger.Binding{Route: "r", Method: http.MethodGet, Host: "h", URI: "/"},
 			}, ledger.Change{Event: ledger.EventClaim, Actor: actorRequest, Hold: time.Minute})
 			if err != nil {

@@ -6,27 +6,23 @@ import (
 	"github.com/ethereum/go-ethereum/common"
 )
 
-// purchase is one plan as one payer buys it.
-type purchase struct {
-	payer             common.Address
-	scope, plan, host string
-}
-
-// turn is the right to look whether a plan is bought already and to claim a payment for it. Clients that send
-// several requests at once pay with each of them; of a pass they want one.
+// turn is the right to look whether something that is bought once is bought already, and to claim a payment for it. Clients that
+// send several requests at once pay with each of them. What decides between them is the reservation in the ledger; the
+// turns only spare it the claims of those of this process who would lose.
 type turn struct {
 	free    chan struct{} // holds one token
 	waiting int
 }
 
-// takeTurn waits until nobody else is between looking and claiming, or ctx ends. done gives the turn back, once.
-func (e *Engine) takeTurn(ctx context.Context, p purchase) (done func(), err error) {
+// takeTurn waits until nobody else is between looking and claiming what is reserved by key, or ctx ends. done gives the
+// turn back, once.
+func (e *Engine) takeTurn(ctx context.Context, key common.Hash) (done func(), err error) {
 	e.mu.Lock()
-	t := e.turns[p]
+	t := e.turns[key]
 	if t == nil {
 		t = &turn{free: make(chan struct{}, 1)}
 		t.free <- struct{}{}
-		e.turns[p] = t
+		e.turns[key] = t
 	}
 	t.waiting++
 	e.mu.Unlock()
@@ -35,7 +31,7 @@ func (e *Engine) takeTurn(ctx context.Context, p purchase) (done func(), err err
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		if t.waiting--; t.waiting == 0 {
-			delete(e.turns, p)
+			delete(e.turns, key)
 		}
 	}
 	select {

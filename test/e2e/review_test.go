@@ -222,7 +222,7 @@ func TestLostChangeIsNotRepeated(t *testing.T) {
 	paidAndLeft(t, r, b, http.MethodGet, url, "")
 	s := openLedger(t, r)
 	waitFor(t, func() bool { // a process takes it for a change, and dies
-		list, err := s.Unserved(t.Context(), b.Account.Address, "site", 1)
+		list, err := s.List(t.Context(), ledger.Query{Payer: b.Account.Address, Limit: 1})
 		if err != nil || len(list) != 1 {
 			t.Fatal(list, err)
 		}

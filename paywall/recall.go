@@ -1,0 +1,189 @@
+package paywall
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/ethereum/go-ethereum/common"
+
+	"github.com/caddy-x402/caddy-x402/ledger"
+)
+
+// headerReplayed says that an answer was given before.
+const headerReplayed = "Idempotency-Replayed"
+
+// answerGrace is how long an answer that another process gives may still be on its way after its first byte. Nobody knows of a
+// process whether it is alive.
+const answerGrace = 30 * time.Second
+
+// recall answers a request with a key by the stored answer to the payment that its key is reserved for, once that is there.
+// done is false if this is not that payment, or was never answered, or is a plan's, which can be served again.
+func (a *attempt) recall(ctx context.Context, p *ledger.Payment) (done bool, err error) {
+	if !a.keyed() || p.Delivery != ledger.Delivered && p.Delivery != ledger.Undelivered {
+		return false, nil
+	}
+	for pause := firstLook; ; pause = min(2*pause, lastLook) {
+		working := a.engine.working(p.ID) // before the look: what is stored is stored by then
+		bound, missing, err := a.bound(ctx, p.ID)
+		if err != nil || bound == nil {
+			return err != nil, err
+		}
+		if len(bound.Answer) > 0 {
+			return true, a.replay(ctx, p, bound, missing)
+		}
+		again := p.Delivery == ledger.Undelivered || p.Binding.Plan != "" && replayable(a.r.Method) && replayable(p.Binding.Method)
+		if !working && (again || a.engine.store.Now().Sub(p.DeliveredAt) > answerGrace) {
+			if again {
+				return false, nil
+			}
+			return true, notStored(p, "")
+		}
+		a.engine.pause(ctx, p.ID, pause)
+		if ctx.Err() != nil {
+			return true, inProgress(p.ID)
+		}
+	}
+}
+
+// bound is the reservation of the request's keys for a payment, nil if there is none, and the keys that are not reserved at all.
+func (a *attempt) bound(ctx context.Context, payment string) (found *ledger.Reservation, missing []want, err error) {
+	for _, w := range a.wants {
+		if w.plan() {
+			continue
+		}
+		r, err := a.engine.store.Reservation(ctx, w.key)
+		switch {
+		case errors.Is(err, ledger.ErrNotFound):
+			missing = append(missing, w)
+			continue
+		case err != nil:
+			return nil, nil, unavailable(codeStore, err)
+		case r.Fingerprint != w.fingerprint:
+			return nil, nil, conflict(w.conflict)
+		case r.Payment != payment && !a.gaveWay(ctx, r.Payment, payment):
+			continue
+		}
+		if found == nil || len(found.Answer) == 0 {
+			found = &r
+		}
+	}
+	return found, missing, nil
+}
+
+// gaveWay reports whether the payment id was given up since its request is served by another.
+func (a *attempt) gaveWay(ctx context.Context, id, to string) bool {
+	for range maxServedBy {
+		p, err := a.engine.store.Payment(ctx, id)
+		if err != nil || p.ServedBy == "" {
+			return false
+		}
+		if id = p.ServedBy; id == to {
+			return true
+		}
+	}
+	return false
+}
+
+// replay gives a stored answer again. A key that came with it for the first time finds it from now on, too.
+func (a *attempt) replay(ctx context.Context, p *ledger.Payment, r *ledger.Reservation, missing []want) error {
+	for _, w := range missing {
+		left := r.ExpiresAt.Sub(a.engine.store.Now())
+		if left <= 0 {
+			break
+		}
+		_, err := a.engine.store.Reserve(ctx, ledger.Reservation{
+			Key: w.key, Fingerprint: w.fingerprint, Payment: r.Payment, Answer: r.Answer,
+		}, "", left)
+		if err != nil && !errors.Is(err, ledger.ErrExists) {
+			return unavailable(codeStore, err)
+		}
+	}
+	s, err := decodeAnswer(r.Answer)
+	if err != nil {
+		a.Logger.Error("a stored answer can't be read", slog.String("payment", p.ID), slog.Any("error", err))
+		return notStored(p, "")
+	}
+	if s.Missing != "" {
+		return notStored(p, s.Missing)
+	}
+	if a.Granted != nil {
+		a.Granted(a.r, a.grantOf(p))
+	}
+	if a.Decided != nil {
+		a.Decided(a.r, "replayed", "")
+	}
+	return a.writeAnswer(s, p)
+}
+
+func (a *attempt) writeAnswer(s *storedAnswer, p *ledger.Payment) error {
+	h := a.w.Header()
+	maps.Copy(h, s.header())
+	a.addGrant(h, p)
+	if p.Refund != ledger.NotRefunded {
+		h.Set(headerPaymentStatus, statusRefundPending)
+	}
+	markPrivate(h)
+	h.Set(headerReplayed, "true")
+	if hasBody(a.r.Method, s.Status) {
+		h.Set("Content-Length", strconv.Itoa(len(s.body)))
+	}
+	a.w.WriteHeader(s.Status)
+	if !hasBody(a.r.Method, s.Status) {
+		return nil
+	}
+	if _, err := a.w.Write(s.body); err != nil {
+		a.Logger.Debug("writing a stored answer", slog.Any("error", err)) // its client has left
+	}
+	return nil
+}
+
+// addGrant says what was paid, and gives the token of a plan that is still good, made anew: it is never stored.
+func (a *attempt) addGrant(h http.Header, p *ledger.Payment) {
+	signed := ""
+	if p.Binding.Plan != "" && p.PlanUntil.After(a.Now()) && a.plan(p.Binding.Plan) != nil {
+		var err error
+		if signed, err = a.accessToken(p); err != nil {
+			a.Logger.Error("a token could not be made", slog.String("payment", p.ID), slog.Any("error", err))
+		}
+	}
+	a.addReceipt(h, p, signed)
+	if signed != "" {
+		h.Set(headerAccessToken, signed)
+	}
+}
+
+// keep stores what was answered to a request with keys, under all of them; nothing else waits for it.
+func (a *attempt) keep(payment string, s *storedAnswer) {
+	raw, err := s.encode()
+	if err != nil {
+		a.Logger.Error("an answer can't be stored", slog.String("payment", payment), slog.Any("error", err))
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.r.Context()), keepTimeout)
+	defer cancel()
+	for _, key := range a.idempotencyKeys() {
+		err := a.engine.store.KeepAnswer(ctx, key, payment, raw, a.Idempotency.TTL)
+		if err != nil && !errors.Is(err, ledger.ErrNotFound) {
+			a.Logger.Warn("an answer could not be stored; its request will not be answered again", slog.String("payment", payment), slog.Any("error", err))
+		}
+	}
+}
+
+// keepTimeout bounds how long the end of a request waits for its answer to be stored.
+const keepTimeout = 3 * time.Second
+
+func (a *attempt) idempotencyKeys() []common.Hash {
+	var keys []common.Hash
+	for _, w := range a.wants {
+		if !w.plan() {
+			keys = append(keys, w.key)
+		}
+	}
+	return slices.Compact(keys)
+}
