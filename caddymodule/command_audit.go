@@ -87,8 +87,8 @@ func (f *auditFlags) export(ctx context.Context, o *operator) (err error) {
 		}
 		defer drop()
 	}
-	p := o.newProgress("exporting", "lines", o.pretty && f.output == "-")
-	summary, err := ops.export(ctx, out, f.after, func(lines int64) { p.set("", lines, 0) })
+	p := o.newProgress(o.pretty && f.output == "-")
+	summary, err := ops.export(ctx, out, f.after, func(lines int64) { p.set("exporting lines", lines, 0) })
 	p.stop(err == nil)
 	if err != nil {
 		return err
@@ -136,8 +136,8 @@ func (f *auditFlags) verify(ctx context.Context, o *operator) error {
 		return err
 	}
 	defer done()
-	p := o.newProgress("verifying", "payments", false)
-	opts.Progress = func(payments int64) { p.set("", payments, 0) }
+	p := o.newProgress(false)
+	opts.Progress = func(payments int64) { p.set("verifying payments", payments, 0) }
 	report, err := verify(ctx, opts)
 	p.stop(err == nil)
 	if err != nil {

@@ -76,7 +76,7 @@ func (f *copyFlags) copy(ctx context.Context, o *operator) error {
 		return invalidRequest("--from and --to are the same ledger")
 	}
 	o.say("copying the ledger %s to %s", from.shown, to.shown)
-	p := o.newProgress("copying", "payments", false)
+	p := o.newProgress(false)
 	report, err := ledger.Copy(ctx, from.store, to.store, ledger.CopyOptions{
 		PageSize: f.page, KeptSince: since,
 		Progress: func(at ledger.CopyProgress) { p.set(copySteps[at.Step], at.Done, at.Total) },
@@ -95,8 +95,8 @@ func (f *copyFlags) copy(ctx context.Context, o *operator) error {
 
 // copySteps are the words for what is being done.
 var copySteps = map[ledger.CopyStep]string{
-	ledger.CopyPayments: "payments", ledger.CopyWallets: "wallets", ledger.CopyReservations: "reservations",
-	ledger.CopyAnchors: "anchors", ledger.CopyCompare: "and comparing", ledger.CopyVerify: "and verifying",
+	ledger.CopyPayments: "copying payments", ledger.CopyWallets: "copying wallets", ledger.CopyReservations: "copying reservations",
+	ledger.CopyAnchors: "copying anchors", ledger.CopyCompare: "comparing payments", ledger.CopyVerify: "verifying entries",
 }
 
 // failed says what an error of a copy means.

@@ -15,24 +15,23 @@ const (
 // progressTeller tells on the standard error how far a long work is: with a bar for each step on a terminal, else with a
 // line now and then. Its methods belong to one goroutine.
 type progressTeller struct {
-	o          *operator
-	what, unit string
-	silent     bool
+	o      *operator
+	silent bool
 
-	step        string
+	step        string    // what is done, and of what: "copying payments"
 	begun, told time.Time // the step; the last telling
 	from        int64     // what was done when the step began: a copy that goes on does not begin at 0
 	done, total int64
 	drawn       bool // the terminal's cursor stands behind a bar
 }
 
-// newProgress begins to tell of a work, in units; silent: not at all.
-func (o *operator) newProgress(what, unit string, silent bool) *progressTeller {
+// newProgress begins to tell of a work; silent: not at all.
+func (o *operator) newProgress(silent bool) *progressTeller {
 	now := time.Now()
-	return &progressTeller{o: o, what: what, unit: unit, silent: silent, begun: now, told: now}
+	return &progressTeller{o: o, silent: silent, begun: now, told: now}
 }
 
-// set tells that done of total units of a step are done; total is 0 where nobody knows it.
+// set tells that done of total things of a step are done; total is 0 where nobody knows it.
 func (p *progressTeller) set(step string, done, total int64) {
 	if p.silent {
 		return
@@ -61,14 +60,13 @@ func (p *progressTeller) set(step string, done, total int64) {
 
 // text is how far the step is.
 func (p *progressTeller) text() string {
-	name := strings.TrimSpace(p.what + " " + p.step)
 	switch {
 	case p.total > 0:
-		return fmt.Sprintf("%s: %d of %d %s", name, p.done, p.total, p.unit)
+		return fmt.Sprintf("%s: %d of %d", p.step, p.done, p.total)
 	case p.done > 0:
-		return fmt.Sprintf("%s: %d %s", name, p.done, p.unit)
+		return fmt.Sprintf("%s: %d", p.step, p.done)
 	}
-	return name
+	return p.step
 }
 
 // barLength is how many characters a whole bar has.

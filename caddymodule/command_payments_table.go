@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -28,7 +29,7 @@ var columns = []column{
 	{textColumn{"payer", 13, false}, func(p *operatorPayment) string { return short(p.Payer.Hex()) }},
 	{textColumn{"transaction", 13, false}, func(p *operatorPayment) string { return shortHash(p.Transaction) }},
 	{textColumn{"for", 24, false}, func(p *operatorPayment) string { return client.Printable(boughtShort(&p.Binding), 60) }},
-	{textColumn{"network", 14, false}, func(p *operatorPayment) string { return networkName(p) }},
+	{textColumn{"network", 14, false}, func(p *operatorPayment) string { return cmp.Or(x402.V1Name(p.ChainID), p.Network) }},
 	{textColumn{"reason", 14, false}, func(p *operatorPayment) string { return client.Printable(p.Reason, 40) }},
 }
 
@@ -56,7 +57,7 @@ func (t *tablePages) page(list []operatorPayment) error {
 	if len(list) == 0 {
 		return nil
 	}
-	out := new(textTable)
+	out := &textTable{max: t.o.width}
 	for _, c := range t.columns {
 		out.columns = append(out.columns, c.textColumn)
 	}
@@ -107,7 +108,7 @@ func showPayment(w io.Writer, f *paymentFile) error {
 	for i := range f.Trail {
 		e := &f.Trail[i]
 		trail.add(
-			e.Version, e.At.UTC().Format(time.RFC3339Nano), e.Event, e.Actor, e.Settlement, e.Delivery, e.Refund,
+			e.Version, e.At.UTC().Format("2006-01-02T15:04:05.000000Z07:00"), e.Event, e.Actor, e.Settlement, e.Delivery, e.Refund,
 			client.Printable(e.Reason, 60), shortHash(e.Transaction), heldUntil(e.Hold),
 		)
 	}
@@ -119,7 +120,7 @@ func showPayment(w io.Writer, f *paymentFile) error {
 		fmt.Fprintln(w, "\nNo transaction was signed for it.")
 		return nil
 	}
-	sent := newTable("signed", "hash", "wallet", "nonce", "payments in it")
+	sent := newTable("signed", "hash", "wallet", "nonce", "payments")
 	for i := range f.Transactions {
 		x := &f.Transactions[i]
 		sent.add(rfc3339(x.CreatedAt), x.Hash.Hex(), x.Wallet.Hex(), x.Nonce, len(x.Payments))

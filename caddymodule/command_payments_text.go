@@ -11,6 +11,7 @@ import (
 type textTable struct {
 	columns []textColumn
 	rows    [][]string
+	max     int // how long a line may be; 0: as long as it is
 }
 
 // textColumn is a column that is at least width characters wide.
@@ -20,7 +21,7 @@ type textColumn struct {
 	right bool // numbers stand at the right
 }
 
-// newTable makes a table with named columns; names are written in capitals. A table whose columns have no name has no header.
+// newTable makes a table with named columns; the header has the names in capitals.
 func newTable(names ...string) *textTable {
 	t := new(textTable)
 	for _, name := range names {
@@ -67,7 +68,11 @@ func (t *textTable) write(w io.Writer, header bool) error {
 			}
 			line.WriteString(cell + "  ")
 		}
-		b.WriteString(strings.TrimRight(line.String(), " ") + "\n")
+		text := []rune(strings.TrimRight(line.String(), " "))
+		if t.max > 0 && len(text) > t.max {
+			text = append(text[:t.max-1], '…')
+		}
+		b.WriteString(string(text) + "\n")
 	}
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		return fmt.Errorf("writing the table: %w", err)
