@@ -63,10 +63,10 @@ func (s Settings) withDefaults() Settings {
 
 // Observation is one fact for metrics. None of its fields identifies a payer, a path or a key.
 type Observation struct {
-	// Event is "settlement", "delivery" or "reorg".
+	// Event is "settlement", "delivery", "reorg" or "quarantine".
 	Event   string
 	Network string
-	// Outcome is settled, failed or unknown; delivered, undelivered or discarded.
+	// Outcome is settled, failed or unknown; delivered, undelivered or discarded; imported.
 	Outcome string
 	Reason  string
 	// Took is how long a settlement took.
@@ -168,6 +168,7 @@ func (e *Engine) update(ctx context.Context, p ledger.Payment, changes func(ledg
 		next, err := e.store.Update(ctx, p.ID, p.Version, cs...)
 		if !errors.Is(err, ledger.ErrConflict) {
 			if err != nil {
+				e.missed(p.ID, err)
 				return p, err
 			}
 			return next, nil
