@@ -4,6 +4,8 @@ import (
 	"context"
 	"strings"
 	"time"
+
+	"github.com/caddy-x402/caddy-x402/ledger/internal/sqlstore"
 )
 
 // WithStep has every statement of the writer run by step.
@@ -22,7 +24,7 @@ func (s *Store) Exec(query string) error {
 func (s *Store) Ask(query string) (string, error) {
 	return write(context.Background(), s, func(w *writer) (string, error) {
 		var all []string
-		err := w.query(query, func(row scanner) error {
+		err := w.query(query, func(row sqlstore.Row) error {
 			var one string
 			err := row.Scan(&one)
 			all = append(all, one)
@@ -49,24 +51,11 @@ func (s *Store) Waiting() int { return s.queue.waiting() }
 // SetPatience shortens the wait for a disk that does not answer.
 func (s *Store) SetPatience(d time.Duration) { s.patience = d }
 
-// Queries are what must be fast, by the index that makes them so.
-var Queries = map[string]string{
-	"payments_unserved":  selectUnserved,
-	"payments_plans":     selectPlans,
-	"payments_due":       selectDue,
-	"payments_state":     selectCounts,
-	"transactions_nonce": selectByNonce,
-	// SQLite's names for the indexes of PRIMARY KEY and UNIQUE
-	"sqlite_autoindex_payments_1": selectByID,
-	"sqlite_autoindex_payments_2": selectByAuth,
-	"sqlite_autoindex_audit_1":    selectAudit,
-}
-
 // Plan is SQLite's plan of a query.
 func (s *Store) Plan(query string) (string, error) {
 	return write(context.Background(), s, func(w *writer) (string, error) {
 		var all []string
-		err := w.query("EXPLAIN QUERY PLAN "+query, func(row scanner) error {
+		err := w.query("EXPLAIN QUERY PLAN "+query, func(row sqlstore.Row) error {
 			var id, parent, unused int
 			var detail string
 			err := row.Scan(&id, &parent, &unused, &detail)

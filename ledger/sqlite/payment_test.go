@@ -31,12 +31,7 @@ func open(t testing.TB, path string, o sqlite.Options) *sqlite.Store {
 
 // newPayment is a new authorization of the payer, to be claimed.
 func newPayment(payer uint64) (ledger.Payment, error) {
-	id, err := ledger.NewID(rand.Reader)
-	if err != nil {
-		return ledger.Payment{}, err
-	}
 	p := ledger.Payment{
-		ID:              id,
 		AuthorizationID: x402.AuthorizationID{ChainID: 8453, Asset: common.Address{1}},
 		PayTo:           common.Address{2},
 		Amount:          *uint256.NewInt(10_000),
@@ -46,8 +41,12 @@ func newPayment(payer uint64) (ledger.Payment, error) {
 		ClaimBlock:      1,
 	}
 	binary.BigEndian.PutUint64(p.Payer[:], payer+1)
-	_, err = rand.Read(p.Nonce[:])
+	if _, err := rand.Read(p.Nonce[:]); err != nil {
+		return ledger.Payment{}, err
+	}
 	p.HeaderHash = p.Nonce
+	var err error
+	p.ID, err = ledger.NewID(rand.Reader, p.Payer)
 	return p, err
 }
 

@@ -151,3 +151,9 @@ func write[T any](ctx context.Context, s *Store, f func(*writer) (T, error)) (T,
 		return none, fmt.Errorf("%w for %v", ErrStalled, s.patience)
 	}
 }
+
+// write is write for what has nothing to give.
+func (s *Store) write(ctx context.Context, f func(*writer) error) error {
+	_, err := write(ctx, s, func(w *writer) (struct{}, error) { return struct{}{}, f(w) })
+	return err
+}

@@ -8,10 +8,8 @@ import (
 	"sync"
 
 	"github.com/caddy-x402/caddy-x402/ledger"
+	"github.com/caddy-x402/caddy-x402/ledger/internal/sqlstore"
 )
-
-// scanner is *sql.Row or *sql.Rows.
-type scanner interface{ Scan(dest ...any) error }
 
 // reader reads on connections that can't write. Every query is a snapshot of what is committed, so it sees all
 // that was answered before it began.
@@ -23,7 +21,7 @@ type reader struct {
 	closed bool
 }
 
-func (r *reader) query(ctx context.Context, query string, scan func(scanner) error, args ...any) error {
+func (r *reader) query(ctx context.Context, query string, scan func(sqlstore.Row) error, args ...any) error {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	if r.closed {
@@ -41,6 +39,30 @@ func (r *reader) query(ctx context.Context, query string, scan func(scanner) err
 		return readError(ctx, err)
 	}
 	return readError(ctx, each(rows, scan))
+}
+
+// snapshot has f read what is committed at one moment.
+func (r *reader) snapshot(ctx context.Context, f func(sqlstore.Query) error) error {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if r.closed {
+		return ledger.ErrClosed
+	}
+	tx, err := r.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return readError(ctx, err)
+	}
+	err = f(func(query string, scan func(sqlstore.Row) error, args ...any) error {
+		rows, err := tx.QueryContext(ctx, query, args...)
+		if err != nil {
+			return readError(ctx, err)
+		}
+		return readError(ctx, each(rows, scan))
+	})
+	if end := tx.Rollback(); err == nil && end != nil {
+		return readError(ctx, end)
+	}
+	return err
 }
 
 func (r *reader) stmt(ctx context.Context, query string) (*sql.Stmt, error) {
@@ -80,7 +102,7 @@ func (r *reader) close() error {
 	return errors.Join(append(errs, r.db.Close())...)
 }
 
-func each(rows *sql.Rows, scan func(scanner) error) error {
+func each(rows *sql.Rows, scan func(sqlstore.Row) error) error {
 	for rows.Next() {
 		if err := scan(rows); err != nil {
 			return errors.Join(err, rows.Close())

@@ -12,11 +12,13 @@ import (
 	"github.com/pressly/goose/v3"
 	driver "modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/caddy-x402/caddy-x402/ledger/internal/sqlstore"
 )
 
 // ErrSchema: the file is no ledger that this version can use: it is damaged, not a database at all, or was
 // written by a newer version.
-var ErrSchema = errors.New("ledger/sqlite: the file can't be used as a ledger")
+var ErrSchema = sqlstore.ErrSchema
 
 //go:embed migrations/*.sql
 var migrations embed.FS
@@ -51,7 +53,11 @@ func migrateOnce(ctx context.Context, db *sql.DB) error {
 	if mode != "wal" {
 		return fmt.Errorf("ledger/sqlite: the file system can't carry a write-ahead log (journal mode %q)", mode)
 	}
-	files, err := fs.Sub(migrations, "migrations")
+	own, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	files, err := sqlstore.Migrations(own)
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/caddy-x402/caddy-x402/ledger"
+	"github.com/caddy-x402/caddy-x402/ledger/internal/sqlstore"
 )
 
 // Options are what Open can do without. The zero value is good.
@@ -35,7 +36,7 @@ type Options struct {
 
 // Store is the ledger in a file.
 type Store struct {
-	now    func() time.Time
+	clock  *clock
 	log    *slog.Logger
 	queue  *queue
 	writer *writer
@@ -84,14 +85,39 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	}
 	rdb.SetMaxOpenConns(readers)
 	rdb.SetMaxIdleConns(readers)
-	s := &Store{now: o.Now, log: o.Logger, queue: newQueue(), reads: &reader{db: rdb}, patience: patience}
-	s.writer = &writer{db: db, log: o.Logger, step: o.step, queue: s.queue}
-	if err := s.writer.connect(ctx); err != nil {
+	s := &Store{
+		clock: &clock{machine: o.Now}, log: o.Logger, queue: newQueue(), reads: &reader{db: rdb}, patience: patience,
+	}
+	s.writer = &writer{db: db, clock: s.clock, log: o.Logger, step: o.step, queue: s.queue}
+	if err := s.start(ctx); err != nil {
 		return nil, errors.Join(err, rdb.Close(), db.Close())
 	}
 	s.queue.serve(s.writer.run)
 	return s, nil
 }
+
+// start connects the writer, and sets the clock above the last anchor.
+func (s *Store) start(ctx context.Context) error {
+	if err := s.writer.connect(ctx); err != nil {
+		return err
+	}
+	last, err := sqlstore.LastAnchor(s.reading(ctx))
+	if err != nil && !errors.Is(err, ledger.ErrNotFound) {
+		return errors.Join(err, s.writer.disconnect())
+	}
+	s.clock.anchored(last.Until)
+	return nil
+}
+
+// reading is how the functions of sqlstore read, each query by itself.
+func (s *Store) reading(ctx context.Context) sqlstore.Query {
+	return func(query string, scan func(sqlstore.Row) error, args ...any) error {
+		return s.reads.query(ctx, query, scan, args...)
+	}
+}
+
+// Now implements ledger.Store.
+func (s *Store) Now() time.Time { return s.clock.now() }
 
 // Close writes what is queued, and closes the file.
 func (s *Store) Close() error {
@@ -105,12 +131,14 @@ func (s *Store) Close() error {
 
 // Ping writes a row: only that shows that the disk takes one.
 func (s *Store) Ping(ctx context.Context) error {
-	_, err := write(ctx, s, func(w *writer) (struct{}, error) {
+	return s.write(ctx, func(w *writer) error {
+		if w.incomplete {
+			return ledger.ErrIncomplete
+		}
 		_, err := w.exec(`INSERT INTO heartbeat (id, at) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET at = excluded.at`,
-			micros(s.now()))
-		return struct{}{}, err
+			sqlstore.Micros(w.now()))
+		return err
 	})
-	return err
 }
 
 // touch makes the file before SQLite does, so that nobody else can read it, not even for a moment.

@@ -180,17 +180,6 @@ func TestPragmas(t *testing.T) {
 	}
 }
 
-// The lists that stand in the way of a request use their indexes: their cost does not grow with the ledger.
-func TestIndexes(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "ledger.db"), sqlite.Options{})
-	for index, query := range sqlite.Queries {
-		plan, err := s.Plan(query)
-		if err != nil || !strings.Contains(plan, index) || strings.Contains(plan, "SCAN payments") && index != "payments_state" {
-			t.Errorf("%s: %s, %v", index, plan, err)
-		}
-	}
-}
-
 // A failing disk is told to the log, without what was to be written.
 func TestFailureIsLogged(t *testing.T) {
 	var log bytes.Buffer

@@ -1,6 +1,7 @@
 package sqlite_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io/fs"
@@ -31,6 +32,7 @@ type backend struct {
 
 	mu    sync.Mutex // held while a statement of the writer runs, and while the files are copied
 	s     *sqlite.Store
+	also  *sqlite.Store // another on the same file, if it was asked for
 	path  string
 	steps int    // until crash, counted down by the writer; negative: no crash is planned
 	crash string // the copy that was made
@@ -58,24 +60,50 @@ func (b *backend) step(statement func()) {
 	statement()
 }
 
+// copy copies the file, and then its log, which has all that the file may lack; unless the log was begun anew meanwhile.
 func (b *backend) copy() string {
-	dir := b.t.TempDir()
-	for _, suffix := range []string{"", "-wal"} {
-		data, err := os.ReadFile(b.path + suffix)
-		if errors.Is(err, fs.ErrNotExist) {
+	for {
+		before := b.read("-wal")
+		file, log := b.read(""), b.read("-wal")
+		if !bytes.Equal(logHeader(before), logHeader(log)) {
 			continue
 		}
-		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, "ledger.db"+suffix), data, 0o600)
+		dir := b.t.TempDir()
+		for name, data := range map[string][]byte{"ledger.db": file, "ledger.db-wal": log} {
+			if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+				b.t.Errorf("copying: %v", err)
+			}
 		}
-		if err != nil {
-			b.t.Errorf("copying: %v", err)
-		}
+		return dir
 	}
-	return dir
 }
 
+func (b *backend) read(suffix string) []byte {
+	data, err := os.ReadFile(b.path + suffix)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		b.t.Errorf("copying: %v", err)
+	}
+	return data
+}
+
+// logHeader has the salts of the log, which change when it is begun anew.
+func logHeader(log []byte) []byte { return log[:min(len(log), 32)] }
+
 func (b *backend) Store() ledger.Store { return b.s }
+
+var _ storetest.Instances = (*backend)(nil)
+
+// Second implements storetest.Instances. Its writer does not stop for a copy: the two wait for each other's transactions.
+func (b *backend) Second() ledger.Store {
+	if b.also == nil {
+		s, err := sqlite.Open(context.Background(), b.path, sqlite.Options{Now: b.now})
+		if err != nil {
+			b.t.Fatalf("opening: %v", err)
+		}
+		b.also = s
+	}
+	return b.also
+}
 
 func (b *backend) Crash() {
 	b.mu.Lock()
@@ -107,7 +135,13 @@ func (b *backend) reopen(dir string) {
 }
 
 func (b *backend) Close() {
-	if err := b.s.Close(); err != nil {
-		b.t.Errorf("closing: %v", err)
+	for _, s := range []*sqlite.Store{b.also, b.s} {
+		if s == nil {
+			continue
+		}
+		if err := s.Close(); err != nil {
+			b.t.Errorf("closing: %v", err)
+		}
 	}
+	b.also = nil
 }

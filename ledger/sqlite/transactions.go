@@ -9,59 +9,31 @@ import (
 	"github.com/ethereum/go-ethereum/common"
 
 	"github.com/caddy-x402/caddy-x402/ledger"
-)
-
-const (
-	selectNonce = `SELECT next_nonce FROM wallets WHERE chain_id = ? AND address = ?`
-	raiseNonce  = `INSERT INTO wallets (chain_id, address, next_nonce) VALUES (?, ?, ?)
-		ON CONFLICT (chain_id, address) DO UPDATE SET next_nonce = excluded.next_nonce
-		WHERE wallets.next_nonce < excluded.next_nonce`
-	insertTransaction = `INSERT INTO transactions (chain_id, hash, wallet, nonce, raw, created_at) VALUES (?, ?, ?, ?, ?, ?)`
-	insertCarried     = `INSERT INTO transaction_payments (payment_id, seq, chain_id, hash, position)
-		SELECT CAST(? AS TEXT), count(*), ?, ?, ? FROM transaction_payments WHERE payment_id = ?`
-
-	transactionColumns = `t.chain_id, t.hash, t.wallet, t.nonce, t.raw, t.created_at`
-	selectByHash       = `SELECT ` + transactionColumns + ` FROM transactions t WHERE t.chain_id = ? AND t.hash = ?`
-	selectByNonce      = `SELECT ` + transactionColumns + ` FROM transactions t
-		WHERE t.chain_id = ? AND t.wallet = ? AND t.nonce = ?`
-	selectByPayment = `SELECT ` + transactionColumns + ` FROM transaction_payments tp
-		JOIN transactions t ON t.chain_id = tp.chain_id AND t.hash = tp.hash
-		WHERE tp.payment_id = ? ORDER BY tp.seq`
-	selectCarried = `SELECT payment_id FROM transaction_payments WHERE chain_id = ? AND hash = ? ORDER BY position`
+	"github.com/caddy-x402/caddy-x402/ledger/internal/sqlstore"
 )
 
 // Nonce implements ledger.Store.
 func (s *Store) Nonce(ctx context.Context, chainID uint64, wallet common.Address) (nonce uint64, known bool, err error) {
-	err = s.reads.query(ctx, selectNonce, func(row scanner) error {
-		known = true
-		return row.Scan(natural{&nonce})
-	}, chainID, octets(wallet[:]))
-	if err != nil {
-		return 0, false, err
-	}
-	return nonce, known, nil
+	return sqlstore.Nonce(s.reading(ctx), chainID, wallet)
 }
 
 // AdvanceNonce implements ledger.Store.
 func (s *Store) AdvanceNonce(ctx context.Context, chainID uint64, wallet common.Address, to uint64) error {
-	_, err := write(ctx, s, func(w *writer) (struct{}, error) {
-		_, err := w.exec(raiseNonce, chainID, octets(wallet[:]), to)
-		if err != nil {
-			err = fmt.Errorf("ledger/sqlite: advancing the nonce: %w", err)
+	return s.write(ctx, func(w *writer) error {
+		if _, err := w.exec(sqlstore.RaiseNonce, chainID, sqlstore.Octets(wallet[:]), to); err != nil {
+			return fmt.Errorf("ledger/sqlite: advancing the nonce: %w", err)
 		}
-		return struct{}{}, err
+		return nil
 	})
-	return err
 }
 
 // Record implements ledger.Store.
 func (s *Store) Record(ctx context.Context, t ledger.Transaction, actor string) error {
-	_, err := write(ctx, s, func(w *writer) (struct{}, error) { return struct{}{}, w.record(t, actor, s.now()) })
-	return err
+	return s.write(ctx, func(w *writer) error { return w.record(t, actor, w.now()) })
 }
 
 func (w *writer) record(t ledger.Transaction, actor string, now time.Time) error {
-	had, err := w.transactions(selectByHash, t.ChainID, octets(t.Hash[:]))
+	had, err := w.transactions(sqlstore.SelectByHash, t.ChainID, sqlstore.Octets(t.Hash[:]))
 	if err != nil {
 		return err
 	}
@@ -77,7 +49,7 @@ func (w *writer) record(t ledger.Transaction, actor string, now time.Time) error
 	if err := w.takeNonce(&t); err != nil {
 		return err
 	}
-	if _, err := w.exec(insertTransaction, t.ChainID, octets(t.Hash[:]), octets(t.Wallet[:]), t.Nonce, t.Raw, micros(now)); err != nil {
+	if _, err := w.exec(sqlstore.InsertTransaction, sqlstore.TransactionValues(&t, now)...); err != nil {
 		return fmt.Errorf("ledger/sqlite: recording a transaction: %w", err)
 	}
 	for i, id := range t.Payments {
@@ -90,24 +62,20 @@ func (w *writer) record(t ledger.Transaction, actor string, now time.Time) error
 
 // takeNonce advances the wallet's nonce for t, or finds that t may replace what was recorded with its nonce.
 func (w *writer) takeNonce(t *ledger.Transaction) error {
-	next, known := t.Nonce, false
-	err := w.query(selectNonce, func(row scanner) error {
-		known = true
-		return row.Scan(natural{&next})
-	}, t.ChainID, octets(t.Wallet[:]))
+	next, known, err := sqlstore.Nonce(w.query, t.ChainID, t.Wallet)
 	if err != nil {
 		return fmt.Errorf("ledger/sqlite: reading the nonce: %w", err)
 	}
 	switch {
 	case !known || t.Nonce == next:
-		if _, err := w.exec(raiseNonce, t.ChainID, octets(t.Wallet[:]), t.Nonce+1); err != nil {
+		if _, err := w.exec(sqlstore.RaiseNonce, t.ChainID, sqlstore.Octets(t.Wallet[:]), t.Nonce+1); err != nil {
 			return fmt.Errorf("ledger/sqlite: advancing the nonce: %w", err)
 		}
 		return nil
 	case t.Nonce > next:
 		return fmt.Errorf("%w: %d leaves a gap, the next is %d", ledger.ErrNonce, t.Nonce, next)
 	}
-	rivals, err := w.transactions(selectByNonce, t.ChainID, octets(t.Wallet[:]), t.Nonce)
+	rivals, err := w.transactions(sqlstore.SelectByNonce, t.ChainID, sqlstore.Octets(t.Wallet[:]), t.Nonce)
 	if err != nil {
 		return err
 	}
@@ -121,7 +89,7 @@ func (w *writer) takeNonce(t *ledger.Transaction) error {
 
 // send moves one payment of t to settling.
 func (w *writer) send(t *ledger.Transaction, position int, id, actor string, now time.Time) error {
-	p, previous, err := w.payment(selectByID, id)
+	p, previous, err := w.payment(sqlstore.SelectByID, id)
 	if err != nil {
 		return fmt.Errorf("payment %s: %w", id, err)
 	}
@@ -129,7 +97,7 @@ func (w *writer) send(t *ledger.Transaction, position int, id, actor string, now
 	if err != nil {
 		return err
 	}
-	if _, err := w.exec(insertCarried, id, t.ChainID, octets(t.Hash[:]), position, id); err != nil {
+	if _, err := w.exec(sqlstore.InsertCarried, id, id, t.ChainID, sqlstore.Octets(t.Hash[:]), position); err != nil {
 		return fmt.Errorf("ledger/sqlite: recording a transaction: %w", err)
 	}
 	return w.save(&p, e)
@@ -137,7 +105,7 @@ func (w *writer) send(t *ledger.Transaction, position int, id, actor string, now
 
 // transactions reads transactions as the writer's transaction sees them.
 func (w *writer) transactions(query string, args ...any) ([]ledger.Transaction, error) {
-	got, err := transactions(w.query, query, args...)
+	got, err := sqlstore.Transactions(w.query, query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("ledger/sqlite: reading transactions: %w", err)
 	}
@@ -146,40 +114,5 @@ func (w *writer) transactions(query string, args ...any) ([]ledger.Transaction, 
 
 // Transactions implements ledger.Store.
 func (s *Store) Transactions(ctx context.Context, paymentID string) ([]ledger.Transaction, error) {
-	return transactions(func(query string, scan func(scanner) error, args ...any) error {
-		return s.reads.query(ctx, query, scan, args...)
-	}, selectByPayment, paymentID)
-}
-
-func transactions(
-	run func(query string, scan func(scanner) error, args ...any) error, query string, args ...any,
-) ([]ledger.Transaction, error) {
-	var got []ledger.Transaction
-	err := run(query, func(row scanner) error {
-		var t ledger.Transaction
-		err := row.Scan(natural{&t.ChainID}, fixed(t.Hash[:]), fixed(t.Wallet[:]), natural{&t.Nonce}, &t.Raw, instant{&t.CreatedAt})
-		if err != nil {
-			return err
-		}
-		got = append(got, t)
-		return nil
-	}, args...)
-	if err != nil {
-		return nil, err
-	}
-	for i := range got {
-		t := &got[i]
-		err := run(selectCarried, func(row scanner) error {
-			var id string
-			if err := row.Scan(&id); err != nil {
-				return err
-			}
-			t.Payments = append(t.Payments, id)
-			return nil
-		}, t.ChainID, octets(t.Hash[:]))
-		if err != nil {
-			return nil, err
-		}
-	}
-	return got, nil
+	return sqlstore.Transactions(s.reading(ctx), sqlstore.SelectByPayment, paymentID)
 }

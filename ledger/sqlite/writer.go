@@ -7,6 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
+
+	"github.com/caddy-x402/caddy-x402/ledger/internal/sqlstore"
 )
 
 // maxBatch is how many jobs share a transaction. More would save little more: by then the statements cost
@@ -19,8 +22,11 @@ type writer struct {
 	conn  *sql.Conn
 	stmts map[string]*sql.Stmt
 	queue *queue
+	clock *clock
 	log   *slog.Logger
 	step  func(statement func())
+	// incomplete: a copy into this ledger is under way, as the transaction sees it.
+	incomplete bool
 }
 
 // connect takes a new connection, after closing the old one.
@@ -61,7 +67,7 @@ func (w *writer) run() {
 			return
 		}
 	}
-	if _, err := w.exec("BEGIN IMMEDIATE"); err != nil {
+	if err := w.begin(); err != nil {
 		w.fail(w.queue.take(maxBatch), fmt.Errorf("ledger/sqlite: beginning: %w", err))
 		w.reset()
 		return
@@ -83,6 +89,23 @@ func (w *writer) run() {
 		j.done <- results[i]
 	}
 }
+
+// begin begins a transaction, and learns what other processes may have written: an anchor, above which all times must be,
+// or a copy.
+func (w *writer) begin() error {
+	if _, err := w.exec("BEGIN IMMEDIATE"); err != nil {
+		return err
+	}
+	var until time.Time
+	err := w.query(sqlstore.SelectStanding, func(row sqlstore.Row) error {
+		return sqlstore.ScanStanding(row, &until, &w.incomplete)
+	})
+	w.clock.anchored(until)
+	return err
+}
+
+// now is the time of what the transaction writes.
+func (w *writer) now() time.Time { return w.clock.now() }
 
 // one runs a job within a savepoint: result is for its caller, err says that the transaction is lost.
 func (w *writer) one(j *job) (result, err error) {
@@ -156,7 +179,7 @@ func (w *writer) exec(query string, args ...any) (n int64, err error) {
 }
 
 // query runs a statement and has scan read each row.
-func (w *writer) query(query string, scan func(scanner) error, args ...any) (err error) {
+func (w *writer) query(query string, scan func(sqlstore.Row) error, args ...any) (err error) {
 	w.do(func() {
 		var s *sql.Stmt
 		if s, err = w.stmt(query); err != nil {

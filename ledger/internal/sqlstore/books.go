@@ -176,12 +176,7 @@ func Records(run Query, after string, limit int) ([]ledger.Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	return got, recorded(run, place, first, last)
-}
-
-// recorded adds the transactions to records whose ids are from first to last.
-func recorded(run Query, place map[string]*ledger.Record, first, last string) error {
-	err := run(SelectRecorded, func(row Row) error {
+	err = run(SelectRecorded, func(row Row) error {
 		var t ledger.Transaction
 		var carries uint64
 		var id string
@@ -189,26 +184,12 @@ func recorded(run Query, place map[string]*ledger.Record, first, last string) er
 			return err
 		}
 		if r := place[id]; r != nil {
-			if carries == 1 {
-				t.Payments = []string{id}
-			}
 			r.Transactions = append(r.Transactions, t)
 		}
 		return nil
 	}, first, last)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	for _, r := range place {
-		for i := range r.Transactions {
-			t := &r.Transactions[i]
-			if len(t.Payments) > 0 {
-				continue
-			}
-			if t.Payments, err = carried(run, t); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return got, nil
 }

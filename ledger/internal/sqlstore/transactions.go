@@ -1,6 +1,7 @@
 package sqlstore
 
 import (
+	"strings"
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
@@ -41,9 +42,7 @@ const (
 		WHERE tp.payment_id = ? ORDER BY tp.seq`
 	// SelectFreed takes chain and wallet, and gives its transactions that carry no payment, oldest first.
 	SelectFreed = `SELECT ` + transactionColumns + ` FROM ` + transactionTables + `
-		WHERE t.carries = 0 AND t.chain_id = ? AND t.wallet = ? ORDER BY t.created_at, t.nonce, t.hash`
-	// SelectCarried takes chain and hash, and gives the payments of a transaction in their order.
-	SelectCarried = `SELECT payment_id FROM transaction_payments WHERE chain_id = ? AND hash = ? ORDER BY position`
+		WHERE t.carries = '' AND t.chain_id = ? AND t.wallet = ? ORDER BY t.created_at, t.nonce, t.hash`
 	// SelectWallets gives what ScanWallet reads, of all wallets in order.
 	SelectWallets = `SELECT chain_id, address, next_nonce FROM wallets ORDER BY chain_id, address`
 )
@@ -54,19 +53,26 @@ func TransactionValues(t *ledger.Transaction, created time.Time) []any {
 	if raw == nil {
 		raw = []byte{}
 	}
-	return []any{t.ChainID, Octets(t.Hash[:]), Octets(t.Wallet[:]), t.Nonce, raw, len(t.Payments), Micros(created)}
+	return []any{t.ChainID, Octets(t.Hash[:]), Octets(t.Wallet[:]), t.Nonce, raw, strings.Join(t.Payments, " "), Micros(created)}
 }
 
-// ScanTransaction reads a transaction without its payments, and how many these are.
+// ScanTransaction reads a transaction, and how many payments it carries.
 func ScanTransaction(row Row, t *ledger.Transaction, carries *uint64, more ...any) error {
-	return row.Scan(append([]any{
+	var payments string
+	err := row.Scan(append([]any{
 		Natural{&t.ChainID},
 		Fixed(t.Hash[:]), Fixed(t.Wallet[:]),
 		Natural{&t.Nonce},
 		Bytes{(*[]byte)(&t.Raw)},
 		Instant{&t.CreatedAt},
-		Natural{carries},
+		&payments,
 	}, more...)...)
+	t.Payments = strings.Fields(payments)
+	if len(t.Payments) == 0 {
+		t.Payments = nil
+	}
+	*carries = uint64(len(t.Payments))
+	return err
 }
 
 // ScanWallet reads a wallet without its transactions.
@@ -86,29 +92,12 @@ func Nonce(run Query, chainID uint64, wallet common.Address) (nonce uint64, know
 	return nonce, known, nil
 }
 
-// Transactions reads transactions by one of the statements that select them, each with its payments.
+// Transactions reads transactions by one of the statements that select them.
 func Transactions(run Query, query string, args ...any) ([]ledger.Transaction, error) {
-	var carries []uint64
-	got, err := rows(run, func(row Row, t *ledger.Transaction) error {
-		carries = append(carries, 0)
-		return ScanTransaction(row, t, &carries[len(carries)-1])
+	return rows(run, func(row Row, t *ledger.Transaction) error {
+		var carries uint64
+		return ScanTransaction(row, t, &carries)
 	}, query, args...)
-	if err != nil {
-		return nil, err
-	}
-	for i := range got {
-		if carries[i] == 0 {
-			continue
-		}
-		if got[i].Payments, err = carried(run, &got[i]); err != nil {
-			return nil, err
-		}
-	}
-	return got, nil
-}
-
-func carried(run Query, t *ledger.Transaction) ([]string, error) {
-	return rows(run, func(row Row, id *string) error { return row.Scan(id) }, SelectCarried, t.ChainID, Octets(t.Hash[:]))
 }
 
 // Wallets implements ledger.Books.

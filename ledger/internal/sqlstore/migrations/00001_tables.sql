@@ -132,20 +132,20 @@ CREATE TABLE wallets (
     PRIMARY KEY (chain_id, address)
 );
 
--- carries counts the payments of a transaction; raw is empty where it is in the archive.
+-- carries are the ids of the transaction's payments, in order, a space between; raw is empty where it is in the archive.
 CREATE TABLE transactions (
     chain_id      BIGINT   NOT NULL,
     hash          BYTEA    NOT NULL,
     wallet        BYTEA    NOT NULL,
     nonce         BIGINT   NOT NULL,
     raw           BYTEA    NOT NULL,
-    carries       BIGINT   NOT NULL,
+    carries       TEXT     NOT NULL,
     created_at    BIGINT   NOT NULL,
     PRIMARY KEY (chain_id, hash)
 );
 
 CREATE INDEX transactions_nonce ON transactions (chain_id, wallet, nonce);
-CREATE INDEX transactions_freed ON transactions (chain_id, wallet, created_at, nonce, hash) WHERE carries = 0;
+CREATE INDEX transactions_freed ON transactions (chain_id, wallet, created_at, nonce, hash) WHERE carries = '';
 
 CREATE TABLE transaction_archive (
     chain_id      BIGINT   NOT NULL,
