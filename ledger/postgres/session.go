@@ -235,5 +235,7 @@ func (s *Store) outcome(doing string, err error) error {
 
 // dated runs f, which writes by single statements that end with x402_check, at the time that it should be.
 func (s *Store) dated(ctx context.Context, f func(ctx context.Context, c *pgx.Conn, at time.Time) error) error {
-	return s.write(ctx, func(ctx context.Context, c *pgx.Conn) error { return f(ctx, c, s.clock.now().Truncate(time.Microsecond)) })
+	return s.write(ctx, func(ctx context.Context, c *pgx.Conn) error {
+		return f(ctx, c, s.clock.now().Truncate(time.Microsecond))
+	})
 }
