@@ -34,6 +34,18 @@ func (s *Store) Ask(query string) (string, error) {
 	})
 }
 
+// ArchiveOtherwise copies the trails to the archive, but with another value in one column, and deletes them.
+func (s *Store) ArchiveOtherwise(column string) error {
+	columns := strings.Replace(" "+strings.Join(strings.Fields(sqlstore.EntryColumns), " ")+",", " "+column+",", " 987,", 1)
+	return s.write(context.Background(), func(w *writer) error {
+		_, err := w.exec("INSERT INTO audit_archive (" + sqlstore.EntryColumns + ") SELECT " + strings.TrimSuffix(columns, ",") + " FROM audit")
+		if err == nil {
+			_, err = w.exec("DELETE FROM audit")
+		}
+		return err
+	})
+}
+
 // Spoil is a job that succeeds, but makes the commit fail: a reference to nothing, checked at the end only.
 func (s *Store) Spoil() error {
 	_, err := write(context.Background(), s, func(w *writer) (int64, error) {
