@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -26,7 +27,14 @@ func (s *Store) List(ctx context.Context, q ledger.Query) ([]ledger.Payment, err
 	if !storable(string(q.State)) {
 		return nil, nil
 	}
+	q.Before.Payment = place(q.Before.Payment)
 	return ask(ctx, s, func(run sqlstore.Query) ([]ledger.Payment, error) { return sqlstore.List(run, q) })
+}
+
+// place is an id as a place in a list. The database holds none with a zero byte, so what follows one makes no difference.
+func place(id string) string {
+	before, _, _ := strings.Cut(id, "\x00")
+	return before
 }
 
 // Counts implements ledger.Store.
@@ -73,6 +81,7 @@ func snapshot[T any](ctx context.Context, s *Store, f func(sqlstore.Query) (T, e
 
 // Entries implements ledger.Store.
 func (s *Store) Entries(ctx context.Context, after ledger.Mark, until time.Time, limit int) ([]ledger.Entry, error) {
+	after.Payment = place(after.Payment)
 	return ask(ctx, s, func(run sqlstore.Query) ([]ledger.Entry, error) { return sqlstore.Entries(run, after, until, limit) })
 }
 
@@ -164,7 +173,7 @@ func (s *Store) Sweep(ctx context.Context, keep time.Duration, limit int) (int, 
 
 // Records implements ledger.Store.
 func (s *Store) Records(ctx context.Context, after string, limit int) ([]ledger.Record, error) {
-	return snapshot(ctx, s, func(run sqlstore.Query) ([]ledger.Record, error) { return sqlstore.Records(run, after, limit) })
+	return snapshot(ctx, s, func(run sqlstore.Query) ([]ledger.Record, error) { return sqlstore.Records(run, place(after), limit) })
 }
 
 // Wallets implements ledger.Store.

@@ -244,15 +244,11 @@ func (i *importing) transactions(all []ledger.Transaction) error {
 	}
 	for n := range there {
 		t := &there[n]
-		var had ledger.Transaction
-		var carries uint64
-		err := i.run(sqlstore.SelectByHash, func(row sqlstore.Row) error { return sqlstore.ScanTransaction(row, &had, &carries) },
-			t.ChainID, sqlstore.Octets(t.Hash[:]))
+		had, err := sqlstore.Transactions(i.run, sqlstore.SelectByHash, t.ChainID, sqlstore.Octets(t.Hash[:]))
 		if err != nil {
 			return err
 		}
-		had.Payments = make([]string, carries)
-		if !reflect.DeepEqual(sqlstore.TransactionValues(&had, had.CreatedAt), i.sent[sentKey{t.ChainID, t.Hash}]) {
+		if len(had) != 1 || !reflect.DeepEqual(sqlstore.TransactionValues(&had[0], had[0].CreatedAt), i.sent[sentKey{t.ChainID, t.Hash}]) {
 			return fmt.Errorf("%w: transaction %s is here, and different", ledger.ErrConflict, t.Hash)
 		}
 	}

@@ -28,3 +28,13 @@ func (s *Store) Exec(ctx context.Context, statement string, args ...any) error {
 
 // Pool is the store's connections.
 func (s *Store) Pool() *pgxpool.Pool { return s.pool }
+
+// Slack is how far from the database's clock a time may be that a statement brings along.
+const Slack = slack
+
+// Mishear makes the store believe that the database's clock is off by d from what it is.
+func (s *Store) Mishear(d time.Duration) {
+	h := *s.clock.heard.Load()
+	h.database, h.local = time.Now().Add(d), time.Now()
+	s.clock.heard.Store(&h)
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 
@@ -16,6 +17,15 @@ import (
 
 // server is the PostgreSQL of all tests but those that kill one of their own.
 var server *service.Postgres
+
+// The roles of the tables' owner and of the application: the suite runs with no more rights than the application has.
+const (
+	ownerRole, ownerPassword = "ledger_owner", "the owner's/password"
+	appRole, appPassword     = "ledger_app", "the application's@password"
+)
+
+func ownerURL(name string) string { return server.URLAs(ownerRole, ownerPassword, name) }
+func appURL(name string) string   { return server.URLAs(appRole, appPassword, name) }
 
 // template is a database with an empty ledger, of which the others are copies: the tables are made once.
 var template string
@@ -38,17 +48,37 @@ func begin(ctx context.Context) (err error) {
 	if server, err = service.StartPostgres(ctx, service.PostgresOptions{NoSync: true}); err != nil {
 		return err
 	}
-	template, err = server.CreateDatabase(ctx, "")
-	if err == nil {
-		var s *postgres.Store
-		if s, err = postgres.Open(ctx, server.URL(template), postgres.Options{}); err == nil {
-			err = s.Close()
-		}
-	}
-	if err != nil {
+	if template, err = prepare(ctx, server); err != nil {
 		return errors.Join(err, server.Stop())
 	}
 	return nil
+}
+
+// prepare makes the roles, and a database with an empty ledger.
+func prepare(ctx context.Context, server *service.Postgres) (name string, err error) {
+	for role, password := range map[string]string{ownerRole: ownerPassword, appRole: appPassword} {
+		statement := fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD '%s'", role, strings.ReplaceAll(password, "'", "''"))
+		if err := server.Exec(ctx, "postgres", statement); err != nil {
+			return "", err
+		}
+	}
+	if name, err = newDatabase(ctx, server); err != nil {
+		return "", err
+	}
+	s, err := postgres.Open(ctx, server.URLAs(appRole, appPassword, name),
+		postgres.Options{MigrateURL: server.URLAs(ownerRole, ownerPassword, name)})
+	if err != nil {
+		return "", err
+	}
+	return name, s.Close()
+}
+
+// newDatabase makes an empty database, which is the owner's.
+func newDatabase(ctx context.Context, server *service.Postgres) (name string, err error) {
+	if name, err = server.CreateDatabase(ctx, ""); err != nil {
+		return "", err
+	}
+	return name, server.Exec(ctx, "postgres", "ALTER DATABASE "+name+" OWNER TO "+ownerRole)
 }
 
 // one at a time: a template can't be copied by two at once.
@@ -63,12 +93,27 @@ func database(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	dropAtEnd(t, name)
+	return name
+}
+
+// emptyDatabase makes a database without a ledger, and gives its name.
+func emptyDatabase(t testing.TB) string {
+	t.Helper()
+	name, err := newDatabase(context.Background(), server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dropAtEnd(t, name)
+	return name
+}
+
+func dropAtEnd(t testing.TB, name string) {
 	t.Cleanup(func() {
 		if err := server.DropDatabase(context.Background(), name); err != nil {
 			t.Error(err)
 		}
 	})
-	return name
 }
 
 // open opens a ledger until the test ends.

@@ -42,7 +42,7 @@ func (b *backend) open() {
 
 func (b *backend) instance() *postgres.Store {
 	b.t.Helper()
-	s, err := postgres.Open(context.Background(), server.URL(b.name),
+	s, err := postgres.Open(context.Background(), appURL(b.name),
 		postgres.WithDial(postgres.Options{Now: b.now, MaxConns: 8}, b.wire.dial))
 	if err != nil {
 		b.t.Fatalf("opening: %v", err)

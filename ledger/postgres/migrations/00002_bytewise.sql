@@ -12,7 +12,7 @@ BEGIN
         SELECT table_name, string_agg(format('ALTER COLUMN %I TYPE text COLLATE "C"', column_name), ', ') AS changes
         FROM information_schema.columns
         WHERE table_schema = current_schema() AND data_type = 'text' AND collation_name IS DISTINCT FROM 'C'
-            AND table_name IN ('payments', 'audit', 'audit_archive', 'transaction_payments', 'reservations', 'meta')
+            AND table_name IN ('payments', 'audit', 'audit_archive', 'transactions', 'transaction_payments', 'reservations', 'meta')
         GROUP BY table_name
     LOOP
         EXECUTE format('ALTER TABLE %I %s', c.table_name, c.changes);
