@@ -197,12 +197,12 @@ func (o *operator) tellReport(r *ledger.Report, expected common.Hash) {
 		return
 	}
 	line("whole: nothing that is there was changed or reordered, and nothing that was anchored is missing")
-	if r.Unanchored > 0 {
+	if r.Unanchored > 0 && r.LastAnchor != (common.Hash{}) {
 		line("%d entries are younger than the last anchor: that one of them was removed could not be seen", r.Unanchored)
 	}
 	switch {
 	case r.LastAnchor == (common.Hash{}):
-		line("there is no anchor yet")
+		line("there is no anchor yet: that an entry was removed could not be seen")
 	case expected == (common.Hash{}):
 		line("the last anchor is %s; keep it elsewhere, and give it to the next verification with --expect", r.LastAnchor.Hex())
 	default:

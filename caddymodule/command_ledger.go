@@ -16,9 +16,9 @@ func newLedgerCommand(pi payIO) *cobra.Command {
 
 // copyFlags are the flags of "caddy x402 ledger copy".
 type copyFlags struct {
-	from, to, keptSince string
-	page                int
-	json                bool
+	from, to, migrate, keptSince string
+	page                         int
+	json                         bool
 }
 
 const copyHelp = `Copies a ledger into an empty store: payments with their audit trails and transactions, wallets with their nonces,
@@ -45,6 +45,7 @@ func newLedgerCopy(pi payIO) *cobra.Command {
 	fs.SortFlags = false
 	fs.StringVar(&f.from, "from", "", "the ledger to copy")
 	fs.StringVar(&f.to, "to", "", "where to; it must be empty, or the begun copy of the same ledger")
+	fs.StringVar(&f.migrate, "migrate-url", "", "how the owner of the new tables connects, if it is another role (PostgreSQL; see the store's migrate_url)")
 	fs.StringVar(&f.keptSince, "kept-since", "", "the ledger to copy has forgotten closed payments that were last changed before this time (Redis with a retention)")
 	fs.IntVar(&f.page, "page-size", 0, "how many payments are read and written at once (default 500)")
 	fs.BoolVar(&f.json, "json", false, "print JSON, also on a terminal")
@@ -67,7 +68,7 @@ func (f *copyFlags) copy(ctx context.Context, o *operator) error {
 		return err
 	}
 	defer from.close()
-	to, err := openAddress(ctx, f.to, mayMake)
+	to, err := openAddress(ctx, f.to, mayMake, "migrate_url", f.migrate)
 	if err != nil {
 		return err
 	}
@@ -110,7 +111,7 @@ func (f *copyFlags) failed(o *operator, r *ledger.CopyReport, err error, from, t
 		return told(codeInUse, "the ledger %s is in use: a copy needs an empty one", to.shown)
 	case errors.Is(err, ledger.ErrConflict):
 		return told(codeInUse, "the ledger %s was written to meanwhile, or %s holds the copy of another one: stop every Caddy that uses "+
-			"them, and begin with an empty one: %v", from.shown, to.shown, scrub(err.Error(), f.from+" "+f.to))
+			"them, and begin with an empty one: %v", from.shown, to.shown, scrub(err.Error(), f.from+" "+f.to+" "+f.migrate))
 	case errors.Is(err, ledger.ErrAudit):
 		if !o.asJSON {
 			_ = o.tellCopy(r, to)
@@ -119,7 +120,7 @@ func (f *copyFlags) failed(o *operator, r *ledger.CopyReport, err error, from, t
 	case errors.Is(err, context.Canceled):
 		return told(codeUnavailable, "interrupted%s", again)
 	}
-	return told(codeUnavailable, "the copy is not complete: %s%s", scrub(err.Error(), f.from+" "+f.to), again)
+	return told(codeUnavailable, "the copy is not complete: %s%s", scrub(err.Error(), f.from+" "+f.to+" "+f.migrate), again)
 }
 
 // tellCopy says in words what a copy did.

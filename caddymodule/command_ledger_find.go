@@ -148,15 +148,13 @@ func askRunning(ctx context.Context, listen string, say func(string, ...any)) (o
 }
 
 // resolveAddress gives the kind of the ledger at an address, postgres of "postgres://…", redis of "redis+cluster://…",
-// and the address, resolved if it is a placeholder as a whole.
+// and the address as it reads if it is a placeholder as a whole.
 func resolveAddress(address string) (kind, resolved string, err error) {
 	text, err := caddy.NewReplacer().ReplaceOrErr(address, true, true)
 	if err != nil {
 		return "", "", invalidRequest("a placeholder in the ledger's address gives nothing; set it and try again")
 	}
-	if isPlaceholder(address) {
-		address = strings.ReplaceAll(text, "{", `\{`) // it is resolved once
-	}
+	text = strings.TrimSpace(text) // a file ends with a line's end
 	kind, _, ok := strings.Cut(text, ":")
 	kind, _, _ = strings.Cut(strings.ToLower(kind), "+")
 	switch kind {
@@ -167,6 +165,9 @@ func resolveAddress(address string) (kind, resolved string, err error) {
 	}
 	if !ok || kind == "" || strings.Trim(kind, "abcdefghijklmnopqrstuvwxyz0123456789_") != "" {
 		return "", "", invalidRequest("a ledger is written kind:address, such as sqlite:/path/to/ledger.db or postgres://user@host/database")
+	}
+	if isPlaceholder(address) {
+		address = strings.ReplaceAll(text, "{", `\{`) // it is not to be resolved again
 	}
 	return kind, address, nil
 }

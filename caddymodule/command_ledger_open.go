@@ -12,8 +12,8 @@ import (
 	"github.com/caddy-x402/caddy-x402/ledger"
 )
 
-// AddressedStore is what a StoreModule may offer so that it can be named in a command line. Without it the whole address
-// becomes the module's `url`.
+// AddressedStore is what a StoreModule may offer so that it can be named in a command line. Without it the address as it
+// was written, with its placeholders, becomes the module's `url`.
 type AddressedStore interface {
 	// FromAddress sets what an address kind:address says. Placeholders in it are replaced when the module is provisioned.
 	FromAddress(address string) error
@@ -42,13 +42,13 @@ const (
 	mayMake   = false
 )
 
-// openAddress opens the ledger at kind:address.
-func openAddress(ctx context.Context, address string, exists bool) (*openedStore, error) {
+// openAddress opens the ledger at kind:address. settings are more of its module's, names and values in turn.
+func openAddress(ctx context.Context, address string, exists bool, settings ...string) (*openedStore, error) {
 	kind, resolved, err := resolveAddress(address)
 	if err != nil {
 		return nil, err
 	}
-	raw, err := addressConfig(kind, resolved)
+	raw, err := addressConfig(kind, address, resolved, settings)
 	if err != nil {
 		return nil, err
 	}
@@ -56,20 +56,31 @@ func openAddress(ctx context.Context, address string, exists bool) (*openedStore
 }
 
 // addressConfig is the configuration of the store module of that kind for an address.
-func addressConfig(kind, address string) (json.RawMessage, error) {
+func addressConfig(kind, address, resolved string, settings []string) (json.RawMessage, error) {
 	info, err := caddy.GetModule(storeModules + "." + kind)
 	if err != nil {
 		return nil, noSuchStore(kind)
 	}
-	module := info.New()
-	a, ok := module.(AddressedStore)
-	if !ok {
-		return json.Marshal(map[string]string{"url": address})
+	fields := map[string]any{"url": address}
+	if a, ok := info.New().(AddressedStore); ok {
+		if err := a.FromAddress(resolved); err != nil {
+			return nil, invalidRequest("%s", scrub(err.Error(), address))
+		}
+		text, err := json.Marshal(a)
+		if err != nil {
+			return nil, invalidRequest("%s", scrub(err.Error(), address))
+		}
+		clear(fields)
+		if err := json.Unmarshal(text, &fields); err != nil {
+			return nil, invalidRequest("%s", scrub(err.Error(), address))
+		}
 	}
-	if err := a.FromAddress(address); err != nil {
-		return nil, invalidRequest("%s", scrub(err.Error(), address))
+	for i := 0; i+1 < len(settings); i += 2 {
+		if settings[i+1] != "" {
+			fields[settings[i]] = settings[i+1]
+		}
 	}
-	return json.Marshal(module)
+	return json.Marshal(fields)
 }
 
 // openConfigured opens the ledger that a configuration's x402 app names.

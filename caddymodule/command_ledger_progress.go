@@ -79,8 +79,9 @@ func (p *progressTeller) draw(now time.Time) {
 		full := int(min(p.done, p.total) * barLength / p.total)
 		bar = strings.Repeat("█", full) + strings.Repeat("░", barLength-full) + fmt.Sprintf(" %3d%% ", min(p.done, p.total)*100/p.total)
 	}
-	took := now.Sub(p.begun)
-	if speed := int64(float64(p.done-p.from) / max(took.Seconds(), 1)); speed > 0 {
+	// What takes no time has no speed.
+	if took := now.Sub(p.begun).Seconds(); took >= 1 && float64(p.done-p.from) >= took {
+		speed := int64(float64(p.done-p.from) / took)
 		rest = fmt.Sprintf(", %d/s", speed)
 		if left := p.total - p.done; left > 0 {
 			rest += fmt.Sprintf(", %s left", time.Duration(left/speed)*time.Second)

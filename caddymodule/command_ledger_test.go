@@ -12,7 +12,7 @@ import (
 
 // The kind of a ledger's address leads to its module; a placeholder may stand for all of it.
 func TestResolveAddress(t *testing.T) {
-	t.Setenv("LEDGER_URL", "redis+cluster://u:p{w@a,b:7000/0")
+	t.Setenv("LEDGER_URL", " redis+cluster://u:p{w@a,b:7000/0\n")
 	for address, want := range map[string][2]string{
 		"sqlite:/var/lib/x.db":           {"sqlite", "sqlite:/var/lib/x.db"},
 		"sqlite:x.db":                    {"sqlite", "sqlite:x.db"},

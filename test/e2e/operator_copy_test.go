@@ -23,12 +23,15 @@ func (o *office) exported(t *testing.T, store string) string {
 	return r.out
 }
 
-// copyTo copies the ledger of o to a store, and to it again, which changes nothing.
-func (o *office) copyTo(t *testing.T, to string) {
+// copyTo copies the ledger of o to a store, and to it again, which changes nothing. It gives what was said the first time.
+func (o *office) copyTo(t *testing.T, to string, more ...string) (said string) {
 	t.Helper()
 	from := "sqlite:" + o.path()
 	for _, again := range []bool{false, true} {
-		r := o.run(t, t.TempDir(), "ledger", "copy", "--from", from, "--to", to)
+		r := o.run(t, t.TempDir(), append([]string{"ledger", "copy", "--from", from, "--to", to}, more...)...)
+		if !again {
+			said = r.out + r.err
+		}
 		report := result[ledger.CopyReport](t, r)
 		if report.Payments != 5 || report.Anchors != 1 || report.Wallets != 1 || (report.Copied == 5) == again || report.Audit.Found != 0 {
 			t.Errorf("again %t: %s", again, r.out)
@@ -45,6 +48,7 @@ func (o *office) copyTo(t *testing.T, to string) {
 	if got, want := shown(to), shown(from); got != want || len(got) < 500 {
 		t.Errorf("the copy shows\n%s\ninstead of\n%s", got, want)
 	}
+	return said
 }
 
 // A ledger moves, and the shop goes on with the copy.
