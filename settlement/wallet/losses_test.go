@@ -1,13 +1,16 @@
 package wallet
 
 import (
+	"log/slog"
 	"testing"
 
 	"github.com/ethereum/go-ethereum/common"
+	"github.com/ethereum/go-ethereum/core/types"
 	"pgregory.net/rapid"
 
 	"github.com/caddy-x402/caddy-x402/settlement"
 	"github.com/caddy-x402/caddy-x402/settlement/chain"
+	"github.com/caddy-x402/caddy-x402/x402"
 )
 
 // The first block is found wherever it is, with few questions, and fewer the nearer it is.
@@ -72,6 +75,50 @@ func TestNoteDead(t *testing.T) {
 		s.noteDead(tc.txs, &sv)
 		if got := s.losses.take(); got != (signs{}) {
 			t.Errorf("%s, a second time: %+v", name, got)
+		}
+	}
+}
+
+// Calldata is believed only where the logs say the same, and only that of our own wallets.
+func TestCalldataIsCheckedAgainstLogs(t *testing.T) {
+	me, former, payer, payTo, token := common.Address{1}, common.Address{2}, common.Address{3}, common.Address{4}, common.Address{5}
+	a := x402.Authorization{From: payer, To: payTo, Nonce: common.Hash{6}}
+	a.Value.SetUint64(7)
+	value := a.Value.Bytes32()
+	m := movement{from: payer, nonce: a.Nonce, transfer: types.Log{
+		Topics: []common.Hash{x402.TopicTransfer, topic(payer), topic(payTo)}, Data: value[:],
+	}}
+	s := &Settler{address: me, network: x402.Network{Asset: x402.Asset{Address: token}}, log: slog.New(slog.DiscardHandler)}
+	cases := map[string]struct {
+		change func(*x402.Authorization, *chain.Transaction)
+		want   bool
+	}{
+		"ours":              {func(*x402.Authorization, *chain.Transaction) {}, true},
+		"a former wallet's": {func(_ *x402.Authorization, t *chain.Transaction) { t.From = former }, true},
+		"a stranger's":      {func(_ *x402.Authorization, t *chain.Transaction) { t.From = payer }, false},
+		"another contract":  {func(_ *x402.Authorization, t *chain.Transaction) { t.To = &former }, false},
+		"no contract":       {func(_ *x402.Authorization, t *chain.Transaction) { t.To = nil }, false},
+		"another payer":     {func(a *x402.Authorization, _ *chain.Transaction) { a.From = former }, false},
+		"another payee":     {func(a *x402.Authorization, _ *chain.Transaction) { a.To = former }, false},
+		"another value":     {func(a *x402.Authorization, _ *chain.Transaction) { a.Value.SetUint64(8) }, false},
+		"another nonce":     {func(a *x402.Authorization, _ *chain.Transaction) { a.Nonce[0]++ }, false},
+	}
+	for _, form := range []int{65, 130} {
+		for name, tc := range cases {
+			said, tx := a, chain.Transaction{From: me, To: &token}
+			tc.change(&said, &tx)
+			sig := make([]byte, form)
+			if form == 65 {
+				sig[64] = 27
+			}
+			tx.Input = said.TransferCalldata(sig)
+			if got, ok := s.sent(settlement.Survey{Wallets: []common.Address{former}}, &tx, m); ok != tc.want || ok && got != a {
+				t.Errorf("%s, a signature of %d bytes: %t, %+v", name, form, ok, got)
+			}
+			tx.Input = append(tx.Input, 0)
+			if _, ok := s.sent(settlement.Survey{}, &tx, m); ok {
+				t.Errorf("%s: it is taken for ours although it is not encoded as we do", name)
+			}
 		}
 	}
 }
