@@ -31,8 +31,14 @@ func open(t testing.TB, path string, o sqlite.Options) *sqlite.Store {
 
 // newPayment is a new authorization of the payer, to be claimed.
 func newPayment(payer uint64) (ledger.Payment, error) {
+	var address common.Address
+	binary.BigEndian.PutUint64(address[:], payer+1)
+	return paymentOf(address)
+}
+
+func paymentOf(payer common.Address) (ledger.Payment, error) {
 	p := ledger.Payment{
-		AuthorizationID: x402.AuthorizationID{ChainID: 8453, Asset: common.Address{1}},
+		AuthorizationID: x402.AuthorizationID{ChainID: 8453, Asset: common.Address{1}, Payer: payer},
 		PayTo:           common.Address{2},
 		Amount:          *uint256.NewInt(10_000),
 		ValidBefore:     1_900_000_000,
@@ -40,13 +46,12 @@ func newPayment(payer uint64) (ledger.Payment, error) {
 		Flow:            ledger.FlowUpfront,
 		ClaimBlock:      1,
 	}
-	binary.BigEndian.PutUint64(p.Payer[:], payer+1)
 	if _, err := rand.Read(p.Nonce[:]); err != nil {
 		return ledger.Payment{}, err
 	}
 	p.HeaderHash = p.Nonce
 	var err error
-	p.ID, err = ledger.NewID(rand.Reader, p.Payer)
+	p.ID, err = ledger.NewID(rand.Reader, payer)
 	return p, err
 }
 
