@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -254,7 +255,7 @@ func (x *importer) line(b []byte) {
 		err = x.head(b)
 	case lineAnchor:
 		a := anchorLine{Anchor: &Anchor{}}
-		if err = json.Unmarshal(b, &a); err == nil && x.enter(anchors, kind.Type) {
+		if err = strictly(b, &a); err == nil && x.enter(anchors, kind.Type) {
 			x.sum.Anchors++
 			x.sum.LastAnchor = a.Sequence
 			x.v.anchor(a.Anchor)
@@ -263,17 +264,17 @@ func (x *importer) line(b []byte) {
 		err = x.begin(b)
 	case lineEntry:
 		e := entryLine{Entry: &Entry{}}
-		if err = json.Unmarshal(b, &e); err == nil && x.enter(payments, kind.Type) {
+		if err = strictly(b, &e); err == nil && x.enter(payments, kind.Type) {
 			x.entry(e.Entry)
 		}
 	case lineMark:
 		var m markLine
-		if err = json.Unmarshal(b, &m); err == nil && x.enter(marks, kind.Type) {
+		if err = strictly(b, &m); err == nil && x.enter(marks, kind.Type) {
 			x.v.hash(Mark{At: m.At, Payment: m.Payment, Version: m.Version}, m.Hash)
 		}
 	case lineEnd:
 		var e endLine
-		if err = json.Unmarshal(b, &e); err == nil && x.enter(end, kind.Type) && e.ExportSummary != x.sum {
+		if err = strictly(b, &e); err == nil && x.enter(end, kind.Type) && e.ExportSummary != x.sum {
 			x.wrong("the file should have %+v, it has %+v", e.ExportSummary, x.sum)
 		}
 	default:
@@ -284,9 +285,16 @@ func (x *importer) line(b []byte) {
 	}
 }
 
+// strictly decodes a line that has no other fields than v: one that was renamed would be taken for one that is empty.
+func strictly(b []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	return d.Decode(v)
+}
+
 func (x *importer) head(b []byte) error {
 	var l ledgerLine
-	if err := json.Unmarshal(b, &l); err != nil {
+	if err := strictly(b, &l); err != nil {
 		return err
 	}
 	switch {
@@ -306,7 +314,7 @@ func (x *importer) head(b []byte) error {
 func (x *importer) begin(b []byte) error {
 	p := &Payment{}
 	l := paymentLine{plainPayment: (*plainPayment)(p)}
-	if err := json.Unmarshal(b, &l); err != nil {
+	if err := strictly(b, &l); err != nil {
 		return err
 	}
 	if !x.enter(payments, linePayment) {
