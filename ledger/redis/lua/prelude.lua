@@ -1,0 +1,73 @@
+-- KEYS[1] is the floor: no entry may be dated at or before it. ARGV[1] is the caller's idea of the time in
+-- microseconds, ARGV[2] is 1 if the server's clock decides about it.
+local now = tonumber(ARGV[1])
+
+-- wrong gives the refusal of a time that is not the server's. One that is too late could end a hold that still stands,
+-- one that is too early could come below an anchor.
+local function wrong()
+  local floor = tonumber(redis.call('GET', KEYS[1]) or '0')
+  local time = now
+  if ARGV[2] == '1' then
+    local t = redis.call('TIME')
+    time = tonumber(t[1]) * 1000000 + tonumber(t[2])
+  end
+  if time <= floor then time = floor + 1 end
+  if now <= floor or now > time + 1000000 or now < time - 5000000 then
+    return {'CLOCK', string.format('%.0f', time)}
+  end
+end
+
+-- The sections of a payment; see value.go.
+local function mark(v)
+  return string.sub(v, 33, 32 + struct.unpack('>I2', v, 31))
+end
+
+local function body(v)
+  local at = 33 + struct.unpack('>I2', v, 31)
+  return string.sub(v, at, at - 1 + struct.unpack('>I4', v, 27))
+end
+
+local function trail(v)
+  return string.sub(v, 33 + struct.unpack('>I2', v, 31) + struct.unpack('>I4', v, 27))
+end
+
+local function compose(version, check, m, b, t)
+  return version .. check .. struct.pack('>I4', #b) .. struct.pack('>I2', #m) .. m .. b .. t
+end
+
+-- place puts an open payment where it waits: held until its hold ends, then due.
+local function place(due, held, id, open, check, hold)
+  if open ~= '1' then
+    redis.call('ZREM', due, id)
+    redis.call('ZREM', held, id)
+  elseif tonumber(hold) > now then
+    redis.call('ZADD', held, hold, id)
+    redis.call('ZREM', due, id)
+  else
+    redis.call('ZADD', due, check, id)
+    redis.call('ZREM', held, id)
+  end
+end
+
+-- index makes the changes of the indexes that begin at ARGV[at]: (sign, key, score) each.
+local function index(at, id)
+  while ARGV[at] do
+    if ARGV[at] == '+' then
+      redis.call('ZADD', KEYS[tonumber(ARGV[at + 1])], ARGV[at + 2], id)
+    else
+      redis.call('ZREM', KEYS[tonumber(ARGV[at + 1])], id)
+    end
+    at = at + 3
+  end
+end
+
+-- log adds the entries from ARGV[at] on: how many, then (time, version) each. It gives where they end.
+local function log(key, at, id)
+  local n = tonumber(ARGV[at])
+  at = at + 1
+  for _ = 1, n do
+    redis.call('ZADD', key, ARGV[at], id .. ARGV[at + 1])
+    at = at + 2
+  end
+  return at
+end

@@ -1,0 +1,3 @@
+-- Removes a key. KEYS: floor, key
+redis.call('DEL', KEYS[2])
+return {'OK'}
