@@ -249,6 +249,9 @@ func (a *attempt) intent(p *ledger.Payment) settlement.Intent {
 // fresh is the way of an authorization that the ledger has never seen.
 func (a *attempt) fresh(id x402.AuthorizationID) error {
 	ctx := a.r.Context()
+	if err := a.needsKey(); err != nil {
+		return err
+	}
 	opt, err := a.choose()
 	if err != nil {
 		return refuse(err)

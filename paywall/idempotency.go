@@ -95,20 +95,25 @@ func (a *attempt) readKeys() error {
 		}
 		a.keys = append(a.keys, requestKey{headerIdempotencyKey, key})
 	}
-	if len(a.keys) == 0 && a.Idempotency.Mode == IdempotencyRequired {
-		return &refusal{
-			status: http.StatusBadRequest, code: codeKeyRequired,
-			detail: "this request needs a key: give an id in the extension payment-identifier, or an Idempotency-Key; nothing was charged",
-		}
-	}
 	if len(a.keys) > 0 && a.r.ContentLength > keyedBody {
 		return bodyTooLong()
 	}
 	return nil
 }
 
+// needsKey refuses a new payment without a key where one is required.
+func (a *attempt) needsKey() error {
+	if a.keyed() || a.Idempotency.Mode != IdempotencyRequired {
+		return nil
+	}
+	return &refusal{
+		status: http.StatusBadRequest, code: codeKeyRequired,
+		detail: "this request needs a key: give an id in the extension payment-identifier, or an Idempotency-Key; nothing was charged",
+	}
+}
+
 func badKey(err error) error {
-	return &refusal{status: http.StatusBadRequest, code: codeKeyInvalid, detail: err.Error() + "; nothing was charged", cause: err}
+	return &refusal{status: http.StatusBadRequest, code: codeKeyInvalid, detail: err.Error() + "; this request charged nothing", cause: err}
 }
 
 var errKeyForm = errors.New("Idempotency-Key must be given once, as a string of 1 to 255 printable characters") //nolint:staticcheck // a header's name
@@ -193,7 +198,7 @@ func digest(parts ...string) common.Hash {
 func conflict(status int) *refusal {
 	return &refusal{
 		status: status, code: codeKeyConflict,
-		detail: "this key was used for another request; send the request that it belongs to, or take a new key; nothing was charged",
+		detail: "this key was used for another request; send the request that it belongs to, or take a new key; this request charged nothing",
 	}
 }
 
@@ -224,6 +229,6 @@ func notStored(p *ledger.Payment, why string) *refusal {
 func bodyTooLong() *refusal {
 	return &refusal{
 		status: http.StatusRequestEntityTooLarge, code: codeBodyTooLong,
-		detail: "the body of a request with an idempotency key may have 1 MiB; send a shorter one, or no key; nothing was charged",
+		detail: "the body of a request with an idempotency key may have 1 MiB; send a shorter one, or no key; this request charged nothing",
 	}
 }
