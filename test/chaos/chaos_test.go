@@ -40,7 +40,7 @@ func TestChaos(t *testing.T) {
 	if err != nil {
 		t.Fatal("CHAOS_SEED is no number: ", err)
 	}
-	stores := strings.Split(setting("CHAOS_STORE", "sqlite"), ",")
+	stores := strings.Split(setting("CHAOS_STORE", "postgres"), ",")
 	if stores[0] == "all" {
 		stores = []string{"sqlite", "postgres", "redis"}
 	}
@@ -282,7 +282,11 @@ func (s *scene) gather() *evidence {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	verified, err := verify(ctx, s.backend)
+	if err != nil {
+		s.t.Fatal(err)
+	}
 	return &evidence{
-		records: records, chain: chain, nonce: nonce, forwards: s.upstream.seen(), payers: s.payers, forgets: s.backend.forgets,
+		verified: verified, records: records, chain: chain, nonce: nonce, forwards: s.upstream.seen(), payers: s.payers, forgets: s.backend.forgets,
 	}
 }

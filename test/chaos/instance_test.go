@@ -183,6 +183,21 @@ func (in *instance) crashes() []string {
 	return in.deaths
 }
 
+// alarms are what the instance's log tells of mistakes in our own code.
+func (in *instance) alarms() []string {
+	log, err := os.ReadFile(in.log)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	var list []string
+	for _, word := range []string{"WARNING: DATA RACE", "panic:", "fatal error:"} {
+		if n := strings.Count(string(log), word); n > 0 {
+			list = append(list, fmt.Sprintf("%s: %d times %q in %s", in.name, n, word, in.log))
+		}
+	}
+	return list
+}
+
 // listening reports whether the instance takes connections.
 func (in *instance) listening() error {
 	c, err := net.Dial("tcp", in.addr)

@@ -124,7 +124,7 @@ func (s *story) buys(in *intent) (*ledger.Record, *attempt) {
 func (s *story) breaks(a *attempt, r *ledger.Record) {
 	*a = attempt{
 		Intent: a.Intent, Nonce: a.Nonce, Error: "connection reset by peer",
-		Start: r.Payment.DeliveredAt.Add(-time.Second), End: r.Payment.DeliveredAt.Add(time.Second),
+		Start: r.Payment.DeliveredAt.Add(-3 * time.Second), End: r.Payment.DeliveredAt.Add(3 * time.Second),
 	}
 }
 

@@ -36,9 +36,11 @@ const (
 
 // evidence is everything that was seen.
 type evidence struct {
-	records  []ledger.Record
-	chain    books
-	nonce    uint64 // the gas wallet's next one, as the ledger has it
+	records []ledger.Record
+	chain   books
+	nonce   uint64 // the gas wallet's next one, as the ledger has it
+	// verified is what the ledger's own verification says, of the trails and of the anchors over them.
+	verified ledger.Report
 	forwards []forward
 	payers   []*payer
 	// forgets: the store has lost what it had acknowledged, so that some payments are in quarantine.
@@ -58,6 +60,7 @@ type judgement struct {
 	byPayment map[string][]*attempt
 	byIntent  map[string][]*attempt
 	routed    map[string][]forward // by payment
+	paidWith  map[string][]string  // by intent: the payments that its requests reached the upstream with
 
 	// What the table tells.
 	settled, delivered, refundable, unused int
@@ -68,10 +71,13 @@ func judge(e *evidence) *judgement {
 	j := &judgement{
 		evidence: e, byID: make(map[string]*ledger.Record), byNonce: make(map[common.Hash]*ledger.Record),
 		payerOf: make(map[common.Address]int), intents: make(map[string]*intent), byPayment: make(map[string][]*attempt),
-		byIntent: make(map[string][]*attempt), routed: make(map[string][]forward),
+		byIntent: make(map[string][]*attempt), routed: make(map[string][]forward), paidWith: make(map[string][]string),
 	}
 	j.index()
 	j.judgeBooks()
+	for _, p := range j.verified.Problems {
+		j.accuse(audit, j.payment(p.Payment), "anchor %d: %s: %s", p.Anchor, p.Kind, p.Message)
+	}
 	for i := range j.records {
 		j.judgePayment(&j.records[i])
 	}
@@ -95,6 +101,9 @@ func (j *judgement) index() {
 	}
 	for _, f := range j.forwards {
 		j.routed[f.payment] = append(j.routed[f.payment], f)
+		if !slices.Contains(j.paidWith[f.intent], f.payment) {
+			j.paidWith[f.intent] = append(j.paidWith[f.intent], f.payment)
+		}
 	}
 	for _, p := range j.payers {
 		j.payerOf[p.account.Address] = p.number
@@ -245,14 +254,16 @@ func (j *judgement) serials(id string) []int {
 	return slices.Compact(list)
 }
 
-// slack is how far the clocks of two processes, and the moments before and after a write, lie apart.
-const slack = 100 * time.Millisecond
+// slack is how far the clocks of two processes, and the moments before and after a write, lie apart; and how long it takes
+// an instance to notice that a client has left.
+const slack = 500 * time.Millisecond
 
-// brokeOff names the intent for which p was delivered, if its client's connection was open at that moment and broke.
+// brokeOff names the intent for which p was delivered, if its client was still there when the upstream was asked, and its
+// connection broke before it had the answer.
 func (j *judgement) brokeOff(p *ledger.Payment) string {
 	for _, f := range j.routed[p.ID] {
 		for _, a := range j.byIntent[f.intent] {
-			if a.broken() && !a.Start.After(p.DeliveredAt.Add(slack)) && !a.End.Before(p.DeliveredAt.Add(-slack)) {
+			if a.broken() && !a.Start.After(p.DeliveredAt.Add(slack)) && !a.End.Before(f.at.Add(-slack)) {
 				return f.intent
 			}
 		}
@@ -294,6 +305,9 @@ func (j *judgement) judgeIntent(in *intent) {
 		return
 	}
 	charged := j.chargedFor(in)
+	if in.key != "" { // its answer is found again, or it is told that there is none: it has no reason to pay again
+		charged = append(charged, j.brokenFor(in)...)
+	}
 	if len(charged) > 1 {
 		j.accuse(doubled, j.payment(charged[1]), "client %d was charged %d times for %s: %v", in.payer, len(charged), in.path, charged)
 	}
@@ -314,15 +328,20 @@ func (j *judgement) chargedFor(in *intent) []string {
 	return list
 }
 
-// lostOnTheWay reports whether a payment was delivered for an intent whose client's connection broke at that moment.
-func (j *judgement) lostOnTheWay(in *intent) bool {
-	for _, f := range j.forwards {
-		if r := j.byID[f.payment]; f.intent == in.id && r != nil && r.Payment.Delivery == ledger.Delivered && j.brokeOff(&r.Payment) == in.id {
-			return true
+// brokenFor are the payments that were delivered for an intent, and whose answers broke off.
+func (j *judgement) brokenFor(in *intent) []string {
+	var list []string
+	for _, id := range j.paidWith[in.id] {
+		r := j.byID[id]
+		if r != nil && r.Payment.Delivery == ledger.Delivered && len(j.serials(id)) == 0 && j.brokeOff(&r.Payment) == in.id {
+			list = append(list, id)
 		}
 	}
-	return false
+	return list
 }
+
+// lostOnTheWay reports whether a payment was delivered for an intent whose client's connection broke at that moment.
+func (j *judgement) lostOnTheWay(in *intent) bool { return len(j.brokenFor(in)) > 0 }
 
 // judgeAttempt: whatever a client is told is so.
 func (j *judgement) judgeAttempt(a *attempt) {
@@ -363,20 +382,20 @@ func (j *judgement) judgeAnswer(a *attempt) {
 // judgeRefusal: who is told to pay (again) was not charged, or was told that it was.
 func (j *judgement) judgeRefusal(a *attempt) {
 	r := j.byNonce[a.Nonce]
-	if r == nil || r.Payment.Settlement != ledger.Settled || r.Payment.SettledAt.After(a.Start.Add(-slack)) {
-		return // it was not charged, or not before
+	if r == nil {
+		return // it was not even claimed
 	}
 	p := &r.Payment
 	switch {
-	case a.Code == string(paywall.ReasonRefund):
-		if p.Refund == ledger.NotRefunded && p.Delivery != ledger.Undelivered {
-			j.accuse(untrue, p, "client %d was told that payment %s is held for refund, and it is %s", a.Payer, p.ID, p.State())
-		}
 	case a.Code == string(x402.ReasonNonceUsed):
 		if p.Delivery != ledger.Delivered || p.DeliveredAt.After(a.End.Add(slack)) {
 			j.accuse(untrue, p, "client %d was told that payment %s was used, and it is %s", a.Payer, p.ID, p.State())
 		}
-	default:
+	case a.Code == string(paywall.ReasonRefund):
+		if p.Refund == ledger.NotRefunded && p.Delivery != ledger.Undelivered {
+			j.accuse(untrue, p, "client %d was told that payment %s is held for refund, and it is %s", a.Payer, p.ID, p.State())
+		}
+	case p.Settlement == ledger.Settled && p.SettledAt.Before(a.Start.Add(-slack)):
 		j.accuse(untrue, p, "client %d was told %s of payment %s, which had charged it before", a.Payer, a.Code, p.ID)
 	}
 }

@@ -3,6 +3,7 @@ package chaos
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -16,8 +17,12 @@ import (
 	"github.com/holiman/uint256"
 
 	"github.com/caddy-x402/caddy-x402/devnet"
+	"github.com/caddy-x402/caddy-x402/paywall"
 	"github.com/caddy-x402/caddy-x402/x402"
 )
+
+// codeNotStored is told under a key whose answer can't be given again.
+const codeNotStored = "idempotency.response_not_stored"
 
 // How clients behave.
 const (
@@ -34,7 +39,10 @@ type intent struct {
 	method string
 	path   string
 	pass   int // which pass, or -1
-	begun  time.Time
+	// key is the Idempotency-Key that its requests carry, if any.
+	key   string
+	keys  int
+	begun time.Time
 
 	authorizations []*authorization
 	outcome        outcome
@@ -89,7 +97,7 @@ func (a *attempt) broken() bool { return a.Error != "" }
 // putOff reports whether the client should send the same again: whatever comes from something on the way, and not from the
 // upstream.
 func (a *attempt) putOff() bool {
-	return a.broken() || !a.Held && a.Status != http.StatusOK && a.Status != http.StatusPaymentRequired
+	return a.broken() || !a.Held && a.Code != codeNotStored && a.Status != http.StatusOK && a.Status != http.StatusPaymentRequired
 }
 
 // payer is a customer: it wants one thing after the other, and remembers what it paid and what it got.
@@ -145,8 +153,14 @@ func (p *payer) want() *intent {
 		in.pass = p.random.IntN(passes)
 		in.path = passPath(in.pass) + in.id
 	}
+	if p.random.IntN(2) == 0 {
+		in.newKey()
+	}
 	return in
 }
+
+// newKey takes a key: the first one, or another one because what was paid under the last one goes back.
+func (in *intent) newKey() { in.key, in.keys = fmt.Sprintf("%s-%d", in.id, in.keys+1), in.keys+1 }
 
 // pursue goes after an intent until it is served or lost.
 func (p *payer) pursue(ctx context.Context, in *intent) {
@@ -321,8 +335,13 @@ func (p *payer) learn(in *intent, a *attempt) {
 		if in.pass >= 0 && a.accessToken != "" {
 			p.tokens[in.pass] = a.accessToken
 		}
-	case in.outcome == unfinished && a.Status == http.StatusPaymentRequired && a.Code == string(x402.ReasonNonceUsed):
+	case in.outcome == served:
+	case a.Code == string(x402.ReasonNonceUsed), a.Code == codeNotStored:
 		in.outcome = lostAnswer // whether that can be is judged later
+	}
+	// Under a key that was answered, whatever it was, there is no other answer.
+	if in.key != "" && (a.Status == http.StatusBadGateway || a.Code == string(paywall.ReasonRefund)) {
+		in.newKey()
 	}
 }
 
@@ -358,6 +377,9 @@ func (p *payer) send(ctx context.Context, in *intent, shop int, within time.Dura
 		return a
 	}
 	r.Host = host
+	if in.key != "" {
+		r.Header.Set("Idempotency-Key", in.key)
+	}
 	for i := 0; i+1 < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}

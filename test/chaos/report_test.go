@@ -14,7 +14,7 @@ import (
 func (s *scene) report(j *judgement) {
 	s.table(j)
 	for _, in := range s.instances {
-		for _, death := range in.crashes() {
+		for _, death := range append(in.crashes(), in.alarms()...) {
 			s.t.Error(death)
 		}
 	}
@@ -70,6 +70,8 @@ func (s *scene) table(j *judgement) {
 		{"      of these, the answer broke off", j.onTheWay},
 		{"    refundable", j.refundable},
 		{"transfers on chain", len(j.chain.transfers)},
+		{"audit entries", int(j.verified.Entries)},
+		{"  fixed by anchors", int(j.verified.Entries - j.verified.Unanchored)},
 		{"lost", count[lost]},
 		{"doubled", count[doubled]},
 		{"other violations", len(j.violations) - count[lost] - count[doubled]},

@@ -2,14 +2,18 @@ package chaos
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"net"
+	"net/url"
 	"path/filepath"
-	"strings"
+	"strconv"
 	"testing"
 
 	"github.com/caddy-x402/caddy-x402/ledger"
+	"github.com/caddy-x402/caddy-x402/ledger/postgres"
 	"github.com/caddy-x402/caddy-x402/ledger/sqlite"
+	"github.com/caddy-x402/caddy-x402/test/rig"
+	"github.com/caddy-x402/caddy-x402/test/service"
 )
 
 // backend is a store that the instances share.
@@ -26,7 +30,8 @@ type backend struct {
 
 // backends makes each store that the test knows; ways are how many instances share it.
 var backends = map[string]func(t *testing.T, dir string, ways int) *backend{
-	"sqlite": newSQLite,
+	"sqlite":   newSQLite,
+	"postgres": newPostgres,
 }
 
 // newSQLite is a file that all instances have open: those of one machine can share it. Nothing but an instance can fail.
@@ -36,6 +41,61 @@ func newSQLite(_ *testing.T, dir string, _ int) *backend {
 		config: func(int) string { return "sqlite " + path },
 		open:   func(ctx context.Context) (ledger.Store, error) { return sqlite.Open(ctx, path, sqlite.Options{}) },
 	}
+}
+
+// newPostgres is a server of its own, which dies and comes back with its data.
+func newPostgres(t *testing.T, dir string, ways int) *backend {
+	server, err := service.StartPostgres(t.Context(), service.PostgresOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Stop() })
+	name, err := server.CreateDatabase(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	direct := server.URL(name)
+	through := paths(t, dir, loopback(server.Port()), ways)
+	return &backend{
+		config: func(i int) string { return "postgres " + strconv.Quote(redirected(direct, through.addrs[i])) },
+		open: func(ctx context.Context) (ledger.Store, error) {
+			return postgres.Open(ctx, direct, postgres.Options{})
+		},
+		faults: append(through.faults, serverFaults("PostgreSQL", server)...),
+	}
+}
+
+// ways are the ways to a server, one for each instance.
+type ways struct {
+	addrs  []string
+	faults []fault
+}
+
+// paths opens ways to a server that can be broken.
+func paths(t *testing.T, dir, server string, n int) ways {
+	x := startToxiproxy(t, dir, rig.FreeAddr(t))
+	var w ways
+	for i := range n {
+		name, addr := fmt.Sprintf("way-%d", i), rig.FreeAddr(t)
+		if err := x.proxy(name, addr, server); err != nil {
+			t.Fatal(err)
+		}
+		w.addrs = append(w.addrs, addr)
+		w.faults = append(w.faults, x.faults(name)...)
+	}
+	return w
+}
+
+func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+
+// redirected is the connection string s with another address.
+func redirected(s, addr string) string {
+	u, err := url.Parse(s)
+	if err != nil {
+		return s
+	}
+	u.Host = addr
+	return u.String()
 }
 
 // recordsPage is how many payments are read at once.
@@ -51,10 +111,6 @@ func readLedger(ctx context.Context, b *backend, chainID uint64) (records []ledg
 	after := ""
 	for {
 		page, err := s.Records(ctx, after, recordsPage)
-		if errors.Is(err, errors.ErrUnsupported) {
-			records, err = oldRecords(ctx, s, strings.TrimPrefix(b.config(0), "sqlite "))
-			page = nil
-		}
 		if err != nil {
 			return nil, 0, fmt.Errorf("reading the ledger: %w", err)
 		}
@@ -65,6 +121,16 @@ func readLedger(ctx context.Context, b *backend, chainID uint64) (records []ledg
 	}
 	nonce, _, err = s.Nonce(ctx, chainID, gasWallet().Address)
 	return records, nonce, err
+}
+
+// verify lets the ledger look at itself: its trails, and the anchors that fix them.
+func verify(ctx context.Context, b *backend) (ledger.Report, error) {
+	s, err := b.open(ctx)
+	if err != nil {
+		return ledger.Report{}, err
+	}
+	defer s.Close()
+	return ledger.Verify(ctx, s, ledger.VerifyOptions{})
 }
 
 // waiting counts the payments that something must still happen to, by what they wait for.
