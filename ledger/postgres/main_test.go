@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+	goleak.VerifyTestMain(m, goleak.IgnoreCurrent(), goleak.Cleanup(func(code int) {
 		if err := server.Stop(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			code = max(code, 1)
@@ -95,6 +95,45 @@ func database(t testing.TB) string {
 	}
 	dropAtEnd(t, name)
 	return name
+}
+
+// used are databases that can be used again: emptying one takes a tenth of the time of making and removing one.
+var used struct {
+	sync.Mutex
+	names []string
+}
+
+// pooled gives a database with an empty ledger until giveBack.
+func pooled(t testing.TB) string {
+	t.Helper()
+	used.Lock()
+	defer used.Unlock()
+	if n := len(used.names); n > 0 {
+		name := used.names[n-1]
+		used.names = used.names[:n-1]
+		return name
+	}
+	name, err := server.CreateDatabase(context.Background(), template)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// empty removes all that is in a ledger, behind the triggers' back.
+const empty = `SET session_replication_role = replica;
+	DELETE FROM payments; DELETE FROM audit; DELETE FROM audit_archive; DELETE FROM anchors; DELETE FROM wallets; DELETE FROM transactions;
+	DELETE FROM transaction_archive; DELETE FROM transaction_payments; DELETE FROM reservations; DELETE FROM meta; DELETE FROM heartbeat`
+
+func giveBack(t testing.TB, name string) {
+	t.Helper()
+	if err := server.Exec(context.Background(), name, empty); err != nil {
+		t.Errorf("emptying a database: %v", err)
+		return
+	}
+	used.Lock()
+	defer used.Unlock()
+	used.names = append(used.names, name)
 }
 
 // emptyDatabase makes a database without a ledger, and gives its name.

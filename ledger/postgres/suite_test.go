@@ -17,7 +17,7 @@ import (
 
 func TestSuite(t *testing.T) {
 	storetest.Run(t, func(t *testing.T, now func() time.Time) storetest.Backend {
-		b := &backend{t: t, now: now, name: database(t)}
+		b := &backend{t: t, now: now, name: pooled(t)}
 		b.open()
 		return b
 	})
@@ -73,7 +73,7 @@ func (b *backend) CrashDuring(steps int, f func(ledger.Store)) bool {
 }
 
 func (b *backend) reopen() {
-	b.Close()
+	b.close()
 	b.settle()
 	b.open()
 }
@@ -95,6 +95,12 @@ func (b *backend) settle() {
 }
 
 func (b *backend) Close() {
+	b.close()
+	b.settle()
+	giveBack(b.t, b.name)
+}
+
+func (b *backend) close() {
 	for _, s := range []*postgres.Store{b.s, b.second} {
 		if s == nil {
 			continue
