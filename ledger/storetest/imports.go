@@ -305,14 +305,14 @@ func testImportRefuses(t *testing.T, open Open, _ Options) {
 func testImportCrash(t *testing.T, open Open, o Options) {
 	from := lived(t, open)
 	to := from.another(open)
-	parts := from.parts(4)
+	parts := from.parts(6)
 	want := map[string]ledger.Record{}
 	for _, r := range from.records() {
 		want[r.Payment.ID] = r
 	}
-	stride := 3
+	stride := 5
 	if o.Light {
-		stride = 11
+		stride = 17
 	}
 	crashes := 0
 	for i, part := range parts[:len(parts)-1] {

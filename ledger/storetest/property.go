@@ -19,8 +19,20 @@ import (
 // testModel does the same to the store and to Memory: whatever callers do, in whatever order, with a crash
 // at any step, the store says what Memory says. Memory can't hold two payments of one authorization
 // (I1) and makes its steps by ledger.Apply (I3, I4); every trail is verified (I5).
+//
+// It runs as often as there is time, since the servers and the machines that it runs on differ by far.
 func testModel(t *testing.T, open Open, o Options) {
+	budget := 20 * time.Second
+	if o.Light {
+		budget = 8 * time.Second
+	}
+	begun, runs, failed := time.Now(), 0, false
 	rapid.Check(t, func(rt *rapid.T) {
+		if runs >= fewestRuns && time.Since(begun) > budget && !failed {
+			return
+		}
+		runs++
+		defer func() { failed = failed || rt.Failed() }()
 		c := newClock()
 		b := open(t, c.Now)
 		defer b.Close()
@@ -43,7 +55,11 @@ func testModel(t *testing.T, open Open, o Options) {
 		b.Crash()
 		r.check(rt)
 	})
+	t.Logf("%d runs", runs)
 }
+
+// fewestRuns are made even if there is no time.
+const fewestRuns = 10
 
 // run is one run of the model beside the store.
 type run struct {

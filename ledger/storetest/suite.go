@@ -137,6 +137,7 @@ var testsWithOptions = []struct {
 	{"InstancesCompeteForNonces", testInstancesNonce},
 	{"InstancesCompeteForLeases", testInstancesLease},
 	{"InstancesCompeteForOneHold", testInstancesHold},
+	{"Workers", testWorkers},
 	{"Model", testModel},
 }
 
