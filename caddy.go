@@ -12,5 +12,6 @@ import (
 	// The modules register themselves when they are imported.
 	_ "github.com/caddy-x402/caddy-x402/caddymodule"
 	_ "github.com/caddy-x402/caddy-x402/caddymodule/settlers/wallet"
+	_ "github.com/caddy-x402/caddy-x402/caddymodule/stores/postgres"
 	_ "github.com/caddy-x402/caddy-x402/caddymodule/stores/sqlite"
 )

@@ -19,7 +19,9 @@ var modules = []string{
 	"x402",
 	"http.handlers.x402",
 	"http.handlers.x402_service",
+	"admin.api.x402",
 	"x402.stores.sqlite",
+	"x402.stores.postgres",
 	"x402.settlers.wallet",
 	"caddy.logging.encoders.x402_redact",
 }
