@@ -36,9 +36,6 @@ func newOperatorPayment(p *ledger.Payment, configured []x402.Network) operatorPa
 	return out
 }
 
-// payment is the ledger's own.
-func (p *operatorPayment) payment() *ledger.Payment { return (*ledger.Payment)(&p.plainPayment) }
-
 // paymentPage is a page of payments, newest first.
 type paymentPage struct {
 	Payments []operatorPayment `json:"payments"`

@@ -88,7 +88,7 @@ func TestTextTable(t *testing.T) {
 		t.Errorf("%q", out.String())
 	}
 	out.Reset()
-	table.max = 7
+	table.limit = 7
 	if err := table.write(&out, false); err != nil {
 		t.Fatal(err)
 	}

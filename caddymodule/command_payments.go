@@ -99,9 +99,9 @@ func (f *paymentsFlags) list(ctx context.Context, o *operator) error {
 		return err
 	}
 	defer done()
-	var print pagePrinter = &jsonPages{o: o}
+	var pages pagePrinter = &jsonPages{o: o}
 	if !o.asJSON {
-		print = newTablePages(o)
+		pages = newTablePages(o)
 	}
 	left := f.limit
 	for {
@@ -115,11 +115,11 @@ func (f *paymentsFlags) list(ctx context.Context, o *operator) error {
 		}
 		left -= len(page.Payments)
 		q.Cursor = page.Page.Next
-		if err := print.page(page.Payments); err != nil {
+		if err := pages.page(page.Payments); err != nil {
 			return err
 		}
 		if q.Cursor == "" || !f.all && left <= 0 {
-			return print.end(q.Cursor)
+			return pages.end(q.Cursor)
 		}
 	}
 }
@@ -133,8 +133,8 @@ type pagePrinter interface {
 
 // jsonPages prints a list as one object.
 type jsonPages struct {
-	o   *operator
-	any bool
+	o     *operator
+	begun bool
 }
 
 func (j *jsonPages) page(list []operatorPayment) error {
@@ -144,10 +144,10 @@ func (j *jsonPages) page(list []operatorPayment) error {
 			return fmt.Errorf("encoding a payment: %w", err)
 		}
 		before := ",\n"
-		if !j.any {
+		if !j.begun {
 			before = "{\"payments\":[\n"
 		}
-		j.any = true
+		j.begun = true
 		if _, err := fmt.Fprintf(j.o.out, "%s%s", before, line); err != nil {
 			return fmt.Errorf("writing the list: %w", err)
 		}
@@ -161,7 +161,7 @@ func (j *jsonPages) end(next string) error {
 		return fmt.Errorf("encoding the page: %w", err)
 	}
 	before := ""
-	if !j.any {
+	if !j.begun {
 		before = "{\"payments\":["
 	}
 	if _, err := fmt.Fprintf(j.o.out, "%s],\"page\":%s}\n", before, page); err != nil {

@@ -25,7 +25,7 @@ var columns = []column{
 	{textColumn{"created", 20, false}, func(p *operatorPayment) string { return rfc3339(p.CreatedAt) }},
 	{textColumn{"payment", 32, false}, func(p *operatorPayment) string { return client.Printable(p.ID, 64) }},
 	{textColumn{"state", 14, false}, func(p *operatorPayment) string { return string(p.State) }},
-	{textColumn{"amount", 12, true}, func(p *operatorPayment) string { return amountShown(p) }},
+	{textColumn{"amount", 12, true}, amountShown},
 	{textColumn{"payer", 13, false}, func(p *operatorPayment) string { return short(p.Payer.Hex()) }},
 	{textColumn{"transaction", 13, false}, func(p *operatorPayment) string { return shortHash(p.Transaction) }},
 	{textColumn{"for", 24, false}, func(p *operatorPayment) string { return client.Printable(boughtShort(&p.Binding), 60) }},
@@ -57,7 +57,7 @@ func (t *tablePages) page(list []operatorPayment) error {
 	if len(list) == 0 {
 		return nil
 	}
-	out := &textTable{max: t.o.width}
+	out := &textTable{limit: t.o.width}
 	for _, c := range t.columns {
 		out.columns = append(out.columns, c.textColumn)
 	}

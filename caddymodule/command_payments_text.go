@@ -11,7 +11,7 @@ import (
 type textTable struct {
 	columns []textColumn
 	rows    [][]string
-	max     int // how long a line may be; 0: as long as it is
+	limit   int // how long a line may be; 0: as long as it is
 }
 
 // textColumn is a column that is at least width characters wide.
@@ -69,8 +69,8 @@ func (t *textTable) write(w io.Writer, header bool) error {
 			line.WriteString(cell + "  ")
 		}
 		text := []rune(strings.TrimRight(line.String(), " "))
-		if t.max > 0 && len(text) > t.max {
-			text = append(text[:t.max-1], '…')
+		if t.limit > 0 && len(text) > t.limit {
+			text = append(text[:t.limit-1], '…')
 		}
 		b.WriteString(string(text) + "\n")
 	}

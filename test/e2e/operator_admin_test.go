@@ -117,7 +117,7 @@ func TestOperatorAdminErrors(t *testing.T) {
 		{"GET", "/x402/payments/pay_nobody", 404, "payment_not_found", "no payment"},
 		{"GET", "/x402/payments/states/", 404, "not_found", "/x402/payments/states/"},
 		{"GET", "/x402/nothing", 404, "not_found", "/x402/nothing"},
-		{"GET", "/x402/payments?state=PAYED", 400, "invalid_request", "REFUND_PENDING"},
+		{"GET", "/x402/payments?state=PAYMENT", 400, "invalid_request", "REFUND_PENDING"},
 		{"GET", "/x402/payments?payer=0x12", 400, "invalid_request", "payer"},
 		{"GET", "/x402/payments?payer=xyz", 400, "invalid_request", "payer"},
 		{"GET", "/x402/payments?limit=0", 400, "invalid_request", "100"},

@@ -159,7 +159,7 @@ func TestOperatorCommandMistakes(t *testing.T) {
 		{2, "invalid_request", "placeholder", []string{"payments", "list", "--store", "{env.NOT_SET_ANYWHERE}"}},
 		{2, "invalid_request", "leave out", []string{"payments", "list", store, "--address", o.admin}},
 		{2, "invalid_request", "leave out", []string{"audit", "verify", "--file", none, store}},
-		{2, "invalid_request", "no state", []string{"payments", "list", store, "--state", "PAYED"}},
+		{2, "invalid_request", "no state", []string{"payments", "list", store, "--state", "PAYMENT"}},
 		{2, "invalid_request", "payer", []string{"payments", "list", store, "--payer", "me"}},
 		{2, "invalid_request", "limit", []string{"payments", "list", store, "--limit", "0"}},
 		{2, "invalid_request", "cursor", []string{"payments", "list", store, "--cursor", "x"}},
