@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -32,42 +33,74 @@ type address struct {
 	username, password string
 	db                 int
 	client             string
+	prefix             string
 	tls                *tls.Config
 
 	sentinelUsername, sentinelPassword string
 
-	// rest is the URL without its secrets.
-	rest string
+	scheme string
+	// open are the options that are no secrets.
+	open url.Values
 }
 
-// Redacted is the URL as it may be shown: without passwords, and, where it can't be understood, without anything.
-func Redacted(rawURL string) string {
-	a, _, err := parseAddress(rawURL)
-	if err != nil {
-		return "redis://(not a valid address)"
-	}
-	return a.rest
+// Place is where a ledger is, without who asks for it.
+type Place struct {
+	// Name is the same for one ledger, however its URL is written.
+	Name string
+	// Shown is the URL as it may be shown: without passwords.
+	Shown string
+	// Loopback says that all servers that the URL names are on this machine.
+	Loopback bool
 }
 
-// Local reports whether all servers that the URL names are on this machine.
-func Local(rawURL string) bool {
+// Locate reads where the ledger of a URL is. prefix is that of Options.
+func Locate(rawURL, prefix string) (Place, error) {
 	a, _, err := parseAddress(rawURL)
 	if err != nil {
-		return false
+		return Place{}, err
 	}
+	if prefix, err = a.prefixed(prefix); err != nil {
+		return Place{}, err
+	}
+	p := Place{Shown: a.shown(), Loopback: true}
+	var hosts []string
 	for _, h := range a.hosts {
-		host, _, _ := net.SplitHostPort(h)
-		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-			return false
+		host, port, err := net.SplitHostPort(strings.ToLower(h))
+		if err != nil {
+			return Place{}, fmt.Errorf("%w: the host %s", ErrAddress, h)
 		}
+		if host == "localhost" {
+			host = "127.0.0.1"
+		}
+		ip := net.ParseIP(host)
+		p.Loopback = p.Loopback && ip != nil && ip.IsLoopback()
+		hosts = append(hosts, net.JoinHostPort(host, port))
 	}
-	return true
+	slices.Sort(hosts)
+	p.Name = strings.Join(slices.Compact(hosts), ",")
+	if a.master != "" {
+		p.Name += "/" + a.master
+	}
+	p.Name += fmt.Sprintf("/%d/%s", a.db, prefix)
+	return p, nil
 }
 
-// HasPassword reports whether the URL carries a password.
+// HasPassword reports whether the URL carries a password. One that can't be understood may carry one anywhere.
 func HasPassword(rawURL string) bool {
 	a, _, err := parseAddress(rawURL)
-	return err != nil && strings.Contains(rawURL, "@") || err == nil && (a.password != "" || a.sentinelPassword != "")
+	if err != nil {
+		return strings.Contains(rawURL, "@") || strings.Contains(rawURL, optionSentinelPassword)
+	}
+	return a.password != "" || a.sentinelPassword != ""
+}
+
+// prefixed is what begins every key: what is said, or what the URL says, or the default.
+func (a *address) prefixed(said string) (string, error) {
+	prefix := cmp.Or(said, a.prefix, "x402")
+	if strings.ContainsAny(prefix, "{}*?[]\\ \t\r\n") {
+		return "", fmt.Errorf("%w: the prefix %q must have no braces, stars or spaces", ErrAddress, prefix)
+	}
+	return prefix, nil
 }
 
 // parseAddress reads a URL; the options are for files that are not read yet.
@@ -77,6 +110,8 @@ func parseAddress(rawURL string) (*address, url.Values, error) {
 		return nil, nil, fmt.Errorf("%w: it must begin with redis://, rediss://, redis+sentinel:// or redis+cluster://", ErrAddress)
 	}
 	a := &address{}
+	a.scheme = strings.ToLower(scheme)
+	scheme = a.scheme
 	base, variant, _ := strings.Cut(scheme, "+")
 	if base == "rediss" {
 		a.tls = &tls.Config{MinVersion: tls.VersionTLS12}
@@ -111,7 +146,7 @@ func parseAddress(rawURL string) (*address, url.Values, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	a.rest = a.shown(scheme, options)
+	a.open = options
 	return a, options, nil
 }
 
@@ -172,6 +207,7 @@ func (a *address) place(path string) error {
 // The options of a URL. Those of TLS name files.
 const (
 	optionClient           = "client_name"
+	optionPrefix           = "prefix"
 	optionSentinelUser     = "sentinel_username"
 	optionSentinelPassword = "sentinel_password" //nolint:gosec // the name of one
 	optionCA               = "ca"
@@ -185,7 +221,7 @@ func (a *address) options(query string) (url.Values, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: what follows the question mark", ErrAddress)
 	}
-	known := []string{optionClient}
+	known := []string{optionPrefix, optionClient}
 	if a.kind == sentinelKind {
 		known = append(known, optionSentinelUser, optionSentinelPassword)
 	}
@@ -200,7 +236,7 @@ func (a *address) options(query string) (url.Values, error) {
 	if (q.Get(optionCert) == "") != (q.Get(optionKey) == "") {
 		return nil, fmt.Errorf("%w: cert and key go together", ErrAddress)
 	}
-	a.client = q.Get(optionClient)
+	a.client, a.prefix = q.Get(optionClient), q.Get(optionPrefix)
 	a.sentinelUsername, a.sentinelPassword = q.Get(optionSentinelUser), q.Get(optionSentinelPassword)
 	if a.tls != nil {
 		a.tls.ServerName = q.Get(optionServerName)
@@ -234,8 +270,8 @@ func (a *address) certificates(options url.Values) error {
 }
 
 // shown is the URL without passwords.
-func (a *address) shown(scheme string, options url.Values) string {
-	u := scheme + "://"
+func (a *address) shown() string {
+	u := a.scheme + "://"
 	if a.username != "" {
 		u += url.PathEscape(a.username) + "@"
 	}
@@ -247,7 +283,7 @@ func (a *address) shown(scheme string, options url.Values) string {
 		u += "/" + strconv.Itoa(a.db)
 	}
 	shown := url.Values{}
-	for name, values := range options {
+	for name, values := range a.open {
 		if name != optionSentinelPassword {
 			shown[name] = values
 		}

@@ -79,10 +79,18 @@ func reached(calls []*call) bool {
 func first(calls []*call) error {
 	for _, c := range calls {
 		if c.err != nil {
-			return fmt.Errorf("ledger/redis: %w", c.err)
+			return named(c.err)
 		}
 	}
 	return nil
+}
+
+// named says whose error it is, if it does not itself.
+func named(err error) error {
+	if errors.Is(err, ErrServer) || errors.Is(err, ErrUnanswered) {
+		return err
+	}
+	return fmt.Errorf("ledger/redis: %w", err)
 }
 
 func outcome(left []*call) error {
@@ -185,6 +193,8 @@ func (s *Store) settle(ctx context.Context, c *call, cmd *goredis.Cmd) {
 		} else {
 			c.err = fmt.Errorf("the script %s answered no list", c.script.name)
 		}
+	case errors.Is(err, ErrServer):
+		c.done = true
 	case errors.As(err, &said) && !errors.Is(err, goredis.ErrClosed):
 		s.refused(ctx, c, said.Error())
 	case neverSent(err):

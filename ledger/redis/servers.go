@@ -99,7 +99,7 @@ func connect(a *address, want demands, dial dialer) *servers {
 			PoolSize: poolSize, DisableIdentity: true, MaintNotificationsConfig: off,
 			NewClient: func(o *goredis.Options) *goredis.Client {
 				n := new(node)
-				o.OnConnect = func(ctx context.Context, c *goredis.Conn) error { return v.demands.check(ctx, c, n, true) }
+				o.OnConnect = func(ctx context.Context, c *goredis.Conn) error { return v.accept(ctx, c, n, true) }
 				n.client = goredis.NewClient(o)
 				v.nodes.Store(n.client, n)
 				return n.client
@@ -112,7 +112,7 @@ func connect(a *address, want demands, dial dialer) *servers {
 			SentinelUsername: a.sentinelUsername, SentinelPassword: a.sentinelPassword, DB: a.db,
 			Protocol: 2, MaxRetries: -1, DialerRetries: 1, DialTimeout: dialTimeout, ReadTimeout: readTimeout, WriteTimeout: readTimeout,
 			PoolSize: poolSize, DisableIdentity: true,
-			OnConnect: func(ctx context.Context, c *goredis.Conn) error { return v.demands.check(ctx, c, n, false) },
+			OnConnect: func(ctx context.Context, c *goredis.Conn) error { return v.accept(ctx, c, n, false) },
 		})
 		v.one = n.client
 		v.nodes.Store(n.client, n)
@@ -122,12 +122,20 @@ func connect(a *address, want demands, dial dialer) *servers {
 			Addr: a.hosts[0], Dialer: dial, ClientName: a.client, Username: a.username, Password: a.password, DB: a.db,
 			Protocol: 2, MaxRetries: -1, DialerRetries: 1, DialTimeout: dialTimeout, ReadTimeout: readTimeout, WriteTimeout: readTimeout,
 			PoolSize: poolSize, DisableIdentity: true, MaintNotificationsConfig: off,
-			OnConnect: func(ctx context.Context, c *goredis.Conn) error { return v.demands.check(ctx, c, n, false) },
+			OnConnect: func(ctx context.Context, c *goredis.Conn) error { return v.accept(ctx, c, n, false) },
 		})
 		v.one = n.client
 		v.nodes.Store(n.client, n)
 	}
 	return v
+}
+
+// accept checks a server. go-redis takes one layer off the error of a new connection: so it gets one more.
+func (v *servers) accept(ctx context.Context, c *goredis.Conn, n *node, cluster bool) error {
+	if err := v.demands.check(ctx, c, n, cluster); err != nil {
+		return fmt.Errorf("checking the server: %w", err)
+	}
+	return nil
 }
 
 func (v *servers) known(client *goredis.Client) (*node, error) {

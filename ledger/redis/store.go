@@ -16,7 +16,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,7 +25,7 @@ import (
 
 // Options are what Open can do without.
 type Options struct {
-	// Prefix begins every key, so that several ledgers, and others' data, may share a server. Default: "x402".
+	// Prefix begins every key, so that several ledgers, and others' data, may share a server. Default: the URL's, or "x402".
 	Prefix string
 	// Durable demands that a write is on the disk before it counts: `appendonly yes` with `appendfsync always`, or, from
 	// Redis 7.2, WAITAOF. For real money.
@@ -71,7 +70,7 @@ var _ ledger.Store = (*Store)(nil)
 //	redis+cluster://[user:password@]host[:port],...
 //
 // With rediss in place of redis, connections are encrypted; then the options ca, cert, key (files in PEM) and server_name are
-// known too. client_name names the connections. The caller closes the store. Errors wrap ErrAddress, or ErrServer where
+// known too. client_name names the connections, prefix is Options.Prefix. The caller closes the store. Errors wrap ErrAddress, or ErrServer where
 // the server's configuration would lose payments; they never show a password.
 func Open(ctx context.Context, rawURL string, o Options) (*Store, error) {
 	a, files, err := parseAddress(rawURL)
@@ -81,11 +80,8 @@ func Open(ctx context.Context, rawURL string, o Options) (*Store, error) {
 	if err := a.certificates(files); err != nil {
 		return nil, err
 	}
-	if o.Prefix == "" {
-		o.Prefix = "x402"
-	}
-	if strings.ContainsAny(o.Prefix, "{}* \t\r\n") {
-		return nil, fmt.Errorf("%w: the prefix %q must have no braces, stars or spaces", ErrAddress, o.Prefix)
+	if o.Prefix, err = a.prefixed(o.Prefix); err != nil {
+		return nil, err
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -100,7 +96,7 @@ func Open(ctx context.Context, rawURL string, o Options) (*Store, error) {
 	s := &Store{log: o.Logger, keys: keys{o.Prefix}, patience: o.patience, servers: connect(a, want, o.dial)}
 	s.clock.fixed = o.Now
 	if err := s.greet(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: %w", a.rest, err), s.servers.close())
+		return nil, errors.Join(fmt.Errorf("%s: %w", a.shown(), err), s.servers.close())
 	}
 	return s, nil
 }
@@ -114,7 +110,7 @@ func (s *Store) greet(ctx context.Context) error {
 	for _, n := range nodes {
 		t, err := n.client.Time(ctx).Result()
 		if err != nil {
-			return fmt.Errorf("ledger/redis: %w", err)
+			return named(err)
 		}
 		if s.clock.fixed == nil {
 			s.clock.correct(t.UnixMicro())
