@@ -178,9 +178,8 @@ func Records(run Query, after string, limit int) ([]ledger.Record, error) {
 	}
 	err = run(SelectRecorded, func(row Row) error {
 		var t ledger.Transaction
-		var carries uint64
 		var id string
-		if err := ScanTransaction(row, &t, &carries, &id); err != nil {
+		if err := ScanTransaction(row, &t, &id); err != nil {
 			return err
 		}
 		if r := place[id]; r != nil {

@@ -56,8 +56,8 @@ func TransactionValues(t *ledger.Transaction, created time.Time) []any {
 	return []any{t.ChainID, Octets(t.Hash[:]), Octets(t.Wallet[:]), t.Nonce, raw, strings.Join(t.Payments, " "), Micros(created)}
 }
 
-// ScanTransaction reads a transaction, and how many payments it carries.
-func ScanTransaction(row Row, t *ledger.Transaction, carries *uint64, more ...any) error {
+// ScanTransaction reads a transaction, and more.
+func ScanTransaction(row Row, t *ledger.Transaction, more ...any) error {
 	var payments string
 	err := row.Scan(append([]any{
 		Natural{&t.ChainID},
@@ -71,7 +71,6 @@ func ScanTransaction(row Row, t *ledger.Transaction, carries *uint64, more ...an
 	if len(t.Payments) == 0 {
 		t.Payments = nil
 	}
-	*carries = uint64(len(t.Payments))
 	return err
 }
 
@@ -94,10 +93,7 @@ func Nonce(run Query, chainID uint64, wallet common.Address) (nonce uint64, know
 
 // Transactions reads transactions by one of the statements that select them.
 func Transactions(run Query, query string, args ...any) ([]ledger.Transaction, error) {
-	return rows(run, func(row Row, t *ledger.Transaction) error {
-		var carries uint64
-		return ScanTransaction(row, t, &carries)
-	}, query, args...)
+	return rows(run, func(row Row, t *ledger.Transaction) error { return ScanTransaction(row, t) }, query, args...)
 }
 
 // Wallets implements ledger.Books.
