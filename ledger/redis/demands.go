@@ -22,6 +22,12 @@ type demands struct {
 }
 
 func (d demands) check(ctx context.Context, c *goredis.Conn, n *node, cluster bool) error {
+	if d.sentinel {
+		// The sentinels are asked over such connections too; they keep nothing.
+		if info, err := information(ctx, c, "server"); err == nil && info["redis_mode"] == "sentinel" {
+			return nil
+		}
+	}
 	policy, err := evicts(ctx, c)
 	if err != nil {
 		return err
