@@ -20,7 +20,7 @@ func furnish(t *testing.T, s ledger.Store) {
 	ctx := t.Context()
 	for i := range uint64(25) {
 		r := ledger.Reservation{Key: hash(i), Payment: offer(i).ID, Answer: []byte{0, byte(i)}}
-		if _, err := s.Reserve(ctx, r, "", time.Hour); err != nil {
+		if _, err := s.Reserve(ctx, r, "", 50*365*24*time.Hour); err != nil {
 			t.Fatal(err)
 		}
 	}
