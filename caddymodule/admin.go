@@ -115,6 +115,7 @@ func liveDesk() (*desk, func(), error) {
 	d := &desk{store: e.Store(), networks: assets}
 	if m, ok := app.store.(caddy.Module); ok {
 		d.kind = m.CaddyModule().ID.Name()
+		d.forgets = forgetsAfter(d.kind, app.Retention)
 	}
 	return d, release, nil
 }

@@ -125,5 +125,8 @@ func (d *desk) export(ctx context.Context, w io.Writer, after uint64, progress f
 }
 
 func (d *desk) verify(ctx context.Context, o ledger.VerifyOptions) (ledger.Report, error) {
+	if d.forgets > 0 && o.KeptSince.IsZero() {
+		o.KeptSince = d.store.Now().Add(-d.forgets)
+	}
 	return ledger.Verify(ctx, d.store, o)
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/common/hexutil"
 
@@ -123,6 +124,15 @@ type desk struct {
 	store    ledger.Store
 	kind     string         // the name of its module
 	networks []x402.Network // those of the configuration
+	forgets  time.Duration  // after which closed payments may be gone; 0: never
+}
+
+// forgetsAfter is the retention of a store that forgets payments. Those in SQL databases archive what they leave behind.
+func forgetsAfter(kind string, retention caddy.Duration) time.Duration {
+	if kind == "redis" {
+		return time.Duration(retention)
+	}
+	return 0
 }
 
 func (d *desk) list(ctx context.Context, q paymentQuery) (paymentPage, error) {

@@ -66,7 +66,7 @@ whole, and that they are what the anchors fixed. What is not is listed, and the 
 	fs.SortFlags = false
 	fs.StringVar(&f.file, "file", "", "verify this exported file instead of a ledger; - is the standard input")
 	fs.StringVar(&f.expect, "expect", "", "the hash of an anchor that was kept elsewhere: it must be there")
-	fs.StringVar(&f.keptSince, "kept-since", "", "the ledger has forgotten closed payments that were last changed before this time (Redis with a retention)")
+	fs.StringVar(&f.keptSince, "kept-since", "", "the ledger has forgotten closed payments that were last changed before this time (Redis with a retention; known where the configuration is)")
 	f.define(fs)
 	fs.BoolVar(&f.json, "json", false, "print JSON, also on a terminal")
 	return cmd
@@ -190,7 +190,7 @@ func (o *operator) tellReport(r *ledger.Report, expected common.Hash) {
 	line := func(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
 	line("%d payments, %d audit entries, %d anchors", r.Payments, r.Entries, r.Anchors)
 	if r.Forgotten > 0 {
-		line("%d entries were anchored and forgotten since, as --kept-since has it", r.Forgotten)
+		line("%d entries were anchored and forgotten since, as the retention allows", r.Forgotten)
 	}
 	o.tellProblems(w, r)
 	if r.Found > 0 {

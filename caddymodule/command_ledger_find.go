@@ -82,7 +82,8 @@ type configured struct {
 	} `json:"admin"`
 	Apps struct {
 		X402 *struct {
-			Store json.RawMessage `json:"store"`
+			Store     json.RawMessage `json:"store"`
+			Retention caddy.Duration  `json:"retention"`
 		} `json:"x402"`
 	} `json:"apps"`
 }
@@ -119,7 +120,7 @@ func (f *ledgerFlags) findByConfig(ctx context.Context, say func(string, ...any)
 		return nil, nil, err
 	}
 	say("%s; looking straight into the ledger of %s, %s", why, file, s.shown)
-	return &desk{store: s.store}, s.close, nil
+	return &desk{store: s.store, forgets: forgetsAfter(s.shown, c.Apps.X402.Retention)}, s.close, nil
 }
 
 // askRunning finds the ledger of the running instance. Without an error and without a result there is none, and

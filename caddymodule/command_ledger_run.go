@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -77,7 +78,7 @@ func (o *operator) finish(err error) int {
 		return exitBroken
 	}
 	e := asOperatorError(err)
-	o.say("%s: %s", o.name, client.Printable(e.Detail, 4000))
+	o.say("%s: %s", o.name, client.Printable(strings.ReplaceAll(e.Detail, "\n", "; "), 4000))
 	if o.asJSON {
 		_ = o.print(map[string]any{"error": map[string]string{"code": e.Code, "detail": e.Detail}})
 	}
