@@ -52,6 +52,9 @@ func poolConfig(dsn string, o Options) (*pgxpool.Config, error) {
 	}
 	prepareConfig(config.ConnConfig, o)
 	config.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
+		// Who waits for the connection may have left: nobody else would end this.
+		ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+		defer cancel()
 		if _, err := c.Exec(ctx, prepareSession); err != nil {
 			return fmt.Errorf("preparing the session: %w", err)
 		}

@@ -21,7 +21,7 @@ func sizes(t testing.TB, standard ...int) []int {
 		return standard
 	}
 	var got []int
-	for _, one := range strings.Split(text, ",") {
+	for one := range strings.SplitSeq(text, ",") {
 		n, err := strconv.Atoi(strings.TrimSpace(one))
 		if err != nil || n < 0 {
 			t.Fatalf("LEDGER_SIZES: %q is no number of payments", one)

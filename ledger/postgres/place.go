@@ -48,12 +48,9 @@ func (p *Place) add(host string, port uint16) {
 	default:
 		p.Loopback = false
 	}
-	for _, had := range p.Hosts {
-		if had == at {
-			return
-		}
+	if !slices.Contains(p.Hosts, at) {
+		p.Hosts = append(p.Hosts, at)
 	}
-	p.Hosts = append(p.Hosts, at)
 }
 
 // String is the same for all ways to write one place.

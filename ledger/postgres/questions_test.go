@@ -25,11 +25,11 @@ func Questions(p ledger.Payment, now time.Time) []Question {
 	at := sqlstore.Micros(now)
 	tx := ledger.Transaction{ChainID: p.ChainID, Hash: common.Hash{1}, Wallet: common.Address{1}}
 	chain, hash, wallet := tx.ChainID, sqlstore.Octets(tx.Hash[:]), sqlstore.Octets(tx.Wallet[:])
-	new, e := p, ledger.NewEntry(&p, ledger.Change{}, common.Hash{1})
-	new.ID, new.Nonce = p.ID+"x", common.Hash{1}
+	other, e := p, ledger.NewEntry(&p, ledger.Change{}, common.Hash{1})
+	other.ID, other.Nonce = p.ID+"x", common.Hash{1}
 	e.Version += 100
 	entry := e
-	entry.Payment = new.ID
+	entry.Payment = other.ID
 	key := common.Hash{1}
 	list := func(q ledger.Query) (string, []any) {
 		q.Limit = 50
@@ -46,7 +46,7 @@ func Questions(p ledger.Payment, now time.Time) []Question {
 		}
 		return args
 	}
-	ask("Claim", claim, join(sqlstore.PaymentValues(&new, e.Hash), sqlstore.EntryValues(&entry), []any{at, int64(1) << 62}))
+	ask("Claim", claim, join(sqlstore.PaymentValues(&other, e.Hash), sqlstore.EntryValues(&entry), []any{at, int64(1) << 62}))
 	ask("Update, read", selectForUpdate, []any{p.ID}, "payments_pkey", "anchors_pkey")
 	ask("Update, write", update(1), join(sqlstore.ChangeValues(&p, e.Hash), []any{p.Version}, sqlstore.EntryValues(&e), []any{at, int64(1) << 62}), "payments_pkey")
 	ask("Payment", sqlstore.SelectByID, []any{p.ID}, "payments_pkey")
@@ -58,7 +58,7 @@ func Questions(p ledger.Payment, now time.Time) []Question {
 	ask("Recheck", recheck, []any{at, int64(30_000_000), p.ID, p.ID}, "payments_pkey")
 	ask("Nonce", sqlstore.SelectNonce, []any{chain, wallet}, "wallets_pkey")
 	ask("Record, wallet", lockNonce, []any{chain, wallet}, "wallets_pkey")
-	ask("Record, payments", lockPayments, []any{[]string{p.ID, new.ID}}, "payments_pkey")
+	ask("Record, payments", lockPayments, []any{[]string{p.ID, other.ID}}, "payments_pkey")
 	ask("Record, hash", isRecorded, []any{chain, hash}, "transactions_pkey")
 	ask("Record, nonce", sqlstore.SelectByNonce, []any{chain, wallet, int64(1)}, "transactions_nonce")
 	ask("Transactions", sqlstore.SelectByPayment, []any{p.ID}, "transaction_payments_pkey", "transactions_pkey")

@@ -118,6 +118,8 @@ func (s *Store) run(ctx context.Context, limit time.Duration, c *pgxpool.Conn, f
 	defer cancel()
 	err := f(bounded, c.Conn())
 	if err != nil && ctx.Err() == nil && bounded.Err() != nil {
+		s.log.Warn("the database does not answer", "waited", limit)
+		s.pool.Reset() // the other connections lead nowhere either
 		return fmt.Errorf("%w for %v", ErrStalled, limit)
 	}
 	s.lost(err)

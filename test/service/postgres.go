@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/url"
 	"os"
@@ -112,9 +113,7 @@ func postgresArgs(o PostgresOptions) []string {
 	if o.NoSync {
 		settings["fsync"], settings["full_page_writes"] = "off", "off"
 	}
-	for name, value := range o.Settings {
-		settings[name] = value
-	}
+	maps.Copy(settings, o.Settings)
 	var args []string
 	for name, value := range settings {
 		args = append(args, "-c", name+"="+value)

@@ -37,7 +37,8 @@ func count(ctx context.Context, url string) (n int, err error) {
 		return 0, err
 	}
 	defer func() { _ = conn.Close(ctx) }()
-	return n, conn.QueryRow(ctx, "SELECT count(*) FROM things").Scan(&n)
+	err = conn.QueryRow(ctx, "SELECT count(*) FROM things").Scan(&n)
+	return n, err
 }
 
 // What was committed survives the death of all processes; what runs then is cut off.
@@ -117,7 +118,7 @@ func TestPostgresEndsWithItsStarter(t *testing.T) {
 		os.Exit(0)
 	}
 	// The orphan's data, which nobody else would remove. Who runs the server must get there, so it is no t.TempDir.
-	dir, err := os.MkdirTemp("", "orphan-")
+	dir, err := os.MkdirTemp("", "orphan-") //nolint:usetesting // see above
 	if err != nil {
 		t.Fatal(err)
 	}
