@@ -13,5 +13,6 @@ import (
 	_ "github.com/caddy-x402/caddy-x402/caddymodule"
 	_ "github.com/caddy-x402/caddy-x402/caddymodule/settlers/wallet"
 	_ "github.com/caddy-x402/caddy-x402/caddymodule/stores/postgres"
+	_ "github.com/caddy-x402/caddy-x402/caddymodule/stores/redis"
 	_ "github.com/caddy-x402/caddy-x402/caddymodule/stores/sqlite"
 )

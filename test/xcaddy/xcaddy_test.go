@@ -22,6 +22,7 @@ var modules = []string{
 	"admin.api.x402",
 	"x402.stores.sqlite",
 	"x402.stores.postgres",
+	"x402.stores.redis",
 	"x402.settlers.wallet",
 	"caddy.logging.encoders.x402_redact",
 }
