@@ -1,7 +1,10 @@
 package sqlite_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
@@ -112,20 +115,15 @@ func claims(b *testing.B, s *sqlite.Store, callers int) {
 	wg.Wait()
 }
 
-// BenchmarkImport is a payment, with its trail and its transaction, copied from another ledger.
+// BenchmarkImport is a payment, with its trail of five entries and its transaction, copied from another ledger, in the order
+// of the ids.
 func BenchmarkImport(b *testing.B) {
 	from, to := benchStore(b), benchStore(b)
-	var wg sync.WaitGroup
-	for i := range 64 {
-		wg.Go(func() {
-			for range 16 {
-				if err := life(b.Context(), from, uint64(i)); err != nil {
-					b.Error(err)
-				}
-			}
-		})
+	for range 500 {
+		if err := life(b.Context(), from, 1); err != nil {
+			b.Fatal(err)
+		}
 	}
-	wg.Wait()
 	records, err := from.Records(b.Context(), "", 500)
 	if err != nil {
 		b.Fatal(err)
@@ -133,7 +131,9 @@ func BenchmarkImport(b *testing.B) {
 	b.ResetTimer()
 	for n := 0; n < b.N; n += len(records) {
 		for i := range records {
-			anew(&records[i])
+			if err := anew(&records[i], uint64(n+i)); err != nil {
+				b.Fatal(err)
+			}
 		}
 		if err := to.Import(b.Context(), ledger.Part{Records: records}); err != nil {
 			b.Fatal(err)
@@ -142,17 +142,23 @@ func BenchmarkImport(b *testing.B) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "payments/s")
 }
 
-// anew makes a record another payment's. Its hashes are then wrong, which nobody looks at here.
-func anew(r *ledger.Record) {
-	p, err := paymentOf(r.Payment.Payer)
-	if err != nil {
-		return
+// anew makes a record the n-th payment's, of some time in the last month. Its hashes are then wrong, which nobody looks
+// at here.
+func anew(r *ledger.Record, n uint64) (err error) {
+	p := &r.Payment
+	if p.ID, err = ledger.NewID(bytes.NewReader(binary.BigEndian.AppendUint64(make([]byte, 8), n)), p.Payer); err != nil {
+		return err
 	}
-	r.Payment.ID, r.Payment.Nonce = p.ID, p.Nonce
+	if _, err := rand.Read(p.Nonce[:]); err != nil {
+		return err
+	}
+	past := -time.Duration(mathrand.Int64N(int64(month)))
+	p.CreatedAt, p.UpdatedAt = p.CreatedAt.Add(past), p.UpdatedAt.Add(past)
 	for i := range r.Trail {
-		r.Trail[i].Payment = p.ID
+		r.Trail[i].Payment, r.Trail[i].At = p.ID, r.Trail[i].At.Add(past)
 	}
 	for i := range r.Transactions {
 		r.Transactions[i].Hash, r.Transactions[i].Payments = p.Nonce, []string{p.ID}
 	}
+	return nil
 }
