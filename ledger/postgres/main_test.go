@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"go.uber.org/goleak"
 
 	"github.com/caddy-x402/caddy-x402/ledger/postgres"
@@ -48,7 +49,10 @@ func begin(ctx context.Context) (err error) {
 	if server, err = service.StartPostgres(ctx, service.PostgresOptions{NoSync: true}); err != nil {
 		return err
 	}
-	if template, err = prepare(ctx, server); err != nil {
+	if template, err = prepare(ctx, server); err == nil {
+		observer, err = pgx.Connect(ctx, server.URL("postgres"))
+	}
+	if err != nil {
 		return errors.Join(err, server.Stop())
 	}
 	return nil
@@ -96,6 +100,12 @@ func database(t testing.TB) string {
 	dropAtEnd(t, name)
 	return name
 }
+
+// observer is a connection that looks at the server.
+var (
+	observer  *pgx.Conn
+	observing sync.Mutex
+)
 
 // used are databases that can be used again: emptying one takes a tenth of the time of making and removing one.
 var used struct {

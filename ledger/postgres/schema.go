@@ -31,8 +31,95 @@ const (
 	codeDenied  = "42501"
 )
 
-// migrate makes the tables what this version needs, as their owner.
-func migrate(ctx context.Context, app *pgxpool.Config, o Options) error {
+// prepare makes the tables what this version needs, and finds out whether they can be written. The owner is asked only
+// where something is missing.
+func (s *Store) prepare(ctx context.Context, app *pgxpool.Config, o Options) error {
+	files, want, err := steps()
+	if err != nil {
+		return err
+	}
+	ready, err := s.look(ctx, want)
+	if err != nil || ready {
+		return err
+	}
+	if err := migrate(ctx, app, files, o); err != nil {
+		return err
+	}
+	ready, err = s.look(ctx, want)
+	if err == nil && !ready {
+		err = fmt.Errorf("ledger/postgres: the role %s may not write what the ledger needs: give the URL of the tables' owner as migrate_url, who lets it",
+			app.ConnConfig.User)
+	}
+	return err
+}
+
+// steps are all migrations, and the version of the last.
+func steps() (files fs.FS, want int64, err error) {
+	if files, err = fs.Sub(migrations, "migrations"); err != nil {
+		return nil, 0, err
+	}
+	if files, err = sqlstore.Migrations(files); err != nil {
+		return nil, 0, err
+	}
+	names, err := fs.Glob(files, "*.sql")
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, name := range names {
+		n, err := goose.NumericComponent(name)
+		if err != nil {
+			return nil, 0, err
+		}
+		want = max(want, n)
+	}
+	return files, want, nil
+}
+
+// look finds out, as the role that will write, whether the tables are there and it may, and what time it is.
+func (s *Store) look(ctx context.Context, want int64) (ready bool, err error) {
+	err = s.read(ctx, func(ctx context.Context, c *pgx.Conn) error {
+		var have, now, last int64
+		var sync bool
+		err := c.QueryRow(ctx, "SELECT COALESCE(max(version_id), 0) FROM "+versions).Scan(&have)
+		switch {
+		case missing(err):
+			return nil
+		case err != nil:
+			return err
+		case have > want:
+			return fmt.Errorf("%w: its schema has version %d, this program knows %d: use a newer program", ErrSchema, have, want)
+		case have < want:
+			return nil
+		}
+		err = c.QueryRow(ctx, `SELECT `+asked+`, current_setting('fsync') = 'on',
+			has_table_privilege('audit', 'INSERT') AND has_table_privilege('reservations', 'DELETE')
+			AND has_function_privilege('x402_archive(bigint, bigint)', 'EXECUTE')`).Scan(&now, &last, &sync, &ready)
+		if missing(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		s.clock.hear(now, last)
+		if !sync {
+			s.log.Warn("the database does not sync its disk (fsync = off): what it acknowledges may be lost with the machine")
+		}
+		return nil
+	})
+	if err != nil {
+		return false, fmt.Errorf("looking into the ledger: %w", err)
+	}
+	return ready, nil
+}
+
+// missing reports whether err says that a table is not there, or may not be used.
+func missing(err error) bool {
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (e.Code == codeNoTable || e.Code == codeDenied)
+}
+
+// migrate makes the tables as their owner, and gives the application its rights.
+func migrate(ctx context.Context, app *pgxpool.Config, files fs.FS, o Options) error {
 	owner := app.ConnConfig.Copy()
 	if o.MigrateURL != "" {
 		var err error
@@ -43,52 +130,18 @@ func migrate(ctx context.Context, app *pgxpool.Config, o Options) error {
 	}
 	db := stdlib.OpenDB(*owner)
 	defer db.Close()
-	if err := migrateAs(ctx, db, o); err != nil {
-		return err
-	}
-	if o.MigrateURL == "" || owner.User == app.ConnConfig.User {
-		return nil
-	}
-	return grant(ctx, db, app.ConnConfig.User)
-}
-
-func migrateAs(ctx context.Context, db *sql.DB, o Options) error {
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return err
-	}
-	if files, err = sqlstore.Migrations(files); err != nil {
-		return err
-	}
 	p, err := goose.NewProvider(goose.DialectPostgres, db, files, goose.WithDisableGlobalRegistry(true),
 		goose.WithTableName(versions), goose.WithSessionLocker(locker{}))
 	if err != nil {
 		return fmt.Errorf("ledger/postgres: preparing the tables: %w", err)
 	}
-	sources := p.ListSources()
-	want := sources[len(sources)-1].Version
-	have, err := version(ctx, db)
-	switch {
-	case err != nil:
-		return unusable(ctx, err, o)
-	case have > want:
-		return fmt.Errorf("%w: its schema has version %d, this program knows %d: use a newer program", ErrSchema, have, want)
-	case have == want:
-		return nil
-	}
 	if _, err := p.Up(ctx); err != nil {
 		return unusable(ctx, err, o)
 	}
-	return nil
-}
-
-// version is that of the last migration that was made; 0: none.
-func version(ctx context.Context, db *sql.DB) (have int64, err error) {
-	err = db.QueryRowContext(ctx, "SELECT COALESCE(max(version_id), 0) FROM "+versions).Scan(&have)
-	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == codeNoTable {
-		return 0, nil
+	if o.MigrateURL == "" || owner.User == app.ConnConfig.User {
+		return nil
 	}
-	return have, err
+	return grant(ctx, db, app.ConnConfig.User)
 }
 
 func unusable(ctx context.Context, err error, o Options) error {

@@ -175,3 +175,29 @@ func TestSessions(t *testing.T) {
 		t.Errorf("at most %d connections, the URL says 3", got)
 	}
 }
+
+// The ledger is handed to another role: it is told what it lacks, and gets it from the owner.
+func TestAnotherRole(t *testing.T) {
+	name := database(t)
+	const role = "ledger_another"
+	if err := server.Exec(t.Context(), name, "CREATE ROLE "+role+" LOGIN PASSWORD 'secret'; GRANT SELECT ON ledger_schema TO "+role); err != nil {
+		t.Fatal(err)
+	}
+	url := server.URLAs(role, "secret", name)
+	s, err := postgres.Open(t.Context(), url, postgres.Options{})
+	if err == nil || !strings.Contains(err.Error(), "migrate_url") {
+		t.Errorf("%v, want an error that names migrate_url", err)
+	}
+	if err == nil {
+		_ = s.Close()
+	}
+	claim(t, open(t, url, postgres.Options{MigrateURL: ownerURL(name)}), 1)
+	claim(t, open(t, url, postgres.Options{}), 2)
+	// What a role has got stays its own until its database goes.
+	if err := server.Exec(t.Context(), name, "DROP OWNED BY "+role); err != nil {
+		t.Error(err)
+	}
+	if err := server.Exec(t.Context(), name, "DROP ROLE "+role); err != nil {
+		t.Error(err)
+	}
+}

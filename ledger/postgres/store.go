@@ -73,37 +73,15 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := migrate(ctx, config, o); err != nil {
-		return nil, err
-	}
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("ledger/postgres: connecting: %w", err)
 	}
 	s := &Store{pool: pool, log: o.Logger, clock: clock{fixed: o.Now}, patience: patience}
-	if err := s.look(ctx); err != nil {
+	if err := s.prepare(ctx, config, o); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
-}
-
-// look finds out, as the role that will write, whether it may, and what time it is.
-func (s *Store) look(ctx context.Context) error {
-	var sync bool
-	err := s.read(ctx, func(ctx context.Context, c *pgx.Conn) error {
-		var now, last int64
-		err := c.QueryRow(ctx, `SELECT x402_clock(), COALESCE((SELECT until_at FROM anchors ORDER BY sequence DESC LIMIT 1), 0),
-			current_setting('fsync') = 'on'`).Scan(&now, &last, &sync)
-		s.clock.hear(now, last)
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("looking into the ledger: %w", err)
-	}
-	if !sync {
-		s.log.Warn("the database does not sync its disk (fsync = off): what it acknowledges may be lost with the machine")
-	}
-	return nil
 }
 
 // Now implements ledger.Store.

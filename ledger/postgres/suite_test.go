@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/caddy-x402/caddy-x402/ledger"
 	"github.com/caddy-x402/caddy-x402/ledger/postgres"
 	"github.com/caddy-x402/caddy-x402/ledger/storetest"
@@ -81,13 +79,10 @@ func (b *backend) reopen() {
 // settle waits until the database has ended what the dead instance left behind.
 func (b *backend) settle() {
 	b.t.Helper()
-	conn, err := pgx.Connect(context.Background(), server.URL("postgres"))
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	defer func() { _ = conn.Close(context.Background()) }()
+	observing.Lock()
+	defer observing.Unlock()
 	for sessions := 1; sessions > 0; {
-		err := conn.QueryRow(context.Background(), "SELECT count(*) FROM pg_stat_activity WHERE datname = $1", b.name).Scan(&sessions)
+		err := observer.QueryRow(context.Background(), "SELECT count(*) FROM pg_stat_activity WHERE datname = $1", b.name).Scan(&sessions)
 		if err != nil {
 			b.t.Fatal(err)
 		}
