@@ -147,14 +147,14 @@ func (c *crashing) Import(ctx context.Context, part ledger.Part) error {
 // A copy that crashes at any point, however often, and is begun again, with pages of any size, ends equal. Until then the
 // destination can't be used.
 func TestCopyCrashes(t *testing.T) {
-	from, c := memory(t, 75)
+	from, c := memory(t, 35)
 	furnish(t, from)
 	want, nothing := shown(t, from), shown(t, storetest.NewMemory(c.Now, false))
 	rapid.Check(t, func(rt *rapid.T) {
 		to := storetest.NewMemory(c.Now, false)
 		random := rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 0))
 		for tries := 0; ; tries++ {
-			s := &crashing{Store: to, left: rapid.IntRange(1, 40).Draw(rt, "calls"), random: random}
+			s := &crashing{Store: to, left: rapid.IntRange(1, 25).Draw(rt, "calls"), random: random}
 			_, err := ledger.Copy(t.Context(), from, s, ledger.CopyOptions{PageSize: rapid.IntRange(1, 30).Draw(rt, "page")})
 			if err == nil {
 				break

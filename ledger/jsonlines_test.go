@@ -119,7 +119,7 @@ func TestExportAfterAnchor(t *testing.T) {
 
 // A line that is missing, doubled, in another place or changed in any byte is found, in a whole ledger and in a part.
 func TestVerifyExportFinds(t *testing.T) {
-	m, c := memory(t, 42)
+	m, c := memory(t, 28)
 	anchor(t, m, c)
 	whole, _ := export(t, m, ledger.ExportOptions{})
 	part, _ := export(t, m, ledger.ExportOptions{AfterAnchor: 2})

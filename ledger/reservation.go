@@ -18,8 +18,8 @@ type Reservations interface {
 	Reserve(ctx context.Context, r Reservation, over string, ttl time.Duration) (Reservation, error)
 	// Reservation reads by key; ErrNotFound if there is none, or it has expired.
 	Reservation(ctx context.Context, key common.Hash) (Reservation, error)
-	// KeepAnswer stores the answer to what was reserved by key for the payment, if none is stored yet; the reservation then
-	// expires after ttl from now. ErrNotFound if the key is free, has expired or is reserved for another payment.
+	// KeepAnswer stores the answer to what was reserved by key for the payment; the reservation then expires after ttl from
+	// now. If an answer is stored already, that one and its time stay, which is no error. ErrNotFound if the key is free, has expired or is reserved for another payment.
 	KeepAnswer(ctx context.Context, key common.Hash, payment string, answer []byte, ttl time.Duration) error
 }
 

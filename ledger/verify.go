@@ -14,7 +14,8 @@ type VerifyOptions struct {
 	// Without it nobody can tell that the newest anchors, and what they fixed, were removed together.
 	Expect common.Hash
 	// KeptSince, where it is not zero, is since when payments that are closed are kept: those that were last changed before
-	// may have been forgotten (Redis with a retention). What anchors lack from before is then counted as Forgotten.
+	// may have been forgotten (Redis with a retention). What anchors lack from before is then counted as Forgotten. The
+	// anchor whose window reaches over this time is judged like those before it.
 	KeptSince time.Time
 	// Progress, where it is set, is told now and then how many payments were verified.
 	Progress func(payments int64)

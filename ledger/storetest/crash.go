@@ -33,16 +33,19 @@ func (a *acknowledged) note(p ledger.Payment, t *ledger.Transaction) bool {
 
 // A store that is killed in the middle of its work has all that it ever answered, and of what it had not
 // answered each step wholly or not at all.
-func testCrashUnderLoad(t *testing.T, open Open) {
+func testCrashUnderLoad(t *testing.T, open Open, o Options) {
 	f := setup(t, open)
-	const callers, rounds = 16, 6
+	callers, rounds := uint64(16), uint64(6)
+	if o.Light {
+		callers, rounds = 8, 3
+	}
 	acks := &acknowledged{payments: map[string]ledger.Payment{}, sent: map[string]ledger.Transaction{}}
-	for round := range uint64(rounds) {
+	for round := range rounds {
 		acks.crashed = false
 		s := f.store()
 		var wg sync.WaitGroup
 		begun := make(chan struct{}, 1<<16)
-		for i := range uint64(callers) {
+		for i := range callers {
 			offers := make([]ledger.Payment, 60)
 			for k := range offers {
 				offers[k] = newPayment(t, i, round<<32|uint64(k))
@@ -61,7 +64,7 @@ func testCrashUnderLoad(t *testing.T, open Open) {
 			wg.Wait()
 			close(done)
 		}()
-		for range callers * (1 + int(round)) {
+		for range callers * (1 + round) {
 			select {
 			case <-begun:
 			case <-done: // they failed
@@ -74,7 +77,7 @@ func testCrashUnderLoad(t *testing.T, open Open) {
 		<-done
 		f.compare(acks)
 	}
-	if len(acks.payments) < callers*rounds/2 {
+	if uint64(len(acks.payments)) < callers*rounds/2 {
 		t.Errorf("only %d payments were acknowledged: this test shows nothing", len(acks.payments))
 	}
 }

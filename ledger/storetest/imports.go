@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -351,3 +352,45 @@ func testImportSwept(t *testing.T, open Open, o Options) {
 	}
 	to.equals(from)
 }
+
+// A ledger that moves to a store of another kind, and from there to one of this kind, stays the same to the last byte.
+func testCopy(t *testing.T, open Open, o Options) {
+	from := lived(t, open)
+	other := &fixture{T: t, ctx: from.ctx, clock: from.clock, b: &elsewhere{m: NewMemory(from.clock.Now, o.Forgets)}}
+	to := from.another(open)
+	for _, way := range [][2]*fixture{{from, other}, {other, to}} {
+		r, err := ledger.Copy(from.ctx, way[0].store(), way[1].store(), ledger.CopyOptions{PageSize: 5})
+		if err != nil || r.Audit.Found != 0 || r.Copied != r.Payments || r.Payments != int64(len(from.records())) {
+			t.Fatalf("copy: %+v, %v", r, err)
+		}
+		way[1].equals(from)
+		if a, b := way[1].export(), from.export(); a != b {
+			t.Errorf("the exports differ: %s", difference(a, b))
+		}
+	}
+	if r, err := ledger.Copy(from.ctx, from.store(), to.store(), ledger.CopyOptions{}); err != nil || r.Copied != 0 {
+		t.Errorf("copy of what is copied: %+v, %v", r, err)
+	}
+	to.goesOn(from)
+}
+
+func (f *fixture) export() string {
+	f.Helper()
+	var b strings.Builder
+	if _, err := ledger.Export(f.ctx, f.store(), &b, ledger.ExportOptions{}); err != nil {
+		f.Fatalf("export: %v", err)
+	}
+	r, err := ledger.VerifyExport(f.ctx, strings.NewReader(b.String()), ledger.VerifyOptions{})
+	if err != nil || r.Found != 0 {
+		f.Errorf("verifying the export: %+v, %v", r, err)
+	}
+	return b.String()
+}
+
+// elsewhere is a Memory in a fixture. It does not crash.
+type elsewhere struct {
+	Backend
+	m *Memory
+}
+
+func (e *elsewhere) Store() ledger.Store { return e.m }

@@ -13,7 +13,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // What the stores are compared with passes the suite itself.
 func TestMemory(t *testing.T) {
-	for name, o := range map[string]Options{"archives": {}, "forgets": {Forgets: true}} {
+	for name, o := range map[string]Options{"archives": {Light: true}, "forgets": {Light: true, Forgets: true}} {
 		t.Run(name, func(t *testing.T) {
 			Run(t, func(_ *testing.T, now func() time.Time) Backend { return &memoryBackend{NewMemory(now, o.Forgets)} }, o)
 		})

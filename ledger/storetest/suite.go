@@ -101,7 +101,6 @@ var tests = []struct {
 	{"CompeteForOneNonce", testOneNonce},
 	{"CompeteForLeases", testCompetingLeases},
 	{"ReadYourWrites", testReadYourWrites},
-	{"CrashUnderLoad", testCrashUnderLoad},
 }
 
 var testsWithOptions = []struct {
@@ -132,11 +131,13 @@ var testsWithOptions = []struct {
 	{"ImportRefuses", testImportRefuses},
 	{"ImportCrash", testImportCrash},
 	{"ImportSwept", testImportSwept},
+	{"Copy", testCopy},
 	{"InstancesSeeEachOther", testInstancesSeeEachOther},
 	{"InstancesCompeteForAuthorizations", testInstancesClaim},
 	{"InstancesCompeteForNonces", testInstancesNonce},
 	{"InstancesCompeteForLeases", testInstancesLease},
 	{"InstancesCompeteForOneHold", testInstancesHold},
+	{"CrashUnderLoad", testCrashUnderLoad},
 	{"Workers", testWorkers},
 	{"Model", testModel},
 }

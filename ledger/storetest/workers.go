@@ -20,7 +20,7 @@ import (
 // killed now and then. Then it looks at the store alone: the invariants hold, and what was acknowledged is there.
 func testWorkers(t *testing.T, open Open, o Options) {
 	f := setup(t, open)
-	rounds, actions := 6, 60
+	rounds, actions := 6, 40
 	if o.Light {
 		rounds, actions = 3, 30
 	}
@@ -35,7 +35,7 @@ func testWorkers(t *testing.T, open Open, o Options) {
 		for i := range 8 {
 			w := &worker{
 				f: f, s: stores[i%2], told: told, random: rand.New(rand.NewPCG(uint64(round), uint64(i))),
-				hashes: 1 + uint64(round)<<32 + uint64(i)<<16,
+				hashes: 1 + uint64(round)<<32 + uint64(i)<<16, forgets: o.Forgets,
 			}
 			wg.Go(func() {
 				for range actions {
@@ -126,6 +126,8 @@ type worker struct {
 	told   *acknowledgements
 	random *rand.Rand
 	hashes uint64
+	// forgets: see Options.
+	forgets bool
 }
 
 // refusals are what a worker must expect to be told.
@@ -241,7 +243,11 @@ func (w *worker) books() error {
 		_, err := ledger.NextAnchor(w.f.ctx, w.s, w.s.Now())
 		return err
 	case 1:
-		_, err := w.s.Sweep(w.f.ctx, 0, 5)
+		keep := time.Duration(w.random.IntN(3)) * 5 * time.Millisecond
+		if w.forgets { // what is gone can't be compared
+			keep = 0
+		}
+		_, err := w.s.Sweep(w.f.ctx, keep, 5)
 		return err
 	}
 	_, err := verified(w.s.Records(w.f.ctx, "", 100))
