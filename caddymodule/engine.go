@@ -34,6 +34,7 @@ type engineSlot struct {
 	opened ledger.Store
 	engine *paywall.Engine
 	live   []*App // oldest first
+	census census
 
 	failed error // of the last try to open, if that took long
 	again  time.Time

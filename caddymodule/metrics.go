@@ -3,6 +3,8 @@ package caddymodule
 import (
 	"context"
 	"errors"
+	"maps"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -31,6 +33,10 @@ var (
 		Namespace: "caddy", Subsystem: "x402", Name: "deliveries_total",
 		Help: "Paid requests that the upstream answered, by whether they count as delivered.",
 	}, []string{"outcome"})
+	quarantined = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "x402", Name: "quarantined_total",
+		Help: "Payments that were found on chain and not in the ledger, which must have lost them.",
+	}, []string{"network"})
 	reorgs = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "caddy", Subsystem: "x402", Name: "reorgs_total",
 		Help: "Settled payments whose transaction was found gone.",
@@ -48,6 +54,8 @@ func observe(o paywall.Observation) {
 		settlementSeconds.WithLabelValues(o.Network).Observe(o.Took.Seconds())
 	case "delivery":
 		deliveries.WithLabelValues(o.Outcome).Inc()
+	case "quarantine":
+		quarantined.WithLabelValues(o.Network).Inc()
 	case "reorg":
 		reorgs.WithLabelValues(o.Network).Inc()
 	}
@@ -57,13 +65,16 @@ func registerMetrics(r *prometheus.Registry) {
 	if r == nil {
 		return
 	}
-	for _, c := range []prometheus.Collector{requests, settlements, settlementSeconds, deliveries, reorgs, paymentStates{}} {
+	for _, c := range []prometheus.Collector{requests, settlements, settlementSeconds, deliveries, quarantined, reorgs, paymentStates{}} {
 		// An error means that it is registered already: two apps do not happen, but a registry may be shared.
 		if err := r.Register(c); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 			continue
 		}
 	}
 }
+
+// countTimeout bounds how long a count may take.
+const countTimeout = 10 * time.Second
 
 // paymentStates reads how many payments are in which state, from every open ledger of the process.
 type paymentStates struct{}
@@ -75,7 +86,7 @@ func (paymentStates) Describe(ch chan<- *prometheus.Desc) { ch <- paymentsDesc }
 
 // Collect implements prometheus.Collector. States without payments are reported as 0, so that alerts can compare.
 func (paymentStates) Collect(ch chan<- prometheus.Metric) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), countTimeout)
 	defer cancel()
 	var slots []*engineSlot
 	pool.Range(func(_, v any) bool {
@@ -100,6 +111,32 @@ func (paymentStates) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
+// census is how many payments there are in which state, as counted not long ago: counting a large ledger takes seconds, and
+// anybody may ask for health.
+type census struct {
+	mu     sync.Mutex // held while counting
+	counts map[ledger.State]int64
+	until  time.Time
+}
+
+// leisure is how much longer than a count took its result is good for.
+const leisure = 100
+
+func (c *census) read(ctx context.Context, count func(context.Context) (map[ledger.State]int64, error)) (map[ledger.State]int64, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	started := time.Now()
+	if started.Before(c.until) {
+		return maps.Clone(c.counts), nil
+	}
+	counts, err := count(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.counts, c.until = counts, time.Now().Add(leisure*time.Since(started))
+	return maps.Clone(counts), nil
+}
+
 // counts reads the ledger if it is open.
 func (s *engineSlot) counts(ctx context.Context) (map[ledger.State]int64, error) {
 	s.mu.Lock()
@@ -108,5 +145,5 @@ func (s *engineSlot) counts(ctx context.Context) (map[ledger.State]int64, error)
 	if store == nil {
 		return nil, nil
 	}
-	return store.Counts(ctx)
+	return s.census.read(ctx, store.Counts)
 }

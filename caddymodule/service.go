@@ -174,7 +174,7 @@ func (s *Service) checkLedger(ctx context.Context, h *health) error {
 	if err := e.Store().Ping(ctx); err != nil {
 		return err
 	}
-	if h.Payments, err = e.Store().Counts(ctx); err != nil {
+	if h.Payments, err = s.app.engine.value.counts(ctx); err != nil {
 		return err
 	}
 	for _, state := range []ledger.State{ledger.StateRefundPending, ledger.StateRefundFailed} {
