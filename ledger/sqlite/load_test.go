@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -62,6 +63,46 @@ func load(tb testing.TB, path string, n int) {
 	err = errors.Join(fill(db, n), db.Close())
 	if err != nil {
 		tb.Fatalf("loading: %v", err)
+	}
+}
+
+// What is loaded is a ledger like any other.
+func TestLoad(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	load(t, path, 1234)
+	s := open(t, path, sqlite.Options{})
+	after, n := "", 0
+	for {
+		page, err := s.Records(t.Context(), after, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range page {
+			if err := ledger.VerifyAudit(&r.Payment, r.Trail); err != nil {
+				t.Fatal(err)
+			}
+			after = r.Payment.ID
+		}
+		if n += len(page); len(page) < 100 {
+			break
+		}
+	}
+	if n != 1234 {
+		t.Errorf("%d payments, want 1234", n)
+	}
+	if a, err := ledger.NextAnchor(t.Context(), s, s.Now()); err != nil || a.Count != 1234 {
+		t.Errorf("anchor %+v, %v", a, err)
+	}
+	if due, err := s.Lease(t.Context(), 5, time.Minute); err != nil || len(due) != 5 {
+		t.Errorf("due: %+v, %v", due, err)
+	}
+	for _, what := range []string{"PRAGMA integrity_check", "PRAGMA foreign_key_check"} {
+		if got, err := s.Ask(what); err != nil || got != "" && got != "ok" {
+			t.Errorf("%s: %s, %v", what, got, err)
+		}
+	}
+	if plan, err := s.Plan(sqlstore.SelectDue); err != nil || !strings.Contains(plan, "payments_due") {
+		t.Errorf("its indexes are missing: %s, %v", plan, err)
 	}
 }
 
@@ -135,7 +176,7 @@ type row struct{ payment, entry []any }
 
 // insert makes rows and writes them, at the same time.
 func insert(db *sql.DB, n int) error {
-	m := &maker{n: n, begin: time.Now().Add(-30 * 24 * time.Hour), step: 30 * 24 * time.Hour / time.Duration(n)}
+	m := &maker{n: n, begin: time.Now().Add(-month - time.Hour), step: month / time.Duration(n)}
 	batches := make(chan []row, 4)
 	var made error
 	go func() {

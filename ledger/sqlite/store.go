@@ -4,6 +4,9 @@
 // One goroutine writes. What callers ask for at the same time is written in one transaction with one sync
 // of the disk (group commit), and nobody is answered before that; so safety costs latency, not throughput.
 // Readers have connections of their own and never wait for the writer.
+//
+// Nothing is ever lost for age: Sweep moves the trails and raw transactions of payments that are long closed to tables of
+// their own, so that those in use stay small, and every reading method reads both.
 package sqlite
 
 import (
