@@ -96,7 +96,7 @@ func (f *auditFlags) export(ctx context.Context, o *operator) (err error) {
 	if err := keep(); err != nil {
 		return err
 	}
-	o.say("exported %d payments, %d entries, %d anchors", summary.Payments, summary.Entries, summary.Anchors)
+	o.say("exported payments: %d, entries: %d, anchors: %d", summary.Payments, summary.Entries, summary.Anchors)
 	if summary.LastAnchor > 0 {
 		o.say("the next export can go on with --after-anchor %d", summary.LastAnchor)
 	}
@@ -188,9 +188,9 @@ func (o *operator) tellReport(r *ledger.Report, expected common.Hash) {
 		w = o.err
 	}
 	line := func(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
-	line("%d payments, %d audit entries, %d anchors", r.Payments, r.Entries, r.Anchors)
+	line("payments: %d, audit entries: %d, anchors: %d", r.Payments, r.Entries, r.Anchors)
 	if r.Forgotten > 0 {
-		line("%d entries were anchored and forgotten since, as the retention allows", r.Forgotten)
+		line("anchored and forgotten since, as the retention allows: %d entries", r.Forgotten)
 	}
 	o.tellProblems(w, r)
 	if r.Found > 0 {
@@ -198,7 +198,7 @@ func (o *operator) tellReport(r *ledger.Report, expected common.Hash) {
 	}
 	line("whole: nothing that is there was changed or reordered, and nothing that was anchored is missing")
 	if r.Unanchored > 0 && r.LastAnchor != (common.Hash{}) {
-		line("%d entries are younger than the last anchor: that one of them was removed could not be seen", r.Unanchored)
+		line("younger than the last anchor, so that nobody could see it if one were removed: %d entries", r.Unanchored)
 	}
 	switch {
 	case r.LastAnchor == (common.Hash{}):

@@ -129,12 +129,12 @@ func (o *operator) tellCopy(r *ledger.CopyReport, to *openedStore) error {
 	if o.asJSON {
 		w = o.err
 	}
-	fmt.Fprintf(w, "%d payments (%d of them copied now), %d wallets, %d reservations, %d anchors\n",
+	fmt.Fprintf(w, "payments: %d (copied now: %d), wallets: %d, reservations: %d, anchors: %d\n",
 		r.Payments, r.Copied, r.Wallets, r.Reservations, r.Anchors)
 	o.tellProblems(w, &r.Audit)
 	if r.Audit.Found > 0 {
 		return errTold
 	}
-	fmt.Fprintf(w, "complete: every payment in %s was read back and is equal, and %d audit entries verify\n", to.shown, r.Audit.Entries)
+	fmt.Fprintf(w, "complete: every payment in %s was read back and is equal, and its audit trail verifies: %d entries\n", to.shown, r.Audit.Entries)
 	return nil
 }

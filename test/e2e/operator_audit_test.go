@@ -159,7 +159,7 @@ func TestOperatorExports(t *testing.T) {
 	dir := t.TempDir()
 	whole := filepath.Join(dir, "whole.jsonl")
 	r := o.run(t, dir, "audit", "export", "--store", "sqlite:"+o.path(), "--output", whole)
-	if r.code != 0 || r.out != "" || !strings.Contains(r.err, "4 payments") || !strings.Contains(r.err, "--after-anchor 1") {
+	if r.code != 0 || r.out != "" || !strings.Contains(r.err, "payments: 4") || !strings.Contains(r.err, "--after-anchor 1") {
 		t.Fatalf("code %d, %s%s", r.code, r.out, r.err)
 	}
 	if info, err := os.Stat(whole); err != nil || info.Mode().Perm() != 0o600 {
@@ -169,7 +169,7 @@ func TestOperatorExports(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r := o.run(t, dir, "audit", "export", "--address", o.admin); r.code != 0 || r.out != string(text) || !strings.Contains(r.err, "4 payments") {
+	if r := o.run(t, dir, "audit", "export", "--address", o.admin); r.code != 0 || r.out != string(text) || !strings.Contains(r.err, "payments: 4") {
 		t.Errorf("by the admin endpoint: code %d, %d bytes instead of %d, %s", r.code, len(r.out), len(text), r.err)
 	}
 	lines := strings.SplitAfter(strings.TrimSuffix(string(text), "\n"), "\n")

@@ -36,7 +36,7 @@ func (o *office) copyTo(t *testing.T, to string, more ...string) (said string) {
 		if report.Payments != 5 || report.Anchors != 1 || report.Wallets != 1 || (report.Copied == 5) == again || report.Audit.Found != 0 {
 			t.Errorf("again %t: %s", again, r.out)
 		}
-		if !strings.Contains(r.err, "complete") || !strings.Contains(r.err, "5 payments") {
+		if !strings.Contains(r.err, "complete") || !strings.Contains(r.err, "payments: 5") {
 			t.Errorf("says %s", r.err)
 		}
 	}
