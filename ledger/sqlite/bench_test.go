@@ -80,11 +80,16 @@ func BenchmarkClaim(b *testing.B) {
 	for _, size := range sizes(b) {
 		path := filepath.Join(b.TempDir(), "ledger.db")
 		load(b, path, size)
+		file, err := os.Stat(path)
+		if err != nil {
+			b.Fatal(err)
+		}
 		s := open(b, path, sqlite.Options{})
 		for _, callers := range []int{1, 64} {
 			b.Run(fmt.Sprintf("payments=%d/callers=%d", size, callers), func(b *testing.B) {
 				claims(b, s, callers)
 				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "claims/s")
+				b.ReportMetric(float64(file.Size())/float64(size), "bytes/payment")
 			})
 		}
 		if err := errors.Join(s.Close(), os.Remove(path)); err != nil {
