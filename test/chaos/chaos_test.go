@@ -149,12 +149,21 @@ func (s *scene) play(lasts time.Duration) {
 	}
 	s.begun = time.Now()
 
-	ctx, cancel := context.WithTimeout(s.t.Context(), lasts+finishing)
+	ctx, cancel := context.WithCancel(s.t.Context())
 	defer cancel()
+	books, err := s.backend.open(ctx)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer books.Close()
+	anchored := make(chan struct{})
+	go func() { defer close(anchored); anchor(ctx, books) }()
+	shopping, closed := context.WithTimeout(ctx, lasts+finishing)
+	defer closed()
 	stop := make(chan struct{})
 	var customers sync.WaitGroup
 	for _, p := range s.payers {
-		customers.Go(func() { p.shop(ctx, stop) })
+		customers.Go(func() { p.shop(shopping, stop) })
 	}
 	s.mess(ctx, lasts)
 	close(stop)
@@ -163,6 +172,8 @@ func (s *scene) play(lasts time.Duration) {
 	go func() { customers.Wait(); close(gone) }()
 	s.watch(gone)
 	s.rest()
+	cancel()
+	<-anchored
 	s.report(judge(s.gather()))
 }
 

@@ -386,6 +386,9 @@ func (j *judgement) judgeRefusal(a *attempt) {
 		return // it was not even claimed
 	}
 	p := &r.Payment
+	for p.ServedBy != "" && j.payment(p.ServedBy) != nil { // the answer is about the payment that serves in its place
+		p = j.payment(p.ServedBy)
+	}
 	switch {
 	case a.Code == string(x402.ReasonNonceUsed):
 		if p.Delivery != ledger.Delivered || p.DeliveredAt.After(a.End.Add(slack)) {

@@ -19,7 +19,6 @@ import (
 	"go.uber.org/goleak"
 
 	_ "github.com/caddy-x402/caddy-x402" // the modules under test
-	_ "github.com/caddy-x402/caddy-x402/caddymodule/stores/postgres"
 	"github.com/caddy-x402/caddy-x402/devnet"
 )
 

@@ -8,9 +8,11 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/caddy-x402/caddy-x402/ledger"
 	"github.com/caddy-x402/caddy-x402/ledger/postgres"
+	"github.com/caddy-x402/caddy-x402/ledger/redis"
 	"github.com/caddy-x402/caddy-x402/ledger/sqlite"
 	"github.com/caddy-x402/caddy-x402/test/rig"
 	"github.com/caddy-x402/caddy-x402/test/service"
@@ -32,6 +34,7 @@ type backend struct {
 var backends = map[string]func(t *testing.T, dir string, ways int) *backend{
 	"sqlite":   newSQLite,
 	"postgres": newPostgres,
+	"redis":    newRedis,
 }
 
 // newSQLite is a file that all instances have open: those of one machine can share it. Nothing but an instance can fail.
@@ -62,6 +65,23 @@ func newPostgres(t *testing.T, dir string, ways int) *backend {
 			return postgres.Open(ctx, direct, postgres.Options{})
 		},
 		faults: append(through.faults, serverFaults("PostgreSQL", server)...),
+	}
+}
+
+// newRedis is a single server whose every write is on the disk before it counts.
+func newRedis(t *testing.T, dir string, ways int) *backend {
+	server, err := service.StartRedis(t.Context(), service.RedisOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Stop() })
+	through := paths(t, dir, server.Addr(), ways)
+	return &backend{
+		config: func(i int) string { return "redis " + redirected(server.URL(), through.addrs[i]) },
+		open: func(ctx context.Context) (ledger.Store, error) {
+			return redis.Open(ctx, server.URL(), redis.Options{Durable: true})
+		},
+		faults: append(through.faults, serverFaults("Redis", server)...),
 	}
 }
 
@@ -121,6 +141,20 @@ func readLedger(ctx context.Context, b *backend, chainID uint64) (records []ledg
 	}
 	nonce, _, err = s.Nonce(ctx, chainID, gasWallet().Address)
 	return records, nonce, err
+}
+
+// anchorEvery is how often the trails are anchored here: in a shop it is done by the hour.
+const anchorEvery = 5 * time.Second
+
+// anchor anchors what is a minute old, again and again until ctx ends: an entry that comes in later than that is missed then.
+func anchor(ctx context.Context, s ledger.Store) {
+	for ctx.Err() == nil {
+		_, _ = ledger.NextAnchor(ctx, s, s.Now()) // there may be nothing new, and the store may be broken just now
+		select {
+		case <-ctx.Done():
+		case <-time.After(anchorEvery):
+		}
+	}
 }
 
 // verify lets the ledger look at itself: its trails, and the anchors that fix them.
