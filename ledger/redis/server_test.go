@@ -177,7 +177,7 @@ func TestUser(t *testing.T) {
 		o   redis.Options
 		say string
 	}{
-		"a silent server": {url, redis.Options{Durable: true}, "CONFIG GET"},
+		"a silent server":  {url, redis.Options{Durable: true}, "CONFIG GET"},
 		"a wrong password": {strings.Replace(r.URL(), "redis://", "redis://ledger:s3cr3t@", 1), redis.Options{}, "WRONGPASS"},
 		"another's keys":   {url, redis.Options{Prefix: "other"}, "NOPERM"},
 	} {
