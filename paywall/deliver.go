@@ -134,8 +134,7 @@ func (a *attempt) forward(p ledger.Payment) (err error) {
 	defer d.end()
 	var w http.ResponseWriter = d
 	if a.keyed() {
-		d.copied = a.record(d)
-		d.copied.stopped = follow
+		d.copied = a.record(d, p.ID, follow)
 		w = d.copied
 	}
 	defer func() {
@@ -150,9 +149,14 @@ func (a *attempt) forward(p ledger.Payment) (err error) {
 	return d.finish(err)
 }
 
-// record makes what keeps a copy of what is written to w.
-func (a *attempt) record(w http.ResponseWriter) *recording {
-	return &recording{ResponseWriter: w, request: a.r, most: a.Idempotency.MaxAnswer}
+// record makes what keeps a copy of the answer that is written to w. If that is given up, follow is called, and whoever comes
+// with the key learns of it at once, however long the answer goes on.
+func (a *attempt) record(w http.ResponseWriter, payment string, follow func()) *recording {
+	stopped := func(missing *storedAnswer) {
+		follow()
+		a.engine.background.Go(func() { a.keep(payment, missing) })
+	}
+	return &recording{ResponseWriter: w, request: a.r, most: a.Idempotency.MaxAnswer, stopped: stopped}
 }
 
 // keep stores the answer if it was given under a key: the upstream's handler has ended with err.
@@ -161,7 +165,9 @@ func (d *deliveryWriter) keep(err error) {
 	if d.copied == nil || d.discarded || !given {
 		return
 	}
-	d.attempt.keep(d.payment.ID, d.copied.end(err, d.attempt.ErrorStatus))
+	if s := d.copied.end(err, d.attempt.ErrorStatus); d.copied.whole() {
+		d.attempt.keep(d.payment.ID, s)
+	}
 }
 
 // linger is how long an upstream may go on with a paid request whose client has left.

@@ -206,15 +206,20 @@ func (a *attempt) servePlan(p ledger.Payment, bought bool) error {
 func (a *attempt) passOnce(payment string, add func(http.Header)) error {
 	next := a.next
 	a.next = func(w http.ResponseWriter, r *http.Request) error {
-		c := a.record(w)
+		c := a.record(w, payment, func() {})
+		keep := func(err error) {
+			if s := c.end(err, a.ErrorStatus); c.whole() {
+				a.keep(payment, s)
+			}
+		}
 		defer func() {
 			if v := recover(); v != nil {
-				a.keep(payment, c.end(&panicError{v}, a.ErrorStatus))
+				keep(&panicError{v})
 				panic(v) //nolint:forbidigo // see forward
 			}
 		}()
 		err := next(c, r)
-		a.keep(payment, c.end(err, a.ErrorStatus))
+		keep(err)
 		return err
 	}
 	return a.pass("paid", add)

@@ -76,8 +76,8 @@ type recording struct {
 	http.ResponseWriter
 	request *http.Request
 	most    int
-	// stopped is called when the copy is given up before its end; may be nil.
-	stopped func()
+	// stopped is called when the copy is given up, possibly long before the answer's end; may be nil.
+	stopped func(missing *storedAnswer)
 
 	answer storedAnswer
 }
@@ -113,7 +113,7 @@ func (c *recording) stop(why string) {
 	}
 	c.answer.Missing, c.answer.body, c.answer.Values = why, nil, nil
 	if c.stopped != nil {
-		c.stopped()
+		c.stopped(&storedAnswer{Missing: why})
 	}
 }
 
@@ -186,8 +186,11 @@ func (c *recording) Flush() { _ = c.FlushError() }
 
 // Hijack ends the recording: what follows is no answer.
 func (c *recording) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	c.stop(missingUpgraded)
-	return http.NewResponseController(c.ResponseWriter).Hijack()
+	conn, rw, err := http.NewResponseController(c.ResponseWriter).Hijack()
+	if err == nil {
+		c.stop(missingUpgraded)
+	}
+	return conn, rw, err
 }
 
 // Unwrap lets http.ResponseController reach what this writer does not change.

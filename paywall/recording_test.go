@@ -109,7 +109,7 @@ func (broken) FlushError() error         { return io.ErrClosedPipe }
 func TestRecordingOfWhoLeft(t *testing.T) {
 	c := &recording{ResponseWriter: broken{httptest.NewRecorder()}, request: httptest.NewRequest(http.MethodPost, "/", http.NoBody), most: 16}
 	stopped := false
-	c.stopped = func() { stopped = true }
+	c.stopped = func(*storedAnswer) { stopped = true }
 	for range 4 {
 		if n, err := c.Write([]byte("1234")); n != 4 || err != nil || c.FlushError() != nil {
 			t.Fatal(n, err)
