@@ -18,6 +18,8 @@ const (
 	countPatience = time.Minute
 	// anchorPatience is how long who adds an anchor waits for the writes that are under way; others wait behind it.
 	anchorPatience = 500 * time.Millisecond
+	// manyEntries are too many to be counted while others wait.
+	manyEntries = 100_000
 	// anchorLock is the key of the advisory lock that x402_check shares.
 	anchorLock = 40200
 )
@@ -97,12 +99,18 @@ func (s *Store) LastAnchor(ctx context.Context) (ledger.Anchor, error) {
 
 // AddAnchor implements ledger.Store. It waits until all writes have ended that were dated before, and so can find out
 // whether a is about all entries that there are: a database that stood still for long may have let one in after a was made.
+// Nobody writes meanwhile, unless there is very much to count.
 func (s *Store) AddAnchor(ctx context.Context, a ledger.Anchor) error {
-	return s.locked(ctx, func(ctx context.Context, c *pgx.Conn) error {
+	err := s.writeWithin(ctx, countPatience, undoing(func(ctx context.Context, c *pgx.Conn) error {
 		b := &pgx.Batch{}
 		queue(b, "BEGIN")
 		queue(b, fmt.Sprintf("SET LOCAL lock_timeout = %d", anchorPatience.Milliseconds()))
 		queue(b, "SELECT pg_advisory_xact_lock(?)", anchorLock)
+		if a.Count > manyEntries {
+			queue(b, "COMMIT")
+			queue(b, "BEGIN")
+			queue(b, fmt.Sprintf("SET LOCAL statement_timeout = %d", countPatience.Milliseconds()))
+		}
 		if err := c.SendBatch(ctx, b).Close(); err != nil {
 			return err
 		}
@@ -133,7 +141,11 @@ func (s *Store) AddAnchor(ctx context.Context, a ledger.Anchor) error {
 		}
 		s.clock.anchored(until)
 		return nil
-	})
+	}))
+	if unique(err) {
+		return fmt.Errorf("%w: another has added anchor %d", ledger.ErrConflict, a.Sequence)
+	}
+	return err
 }
 
 // lastAnchor is nil if there is none.

@@ -91,3 +91,21 @@ type blind struct {
 func (b blind) Entries(ctx context.Context, after ledger.Mark, _ time.Time, limit int) ([]ledger.Entry, error) {
 	return b.Store.Entries(ctx, after, time.UnixMicro(b.from-1), limit)
 }
+
+// A first anchor over a ledger that has long gone without is made, and only once, although counting its entries takes long.
+func TestAnchorOverMany(t *testing.T) {
+	name := database(t)
+	load(t, server.URL(name), 55_000)
+	if err := server.Exec(t.Context(), name, "SET session_replication_role = replica; DELETE FROM anchors"); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, appURL(name), postgres.Options{})
+	a, err := ledger.NextAnchor(t.Context(), s, s.Now())
+	if err != nil || a.Count < postgres.ManyEntries {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	if err := s.AddAnchor(t.Context(), a); !errors.Is(err, ledger.ErrConflict) {
+		t.Errorf("added again: %v", err)
+	}
+	claim(t, s, 1)
+}

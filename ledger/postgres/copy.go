@@ -26,14 +26,10 @@ const (
 // Import implements ledger.Store. The whole part is written, or nothing of it. What is new in it takes a few round
 // trips, however much it is; what is there already is compared one by one.
 func (s *Store) Import(ctx context.Context, part ledger.Part) error {
-	err := s.writeWithin(ctx, importPatience, func(ctx context.Context, c *pgx.Conn) error {
+	err := s.writeWithin(ctx, importPatience, undoing(func(ctx context.Context, c *pgx.Conn) error {
 		i := &importing{ctx: ctx, c: c, run: queries(ctx, c), sent: map[sentKey][]any{}}
-		err := i.part(&part)
-		if !c.IsClosed() && c.PgConn().TxStatus() != 'I' {
-			_, _ = c.Exec(ctx, "ROLLBACK") // if this fails, the connection is not used again
-		}
-		return err
-	})
+		return i.part(&part)
+	}))
 	if unique(err) {
 		return fmt.Errorf("%w: %w", ledger.ErrConflict, err)
 	}

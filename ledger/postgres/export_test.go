@@ -38,3 +38,6 @@ func (s *Store) Mishear(d time.Duration) {
 	h.database, h.local = time.Now().Add(d), time.Now()
 	s.clock.heard.Store(&h)
 }
+
+// ManyEntries are counted while others write.
+const ManyEntries = manyEntries

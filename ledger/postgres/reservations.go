@@ -85,9 +85,20 @@ func (s *Store) EachReservation(ctx context.Context, f func(ledger.Reservation) 
 	return sqlstore.EachReservation(s.reading(ctx), s.Now(), f)
 }
 
-// reading runs each statement on a connection of its own.
+var errHalfRead = errors.New("ledger/postgres: the connection was lost while something was read")
+
+// reading runs each statement on a connection of its own. What scan has seen it does not see again.
 func (s *Store) reading(ctx context.Context) sqlstore.Query {
 	return func(query string, scan func(sqlstore.Row) error, args ...any) error {
-		return s.read(ctx, func(ctx context.Context, c *pgx.Conn) error { return queries(ctx, c)(query, scan, args...) })
+		seen := false
+		return s.read(ctx, func(ctx context.Context, c *pgx.Conn) error {
+			if seen {
+				return errHalfRead
+			}
+			return queries(ctx, c)(query, func(row sqlstore.Row) error {
+				seen = true
+				return scan(row)
+			}, args...)
+		})
 	}
 }

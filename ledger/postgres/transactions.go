@@ -65,7 +65,7 @@ func (s *Store) Record(ctx context.Context, t ledger.Transaction, actor string) 
 			return fmt.Errorf("payment %q: %w", id, ledger.ErrNotFound)
 		}
 	}
-	return s.locked(ctx, func(ctx context.Context, c *pgx.Conn) error {
+	return s.write(ctx, undoing(func(ctx context.Context, c *pgx.Conn) error {
 		r := &recording{t: &t, carried: map[string]carried{}}
 		if err := r.lock(ctx, c, &s.clock); err != nil {
 			return err
@@ -80,19 +80,19 @@ func (s *Store) Record(ctx context.Context, t ledger.Transaction, actor string) 
 		queue(b, check, sqlstore.Micros(r.at), s.clock.slack(patientSlack))
 		queue(b, "COMMIT")
 		return c.SendBatch(ctx, b).Close()
-	})
+	}))
 }
 
-// locked is write for an f that begins a transaction and commits it, or leaves it to be undone.
-func (s *Store) locked(ctx context.Context, f func(context.Context, *pgx.Conn) error) error {
-	return s.write(ctx, func(ctx context.Context, c *pgx.Conn) error {
+// undoing is for an f that begins a transaction and commits it, or leaves it to be undone.
+func undoing(f func(context.Context, *pgx.Conn) error) func(context.Context, *pgx.Conn) error {
+	return func(ctx context.Context, c *pgx.Conn) error {
 		err := f(ctx, c)
 		if !c.IsClosed() && c.PgConn().TxStatus() != 'I' {
 			// If this fails, the connection is not used again, which undoes it too.
 			_, _ = c.Exec(ctx, "ROLLBACK")
 		}
 		return err
-	})
+	}
 }
 
 // queue adds a statement with question marks.
