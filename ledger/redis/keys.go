@@ -54,7 +54,7 @@ const (
 	floorKey  = "f"  // no entry may be dated at or before this time
 	dueKey    = "d"  // open payments that nobody holds, by when to look at them
 	heldKey   = "h"  // open payments that somebody holds, by when the hold ends
-	logKey    = "e"  // audit entries by time
+	logKey    = "e"  // audit entries by time; the index of the lists e0, e1, …
 	markedKey = "m"  // payments for which a transaction is being recorded, or was left half recorded
 	bornKey   = "n"  // counts payments made and forgotten
 	importKey = "i"  // there while the ledger is being copied into

@@ -158,7 +158,7 @@ func TestServerChecked(t *testing.T) {
 
 // aclLine is what the documentation of Open tells operators to write.
 const aclLine = "ledger on >pass:w@rd/ ~x402:* -@all +eval +evalsha +time +info +config|get +wait +select" +
-	" +get +set +del +exists +incr +getrange +setrange +pexpireat +zadd +zrem +zrange +zrangebyscore +zrevrangebyscore +zcard +zscore" +
+	" +get +set +del +exists +incr +getrange +setrange +pexpireat +zadd +zrem +zrange +zrangebyscore +zrevrangebyscore +zcard +zscore +zcount +zrank" +
 	" +hget +hset +hdel +hexists +rpush +lrange +llen +lindex +sadd +srem +smembers"
 
 // A user with no more rights than the documented ones can do everything, in a database that is not the first.

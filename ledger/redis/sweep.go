@@ -124,6 +124,10 @@ func (s *Store) forget(ctx context.Context, part int, p *stored) (bool, error) {
 			return false, err
 		}
 	}
+	entries, err := p.story()
+	if err != nil {
+		return false, err
+	}
 	k, q := s.keys, &p.payment
 	var c *call
 	err = s.dated(ctx, func(now time.Time) ([]*call, error) {
@@ -132,11 +136,7 @@ func (s *Store) forget(ctx context.Context, part int, p *stored) (bool, error) {
 			k.part(part, floorKey), k.payment(part, q.ID), k.part(part, dueKey), k.part(part, heldKey), k.part(part, logKey),
 			k.authorization(q.AuthorizationID), k.part(part, bornKey),
 		}
-		var versions strings.Builder
-		for v := range q.Version {
-			versions.WriteString(logVersion(v + 1))
-		}
-		args := []any{short(q.ID), versionBytes(q.Version), versions.String(), claim, end}
+		args := append([]any{short(q.ID), versionBytes(q.Version), claim, end}, logged(entries)...)
 		names, args = k.indexed(names, args, q, nil)
 		c = writing("forget", names, args...)
 		return []*call{c}, nil

@@ -23,13 +23,25 @@ const (
 	entryReason
 )
 
+// The words of entries, numbered by their places here: never reorder.
+var (
+	events = []string{
+		string(ledger.EventChallenge), string(ledger.EventClaim), string(ledger.EventImport), string(ledger.EventSend),
+		string(ledger.EventSettle), string(ledger.EventFail), string(ledger.EventVoid), string(ledger.EventExpire),
+		string(ledger.EventCancel), string(ledger.EventFinal), string(ledger.EventTake), string(ledger.EventExtend),
+		string(ledger.EventRelease), string(ledger.EventDeliver), string(ledger.EventDelivered), string(ledger.EventUndelivered),
+		string(ledger.EventRefunded), string(ledger.EventRefundFailed), string(ledger.EventRefundRetry),
+	}
+	actors = []string{"request", "reconciler", "operator"}
+)
+
 // appendEntry writes e without what its place says: payment, version, and the hash of the entry before.
 func appendEntry(trail []byte, e *ledger.Entry, token string) []byte {
 	var w encoder
 	w.raw([]byte(token))
 	w.time(e.At)
-	w.text(string(e.Event))
-	w.text(e.Actor)
+	w.word(events, string(e.Event))
+	w.word(actors, e.Actor)
 	w.word(settlements, string(e.Settlement))
 	w.word(deliveries, string(e.Delivery))
 	w.word(refunds, string(e.Refund))
@@ -79,7 +91,7 @@ func readEntry(b []byte) (entry, error) {
 	var e entry
 	e.token = string(d.raw(tokenLength))
 	e.At = d.time()
-	e.Event, e.Actor = ledger.Event(d.text()), d.text()
+	e.Event, e.Actor = ledger.Event(d.word(events)), d.word(actors)
 	e.Settlement = ledger.Settlement(d.word(settlements))
 	e.Delivery, e.Refund = ledger.Delivery(d.word(deliveries)), ledger.Refund(d.word(refunds))
 	e.Hold.Fence, e.Hold.Until = d.uint(), d.time()

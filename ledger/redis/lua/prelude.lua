@@ -61,12 +61,39 @@ local function index(at, id)
   end
 end
 
+-- The log is cut into short lists, each from a time until the next one's: Redis keeps a short list in a third of the memory.
+-- key names the index: lists by the time that they begin at.
+
+-- list is the one that the time at belongs to.
+local function list(key, at)
+  return redis.call('ZREVRANGEBYSCORE', key, at, '-inf', 'LIMIT', 0, 1)[1]
+end
+
+local function add(key, at, member)
+  local name = list(key, at)
+  if not name then
+    -- The first list begins before all times.
+    name = redis.call('ZRANGE', key, 0, 0)[1]
+    if not name then
+      name = '0'
+      redis.call('ZADD', key, '-inf', name)
+    end
+  elseif redis.call('ZCARD', key .. name) >= 120 and redis.call('ZRANGE', key, -1, -1)[1] == name then
+    local last = redis.call('ZRANGE', key .. name, -1, -1, 'WITHSCORES')[2]
+    if tonumber(at) > tonumber(last) then
+      name = tostring(tonumber(name) + 1)
+      redis.call('ZADD', key, at, name)
+    end
+  end
+  redis.call('ZADD', key .. name, at, member)
+end
+
 -- log adds the entries from ARGV[at] on: how many, then (time, version) each. It gives where they end.
 local function log(key, at, id)
   local n = tonumber(ARGV[at])
   at = at + 1
   for _ = 1, n do
-    redis.call('ZADD', key, ARGV[at], id .. ARGV[at + 1])
+    add(key, ARGV[at], id .. ARGV[at + 1])
     at = at + 2
   end
   return at
