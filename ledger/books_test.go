@@ -63,7 +63,7 @@ func fill(t *testing.T, s ledger.Store, c *clock, first, n uint64) {
 				{Event: ledger.EventDelivered, Actor: "request", Fence: 1},
 				{Event: ledger.EventFinal, Transaction: tx.Hash, Block: i},
 			}
-			if p, err = s.Update(ctx, p.ID, p.Version, changes[:1+random.IntN(4)]...); err != nil {
+			if _, err = s.Update(ctx, p.ID, p.Version, changes[:1+random.IntN(4)]...); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -115,7 +115,7 @@ func (v *verification) record(p *Payment, trail []Entry) {
 func number(m Mark, h common.Hash) *uint256.Int {
 	b := make([]byte, 0, 128)
 	b = append(b, h[:]...)
-	b = binary.BigEndian.AppendUint64(b, uint64(m.At.UnixMicro())) //nolint:gosec // any bits will do
+	b = binary.BigEndian.AppendUint64(b, uint64(m.At.UnixMicro()))
 	b = binary.BigEndian.AppendUint64(b, m.Version)
 	b = append(b, m.Payment...)
 	sum := sha256.Sum256(b)
@@ -160,7 +160,7 @@ func (v *verification) close() {
 	}
 	switch {
 	case n.count < w.count && from.Before(v.o.KeptSince):
-		v.report.Forgotten += int64(w.count - n.count) //nolint:gosec // entries that were counted one by one
+		v.report.Forgotten += int64(w.count - n.count)
 	case n.count < w.count:
 		v.problem(p, "anchor %d fixed %d entries, %d are there: entries were removed", w.sequence, w.count, n.count)
 	case n.count > w.count:

@@ -1,6 +1,8 @@
 package ledger_test
 
 import (
+	"crypto/sha256"
+	"encoding/json"
 	"slices"
 	"testing"
 	"time"
@@ -50,6 +52,13 @@ func TestVerify(t *testing.T) {
 	if got := verify(t, storetest.NewMemory(c.Now, false), ledger.VerifyOptions{}); got.Found != 0 || got.Payments != 0 {
 		t.Errorf("an empty ledger: %+v", got)
 	}
+}
+
+// reanchor makes the anchor's hash right again.
+func reanchor(a *ledger.Anchor) {
+	a.Hash = common.Hash{}
+	b, _ := json.Marshal(a)
+	a.Hash = sha256.Sum256(b)
 }
 
 // forged is another history of a payment, whole in itself.
@@ -125,7 +134,17 @@ func TestVerifyFinds(t *testing.T) {
 		"the first anchor is missing": {func(s *snapshot) { s.anchors = s.anchors[1:] }, "anchor entries"},
 		"an anchor's count":           {func(s *snapshot) { s.anchors[2].Count-- }, "anchor entries"},
 		"an anchor's hash":            {func(s *snapshot) { s.anchors[2].Hash[3] ^= 1 }, "anchor"},
-		"the anchors are gone":        {func(s *snapshot) { s.anchors = nil }, "expected"},
+		"an anchor made anew": {func(s *snapshot) {
+			a := &s.anchors[2]
+			a.Previous[3] ^= 1
+			reanchor(a)
+		}, "anchor"},
+		"an anchor is missing, the next is numbered anew": {func(s *snapshot) {
+			s.anchors = slices.Delete(s.anchors, 2, 3)
+			s.anchors[2].Sequence--
+			reanchor(&s.anchors[2])
+		}, "anchor entries"},
+		"the anchors are gone": {func(s *snapshot) { s.anchors = nil }, "expected"},
 		"the newest anchor is gone, and what it fixed": {func(s *snapshot) {
 			s.anchors = s.anchors[:len(s.anchors)-1]
 		}, "expected"},

@@ -26,16 +26,17 @@ func (f *fixture) reserve(n uint64, payment, over string, ttl time.Duration, had
 	return got
 }
 
-func (f *fixture) unreserved(n uint64) {
+// unreserved finds the key 1 free.
+func (f *fixture) unreserved() {
 	f.Helper()
-	if got, err := f.store().Reservation(f.ctx, hash(n)); !errors.Is(err, ledger.ErrNotFound) {
+	if got, err := f.store().Reservation(f.ctx, hash(1)); !errors.Is(err, ledger.ErrNotFound) {
 		f.Errorf("reservation %+v, %v; want ErrNotFound", got, err)
 	}
 }
 
 func testReserve(t *testing.T, open Open, _ Options) {
 	f := setup(t, open)
-	f.unreserved(1)
+	f.unreserved()
 	asked := ledger.Reservation{
 		Key: hash(1), Fingerprint: hash(2), Payment: "pay_a", Answer: []byte{0, 0xff, '"', '\n'},
 		CreatedAt: f.clock.Now().Add(-time.Hour), ExpiresAt: f.clock.Now().Add(time.Hour), // not the caller's to say
@@ -57,7 +58,7 @@ func testReserve(t *testing.T, open Open, _ Options) {
 	f.clock.Add(time.Minute - time.Microsecond)
 	f.reserve(1, "pay_b", "", time.Minute, "pay_a")
 	f.clock.Add(time.Microsecond)
-	f.unreserved(1)
+	f.unreserved()
 	// What has expired is free, and nothing of it comes back.
 	got = f.reserve(1, "pay_b", "", time.Minute, "")
 	if len(got.Answer) != 0 || !got.CreatedAt.Equal(now.Add(time.Minute)) {
@@ -75,41 +76,41 @@ func testReserve(t *testing.T, open Open, _ Options) {
 
 func testKeepAnswer(t *testing.T, open Open, _ Options) {
 	f := setup(t, open)
-	keep := func(n uint64, payment, answer string, ttl time.Duration, want error) {
+	keep := func(payment, answer string, ttl time.Duration, want error) {
 		t.Helper()
-		if err := f.store().KeepAnswer(f.ctx, hash(n), payment, []byte(answer), ttl); !errors.Is(err, want) {
+		if err := f.store().KeepAnswer(f.ctx, hash(1), payment, []byte(answer), ttl); !errors.Is(err, want) {
 			t.Errorf("keeping %q: %v, want %v", answer, err, want)
 		}
 	}
-	holds := func(n uint64, answer string, left time.Duration) {
+	holds := func(answer string, left time.Duration) {
 		t.Helper()
-		got, err := f.store().Reservation(f.ctx, hash(n))
+		got, err := f.store().Reservation(f.ctx, hash(1))
 		until := f.clock.Now().Truncate(time.Microsecond).Add(left)
-		if err != nil || string(got.Answer) != answer || !got.ExpiresAt.Equal(until) || got.Fingerprint != hash(n+1) {
+		if err != nil || string(got.Answer) != answer || !got.ExpiresAt.Equal(until) || got.Fingerprint != hash(2) {
 			t.Errorf("reservation %+v (%v), want the answer %q until %v", got, err, answer, until)
 		}
 	}
-	keep(1, "pay_a", "x", time.Minute, ledger.ErrNotFound)
-	f.unreserved(1)
+	keep("pay_a", "x", time.Minute, ledger.ErrNotFound)
+	f.unreserved()
 	f.reserve(1, "pay_a", "", time.Minute, "")
-	keep(1, "pay_b", "x", time.Hour, ledger.ErrNotFound)
-	holds(1, "", time.Minute)
+	keep("pay_b", "x", time.Hour, ledger.ErrNotFound)
+	holds("", time.Minute)
 	big := string(bytes.Repeat([]byte{0, 0xff, 7}, 100_000))
-	keep(1, "pay_a", big, time.Hour, nil)
-	holds(1, big, time.Hour)
+	keep("pay_a", big, time.Hour, nil)
+	holds(big, time.Hour)
 	f.clock.Add(time.Minute)
-	keep(1, "pay_a", "another", 2*time.Hour, nil) // the first answer stays, and its time
-	holds(1, big, time.Hour-time.Minute)
+	keep("pay_a", "another", 2*time.Hour, nil) // the first answer stays, and its time
+	holds(big, time.Hour-time.Minute)
 	f.reserve(1, "pay_b", "", time.Minute, "pay_a")
 	f.clock.Add(time.Hour - time.Minute)
-	f.unreserved(1)
-	keep(1, "pay_a", "late", time.Hour, ledger.ErrNotFound)
-	f.unreserved(1)
+	f.unreserved()
+	keep("pay_a", "late", time.Hour, ledger.ErrNotFound)
+	f.unreserved()
 	// An answer may shorten the time, too.
 	f.reserve(1, "pay_b", "", time.Hour, "")
-	keep(1, "pay_b", "short", time.Second, nil)
+	keep("pay_b", "short", time.Second, nil)
 	f.clock.Add(time.Second)
-	f.unreserved(1)
+	f.unreserved()
 }
 
 // Of many that want the same, over the same or nothing, one gets it, and the others learn which.
