@@ -1,6 +1,7 @@
 package redis_test
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -124,8 +125,7 @@ func TestServerRefused(t *testing.T) {
 		durable bool
 		say     string
 	}{
-		"evicting": {evicting.URL(), false, "noeviction"}, "every second": {second.URL(), true, "appendfsync always"},
-		"no file": {none.URL(), true, "appendonly yes"},
+		"evicting": {evicting.URL(), false, "noeviction"}, "no file": {none.URL(), true, "appendonly yes"},
 	} {
 		s, err := redis.Open(t.Context(), tt.url, redis.Options{Durable: tt.durable})
 		if err == nil {
@@ -139,6 +139,40 @@ func TestServerRefused(t *testing.T) {
 		lives(t, open(t, r.URL(), redis.Options{}), 1)
 	}
 	lives(t, open(t, single(t, service.RedisOptions{}).URL(), redis.Options{Durable: true}), 1)
+}
+
+// A server that syncs every second is asked to sync (WAITAOF) where it can be, which Redis 7.2 brought; else it is refused.
+func TestEverySecond(t *testing.T) {
+	r := single(t, service.RedisOptions{Fsync: "everysec"})
+	s, err := redis.Open(t.Context(), r.URL(), redis.Options{Durable: true})
+	if !canWait(t, r) {
+		if !errors.Is(err, redis.ErrServer) || !strings.Contains(err.Error(), "appendfsync always") {
+			t.Errorf("%v, want ErrServer that tells to sync always", err)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	lives(t, s, 1)
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	stats, err := r.Do(t.Context(), "INFO", "commandstats")
+	if text, _ := stats.(string); err != nil || !strings.Contains(text, "cmdstat_waitaof:calls=") {
+		t.Errorf("it was not asked to sync: %v, %v", stats, err)
+	}
+}
+
+// canWait reports whether the server knows WAITAOF.
+func canWait(t *testing.T, r *service.Redis) bool {
+	t.Helper()
+	got, err := r.Do(t.Context(), "COMMAND", "INFO", "waitaof")
+	list, _ := got.([]any)
+	if err != nil || len(list) != 1 {
+		t.Fatalf("asking for WAITAOF: %v, %v", got, err)
+	}
+	return list[0] != nil
 }
 
 // What a server was when the store was opened is asked again of every new connection.
@@ -183,13 +217,120 @@ func TestUser(t *testing.T) {
 	} {
 		s, err := redis.Open(t.Context(), tt.url, tt.o)
 		if err == nil {
-			_ = s.Close()
-			t.Errorf("%s: opened", what)
-			continue
+			err = errors.Join(s.Ping(t.Context()), s.Close())
 		}
-		if !strings.Contains(err.Error(), tt.say) || strings.Contains(err.Error(), "s3cr3t") || strings.Contains(err.Error(), "w@rd") {
+		if err == nil || !strings.Contains(err.Error(), tt.say) || strings.Contains(err.Error(), "s3cr3t") || strings.Contains(err.Error(), "w@rd") {
 			t.Errorf("%s: %v, want %q", what, err, tt.say)
 		}
+	}
+}
+
+func TestUserOfCluster(t *testing.T) {
+	c, err := service.StartRedisCluster(t.Context(), 3, 0, service.RedisOptions{Settings: map[string]string{"user": aclLine + " +cluster|slots +asking"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stopped(t, c)
+	url := strings.Replace(c.URL(), "redis+cluster://", "redis+cluster://ledger:pass%3Aw%40rd%2F@", 1)
+	lives(t, open(t, url, redis.Options{Durable: true}), 1)
+}
+
+// A call for a slot that is just moving to another server waits until it has moved: a Cluster makes no script with several keys there
+// meanwhile.
+func TestSlotMoves(t *testing.T) {
+	c := cluster(t, 0)
+	s := open(t, c.URL(), redis.Options{Durable: true})
+	p, err := s.Claim(t.Context(), newPayment(t, 1, 1), ledger.Change{Hold: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	do := func(r *service.Redis, args ...any) any {
+		t.Helper()
+		got, err := r.Do(t.Context(), args...)
+		if err != nil {
+			t.Fatalf("%v: %v", args, err)
+		}
+		return got
+	}
+	var from, to *service.Redis
+	var slot any
+	for i, r := range c.Primaries {
+		keys, _ := do(r, "KEYS", "*:p:*").([]any)
+		if len(keys) == 1 {
+			from, to = r, c.Primaries[(i+1)%len(c.Primaries)]
+			slot = do(r, "CLUSTER", "KEYSLOT", keys[0])
+		}
+	}
+	here, there := do(from, "CLUSTER", "MYID"), do(to, "CLUSTER", "MYID")
+	do(to, "CLUSTER", "SETSLOT", slot, "IMPORTING", here)
+	do(from, "CLUSTER", "SETSLOT", slot, "MIGRATING", there)
+	keys, _ := do(from, "CLUSTER", "GETKEYSINSLOT", slot, 1000).([]any)
+	host, port, err := net.SplitHostPort(to.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	do(from, append([]any{"MIGRATE", host, port, "", 0, 5000, "KEYS"}, keys...)...)
+	// All keys are there, and the slot is still here.
+	updated := make(chan error, 1)
+	go func() {
+		var err error
+		p, err = s.Update(context.WithoutCancel(t.Context()), p.ID, p.Version, ledger.Change{Event: ledger.EventSettle})
+		updated <- err
+	}()
+	for asked := ""; !strings.Contains(asked, "cmdstat_asking"); {
+		asked, _ = do(to, "INFO", "commandstats").(string)
+	}
+	for _, r := range c.Primaries {
+		do(r, "CLUSTER", "SETSLOT", slot, "NODE", there)
+	}
+	if err := <-updated; err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Payment(t.Context(), p.ID); err != nil || got != p {
+		t.Errorf("read %+v (%v), want %+v", got, err, p)
+	}
+	if _, err := s.Claim(t.Context(), newPayment(t, 1, 2), ledger.Change{}); err != nil {
+		t.Error(err)
+	}
+}
+
+// A server that is not there ends a call with its context: nothing was sent. One that is there and does not answer may have done
+// what it was sent: then a context does not end the call, and its error does not say that nothing happened.
+func TestContextAndServer(t *testing.T) {
+	r := single(t, service.RedisOptions{})
+	s := open(t, r.URL(), redis.WithPatience(redis.Options{}, time.Second))
+	claim := func(p ledger.Payment) error {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		_, err := s.Claim(ctx, p, ledger.Change{})
+		return err
+	}
+	first, second := newPayment(t, 1, 1), newPayment(t, 1, 2)
+	if err := r.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	err := claim(first)
+	if !errors.Is(err, redis.ErrUnanswered) || errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(begun) > 9*time.Second {
+		t.Errorf("a server that is paused: %v after %v", err, time.Since(begun))
+	}
+	if err := r.Continue(); err != nil {
+		t.Fatal(err)
+	}
+	if err := claim(first); err != nil && !errors.Is(err, ledger.ErrExists) {
+		t.Errorf("the same again: %v", err)
+	}
+	if err := r.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := claim(second); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a server that is not there: %v", err)
+	}
+	if err := r.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Payment(t.Context(), second.ID); !errors.Is(err, ledger.ErrNotFound) {
+		t.Errorf("what was not sent: %v", err)
 	}
 }
 

@@ -160,6 +160,9 @@ func (v *servers) node(ctx context.Context, key string) (*node, error) {
 
 // at is the server at an address that another has named; nil if it is not known.
 func (v *servers) at(address string) *node {
+	if address == "" {
+		return nil
+	}
 	var found *node
 	v.nodes.Range(func(_, value any) bool {
 		n := value.(*node) //nolint:forcetypeassert // as above
@@ -220,14 +223,14 @@ func (n *node) confirm(ctx context.Context, pipe goredis.Pipeliner) func() error
 	return func() error {
 		if disk != nil {
 			if got, err := disk.Int64Slice(); err != nil {
-				return fmt.Errorf("%w on the disk: %w", ErrUnanswered, err)
+				return fmt.Errorf("%w on the disk: %v", ErrUnanswered, err) //nolint:errorlint // see outcome
 			} else if len(got) == 0 || got[0] < 1 {
 				return fmt.Errorf("%w on the disk in %v", ErrUnanswered, confirmation)
 			}
 		}
 		if copies != nil {
 			if got, err := copies.Int64(); err != nil {
-				return fmt.Errorf("%w by replicas: %w", ErrUnanswered, err)
+				return fmt.Errorf("%w by replicas: %v", ErrUnanswered, err) //nolint:errorlint // see outcome
 			} else if got < replicas {
 				return fmt.Errorf("%w: %d of %d replicas have it after %v", ErrUnanswered, got, replicas, confirmation)
 			}

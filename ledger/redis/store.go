@@ -70,7 +70,14 @@ var _ ledger.Store = (*Store)(nil)
 //	redis+cluster://[user:password@]host[:port],...
 //
 // With rediss in place of redis, connections are encrypted; then the options ca, cert, key (files in PEM) and server_name are
-// known too. client_name names the connections, prefix is Options.Prefix. The caller closes the store. Errors wrap ErrAddress, or ErrServer where
+// known too. A server's user needs no more than
+//
+//	user x402 on >password ~x402:* -@all +eval +evalsha +time +info +config|get +wait +select
+//	  +get +set +del +exists +incr +getrange +setrange +pexpireat
+//	  +zadd +zrem +zrange +zrangebyscore +zrevrangebyscore +zcard +zscore +zcount +zrank
+//	  +hget +hset +hdel +hexists +rpush +lrange +llen +lindex +sadd +srem +smembers
+//
+// and, in a Cluster, +cluster|slots +asking; where WAITAOF is used, +waitaof. client_name (+client|setname) names the connections, prefix is Options.Prefix. The caller closes the store. Errors wrap ErrAddress, or ErrServer where
 // the server's configuration would lose payments; they never show a password.
 func Open(ctx context.Context, rawURL string, o Options) (*Store, error) {
 	a, files, err := parseAddress(rawURL)
