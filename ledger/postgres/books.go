@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,6 +23,15 @@ const (
 	manyEntries = 100_000
 	// anchorLock is the key of the advisory lock that x402_check shares.
 	anchorLock = 40200
+)
+
+// selectEntries is sqlstore.SelectEntries with the order and the limit in both halves: PostgreSQL takes a page from
+// two indexes by merging them only if it is told so, and otherwise sorts all that there is for each page.
+const (
+	selectEntries = `SELECT * FROM ((` + someEntries + `audit` + inOrder + `) UNION ALL (` + someEntries + `audit_archive` + inOrder + `)) AS entries
+		ORDER BY at, payment_id, version LIMIT ?`
+	someEntries = `SELECT ` + sqlstore.EntryColumns + ` FROM `
+	inOrder     = ` WHERE (at, payment_id, version) > (?, ?, ?) AND at <= ? ORDER BY at, payment_id, version LIMIT ?`
 )
 
 // List implements ledger.Store.
@@ -84,7 +94,29 @@ func snapshot[T any](ctx context.Context, s *Store, f func(sqlstore.Query) (T, e
 // Entries implements ledger.Store.
 func (s *Store) Entries(ctx context.Context, after ledger.Mark, until time.Time, limit int) ([]ledger.Entry, error) {
 	after.Payment = place(after.Payment)
-	return ask(ctx, s, func(run sqlstore.Query) ([]ledger.Entry, error) { return sqlstore.Entries(run, after, until, limit) })
+	var got []ledger.Entry
+	err := s.read(ctx, func(ctx context.Context, c *pgx.Conn) error {
+		got = nil
+		return queries(ctx, c)(selectEntries, func(row sqlstore.Row) error {
+			var e ledger.Entry
+			if err := sqlstore.ScanEntry(row, &e); err != nil {
+				return err
+			}
+			got = append(got, e)
+			return nil
+		}, entriesValues(after, until, limit)...)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return got, nil
+}
+
+// entriesValues are the arguments of selectEntries.
+func entriesValues(after ledger.Mark, until time.Time, limit int) []any {
+	v := sqlstore.EntriesValues(after, until, limit)
+	half, most := v[:4], v[len(v)-1]
+	return slices.Concat(half, []any{most}, half, []any{most, most})
 }
 
 // Anchors implements ledger.Store.

@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"context"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -46,6 +47,8 @@ func explain(t testing.TB, conn *pgx.Conn, options, statement string, args ...an
 	return strings.Join(lines, "\n")
 }
 
+var sorts = regexp.MustCompile(`(?m)^\s*(-> +)?(Incremental )?Sort\b( *\(|$)`)
+
 // Every question of a request, a worker or an operator is answered by indexes, so that its cost does not grow with the
 // ledger. In a small one the database would rather read everything, which it is kept from here.
 func TestPlans(t *testing.T) {
@@ -64,6 +67,9 @@ func TestPlans(t *testing.T) {
 		plan := explain(t, conn, "COSTS OFF", q.SQL, q.Args...)
 		if strings.Contains(plan, "Seq Scan") {
 			t.Errorf("%s reads a whole table:\n%s", q.Name, plan)
+		}
+		if q.Ordered && sorts.MatchString(plan) {
+			t.Errorf("%s sorts:\n%s", q.Name, plan)
 		}
 		for _, index := range q.Indexes {
 			if !strings.Contains(plan, index) {

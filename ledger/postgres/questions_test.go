@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"slices"
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
@@ -16,6 +17,8 @@ type Question struct {
 	Args []any
 	// Indexes are what its plan must use.
 	Indexes []string
+	// Ordered: its rows come in the order of an index, so that a page costs no more than its rows.
+	Ordered bool
 	// Whole: it goes through all of an index by its nature.
 	Whole bool
 }
@@ -72,7 +75,7 @@ func Questions(p ledger.Payment, now time.Time) []Question {
 	ask("List of a state", sql, args, "payments_state")
 	sql, args = list(ledger.Query{Payer: p.Payer})
 	ask("List of a payer", sql, args, "payments_payer")
-	ask("Entries", sqlstore.SelectEntries, sqlstore.EntriesValues(ledger.Mark{At: now.Add(-time.Hour), Payment: "\xff"}, now, 1000), "audit_at", "audit_archive_at")
+	ask("Entries", selectEntries, entriesValues(ledger.Mark{At: now.Add(-time.Hour), Payment: "\xff"}, now, 1000), "audit_at", "audit_archive_at")
 	ask("AddAnchor", sqlstore.CountEntries, []any{at - 60_000_000, at, at - 60_000_000, at}, "audit_at", "audit_archive_at")
 	ask("Anchors", sqlstore.SelectAnchors, []any{int64(0), 100}, "anchors_pkey")
 	ask("LastAnchor", sqlstore.SelectLastAnchor, nil, "anchors_pkey")
@@ -81,5 +84,10 @@ func Questions(p ledger.Payment, now time.Time) []Question {
 	ask("Records, sent", sqlstore.SelectRecorded, []any{p.ID, p.ID}, "transaction_payments_pkey", "transactions_pkey")
 	ask("Counts", sqlstore.SelectCounts, nil, "payments_state")
 	all[len(all)-1].Whole = true
+	for i := range all {
+		all[i].Ordered = slices.Contains([]string{
+			"Unserved", "LivePlans", "Sweep, closed", "List", "List of a state", "List of a payer", "Entries", "Anchors", "LastAnchor", "Records",
+		}, all[i].Name)
+	}
 	return all
 }
