@@ -192,6 +192,7 @@ func TestVerifyExportFindsDetails(t *testing.T) {
 			lines[i] = strings.Replace(lines[i], "}", `,"more":0}`, 1)
 			return lines
 		}, "format"},
+		"an end twice": {func(lines []string) []string { return append(lines, lines[len(lines)-1]) }, "format"},
 		"a payment twice that no anchor has fixed": {func(lines []string) []string {
 			i := find(lines, `"id":"`+young, 0)
 			j := i + 1
