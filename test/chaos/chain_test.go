@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/big"
+	"slices"
 
 	"github.com/ethereum/go-ethereum"
 	"github.com/ethereum/go-ethereum/common"
@@ -87,7 +88,7 @@ func (b *books) add(logs []types.Log, i int) {
 }
 
 func balanceOf(ctx context.Context, c *ethclient.Client) (*big.Int, error) {
-	data := append(crypto.Keccak256([]byte("balanceOf(address)"))[:4], common.LeftPadBytes(rig.PayTo[:], 32)...)
+	data := slices.Concat(crypto.Keccak256([]byte("balanceOf(address)"))[:4], common.LeftPadBytes(rig.PayTo[:], 32))
 	out, err := c.CallContract(ctx, ethereum.CallMsg{To: &devnet.TokenAddress, Data: data}, nil)
 	return new(big.Int).SetBytes(out), err
 }

@@ -157,7 +157,12 @@ func (s *scene) play(lasts time.Duration) {
 	}
 	defer books.Close()
 	anchored := make(chan struct{})
-	go func() { defer close(anchored); anchor(ctx, books) }()
+	go func() {
+		defer close(anchored)
+		if !s.backend.forgets { // what was anchored must not be forgotten
+			anchor(ctx, books)
+		}
+	}()
 	shopping, closed := context.WithTimeout(ctx, lasts+finishing)
 	defer closed()
 	stop := make(chan struct{})
@@ -174,6 +179,17 @@ func (s *scene) play(lasts time.Duration) {
 	s.rest()
 	cancel()
 	<-anchored
+	if s.backend.forgets {
+		for _, in := range s.instances { // who starts looks back
+			in.kill()
+			if err := in.start(); err != nil {
+				s.t.Fatal(err)
+			}
+		}
+		s.await(settling, "what was forgotten to be found", s.accounted)
+		s.report(forgotten(s.gather()))
+		return
+	}
 	s.report(judge(s.gather()))
 }
 
@@ -298,6 +314,6 @@ func (s *scene) gather() *evidence {
 		s.t.Fatal(err)
 	}
 	return &evidence{
-		verified: verified, records: records, chain: chain, nonce: nonce, forwards: s.upstream.seen(), payers: s.payers, forgets: s.backend.forgets,
+		verified: verified, records: records, chain: chain, nonce: nonce, forwards: s.upstream.seen(), payers: s.payers,
 	}
 }

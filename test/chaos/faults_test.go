@@ -68,6 +68,9 @@ func (m *mischief) choose() (f fault, lasts time.Duration, ok bool) {
 			total += f.weight
 		}
 	}
+	if total == 0 {
+		return f, 0, false
+	}
 	n := m.random.IntN(total)
 	for _, f = range m.faults {
 		if m.broken[f.target] {

@@ -238,6 +238,13 @@ func TestJudge(t *testing.T) {
 			b := s.asks(s.in, r, http.StatusBadGateway, "")
 			b.Held, b.Payment = true, a.Payment
 		}},
+		"told that it was answered, and it is held": {untrue, func(s *story) {
+			s.buys(s.in)
+			r := s.claims(s.in)
+			s.charges(r)
+			s.advance(r, ledger.EventSettle, ledger.EventUndelivered)
+			s.asks(s.in, r, http.StatusConflict, codeNotStored)
+		}},
 		"a pass that opens nothing": {untrue, func(s *story) {
 			s.buys(s.in)
 			s.payer.attempts = append(s.payer.attempts, &attempt{Intent: s.in.id, Status: http.StatusPaymentRequired, Token: true})

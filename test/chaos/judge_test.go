@@ -43,8 +43,6 @@ type evidence struct {
 	verified ledger.Report
 	forwards []forward
 	payers   []*payer
-	// forgets: the store has lost what it had acknowledged, so that some payments are in quarantine.
-	forgets bool
 }
 
 // judgement is what the evidence comes to.
@@ -65,15 +63,21 @@ type judgement struct {
 	// What the table tells.
 	settled, delivered, refundable, unused int
 	resolved, onTheWay, byToken, answers   int
+	quarantined                            int
 }
 
-func judge(e *evidence) *judgement {
+func newJudgement(e *evidence) *judgement {
 	j := &judgement{
 		evidence: e, byID: make(map[string]*ledger.Record), byNonce: make(map[common.Hash]*ledger.Record),
 		payerOf: make(map[common.Address]int), intents: make(map[string]*intent), byPayment: make(map[string][]*attempt),
 		byIntent: make(map[string][]*attempt), routed: make(map[string][]forward), paidWith: make(map[string][]string),
 	}
 	j.index()
+	return j
+}
+
+func judge(e *evidence) *judgement {
+	j := newJudgement(e)
 	j.judgeBooks()
 	for _, p := range j.verified.Problems {
 		j.accuse(audit, j.payment(p.Payment), "anchor %d: %s: %s", p.Anchor, p.Kind, p.Message)
@@ -204,7 +208,7 @@ func (j *judgement) judgePayment(r *ledger.Record) {
 		j.accuse(doubled, p, "payment %s was delivered %d times and settled %d times", p.ID, count[ledger.EventDelivered], count[ledger.EventSettle])
 	}
 	got := j.serials(p.ID)
-	held := p.Refund == ledger.RefundPending || p.Refund == ledger.RefundFailed && p.Reason == ledger.ReasonQuarantine && j.forgets
+	held := p.Refund == ledger.RefundPending
 	switch {
 	case p.Settlement != ledger.Settled:
 		if p.Settlement == ledger.Claimed || p.Settlement == ledger.Settling {
@@ -223,7 +227,7 @@ func (j *judgement) judgePayment(r *ledger.Record) {
 	j.settled++
 	if held {
 		j.refundable++
-		if len(got) > 0 && p.Reason != ledger.ReasonQuarantine {
+		if len(got) > 0 {
 			j.accuse(doubled, p, "payment %s is to be refunded, and served %v", p.ID, got)
 		}
 		return
@@ -356,6 +360,10 @@ func (j *judgement) judgeAttempt(a *attempt) {
 		j.judgeRefusal(a)
 	case a.Status == http.StatusPaymentRequired && a.Token:
 		j.accuseFor(untrue, a.Payer, "client %d has a pass for %s, and was told to pay", a.Payer, a.Intent)
+	case a.Code == codeNotStored:
+		if p := j.payment(a.Payment); p != nil && p.Refund != ledger.NotRefunded {
+			j.accuse(untrue, p, "client %d was told that payment %s was answered, and it is %s", a.Payer, p.ID, p.State())
+		}
 	case a.Held:
 		if r := j.byID[a.Payment]; r == nil || r.Payment.Refund == ledger.NotRefunded {
 			j.accuseFor(untrue, a.Payer, "client %d was told that %s is held for refund, and it is not", a.Payer, a.Payment)

@@ -402,15 +402,15 @@ func (a *attempt) read(resp *http.Response) {
 		a.Error = err.Error()
 		return
 	}
-	switch {
-	case a.Status == http.StatusPaymentRequired:
+	switch a.Status {
+	case http.StatusPaymentRequired:
 		var o x402.PaymentRequired
 		if err := x402.DecodeHeader(resp.Header.Get(x402.HeaderRequired), 1<<20, &o); err != nil {
 			a.Error = err.Error()
 			return
 		}
 		a.offer, a.Code = &o, o.Error
-	case a.Status == http.StatusOK:
+	case http.StatusOK:
 		var said answerBody
 		if err := json.Unmarshal(body, &said); err != nil {
 			a.Error = err.Error()

@@ -69,6 +69,7 @@ func (s *scene) table(j *judgement) {
 		{"    served", j.delivered},
 		{"      of these, the answer broke off", j.onTheWay},
 		{"    refundable", j.refundable},
+		{"    forgotten and found again", j.quarantined},
 		{"transfers on chain", len(j.chain.transfers)},
 		{"audit entries", int(j.verified.Entries)},
 		{"  fixed by anchors", int(j.verified.Entries - j.verified.Unanchored)},
