@@ -271,6 +271,8 @@ func TestTimesInConfigurations(t *testing.T) {
 		"max_timeout beyond max_validity":    {app: app("max_timeout 2h"), want: "max_timeout is longer than max_validity: what clients are told to sign would be refused"},
 		"max_validity below max_timeout":     {app: app("max_validity 1m"), want: "max_timeout is longer than max_validity"},
 		"both":                               {app: app("max_timeout 2h", "max_validity 3h")},
+		"retention of a day":                 {app: app("retention 1d"), want: "retention must be 48h0m0s or more, or be left out to keep everything"},
+		"retention of a year":                {app: app("retention 365d")},
 		"max_timeout that nobody could meet": {app: app("max_timeout 15s"), want: "max_timeout must be more than 15s: "},
 	})
 	for _, name := range []string{"max_timeout", "settle_timeout", "max_validity", "min_age", "hold_ttl", "interval"} {
@@ -364,7 +366,12 @@ func TestJSONConfigurations(t *testing.T) {
 		"a plan that is over at once": {func(c map[string]any) {
 			handlerOf(c)["plans"] = []any{map[string]any{"name": "a", "price": "1", "ttl": "1ms"}}
 		}, "plan a needs a ttl of a second or more"},
-		"a matcher that is not there": {func(c map[string]any) { handlerOf(c)["exempt"] = []any{map[string]any{"nonesuch": 1}} }, "unknown module: http.matchers.nonesuch"},
+		"a retention that has ended":   {func(c map[string]any) { appOf(c)["retention"] = -1 }, "retention must be 48h0m0s or more"},
+		"idempotency by half":          {func(c map[string]any) { handlerOf(c)["idempotency"] = map[string]any{"mode": "on"} }, `idempotency "on" is neither off nor optional nor required`},
+		"answers of less than a byte":  {func(c map[string]any) { handlerOf(c)["idempotency"] = map[string]any{"max_answer": -1} }, "max_answer must be between 1 byte and 16 MiB"},
+		"answers of a gigabyte":        {func(c map[string]any) { handlerOf(c)["idempotency"] = map[string]any{"max_answer": 1 << 30} }, "max_answer must be between 1 byte and 16 MiB"},
+		"unknown field of idempotency": {func(c map[string]any) { handlerOf(c)["idempotency"] = map[string]any{"size": 1} }, `unknown field "size"`},
+		"a matcher that is not there":  {func(c map[string]any) { handlerOf(c)["exempt"] = []any{map[string]any{"nonesuch": 1}} }, "unknown module: http.matchers.nonesuch"},
 	} {
 		t.Run(name, func(t *testing.T) { refused(t, changed(t, "", tc.change), tc.want) })
 	}
@@ -411,6 +418,10 @@ func TestHandlers(t *testing.T) {
 		"one plan on different terms":   {site: "x402 /a {\nname x\nplan day $1 {\nttl 1h\n}\n}\nx402 /b {\nname x\nplan day $2 {\nttl 1h\n}\n}", want: `two sets of routes are called "x" and sell plan day on different terms`},
 		"two prices of one name":        {site: "x402 {\nprice $1 {\nname a\nmatch path /a\n}\nprice $2 {\nname a\n}\n}", want: `two prices have the name "site#a"; payments could not be told apart`},
 		"a name like a number":          {site: "x402 {\nprice $1 {\nname 2\nmatch path /a\n}\nprice $2\n}", want: `two prices have the name "site#2"`},
+		"keys are required":             {site: "x402 $1 {\nidempotency required\n}"},
+		"keys are off":                  {site: "x402 $1 {\nidempotency off\n}"},
+		"keys are off, and configured":  {site: "x402 $1 {\nidempotency off {\nttl 1h\n}\n}", want: "idempotency off leaves nothing to configure"},
+		"keys for a second":             {site: "x402 $1 {\nidempotency optional {\nttl 1s\n}\n}", want: "idempotency: ttl must be a minute or more"},
 		"flow upfront":                  {site: "x402 $1 {\nflow upfront\n}"},
 		"flow authorization":            {site: "x402 $1 {\nflow authorization\n}", want: `flow "authorization" is not known; the flow of this version is upfront`},
 		"flow deferred":                 {site: "x402 $1 {\nflow deferred\n}", want: `flow "deferred" is not known`},

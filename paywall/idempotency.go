@@ -116,7 +116,7 @@ func badKey(err error) error {
 	return &refusal{status: http.StatusBadRequest, code: codeKeyInvalid, detail: err.Error() + "; this request charged nothing", cause: err}
 }
 
-var errKeyForm = errors.New("Idempotency-Key must be given once, as a string of 1 to 255 printable characters") //nolint:staticcheck // a header's name
+var errKeyForm = errors.New("Idempotency-Key must be given once, as a string of 1 to 255 printable characters")
 
 // parseKey reads an Idempotency-Key: a String of RFC 8941 (section 3.3.3), as the draft demands, without parameters; or bare, as
 // most clients send it. Both ways of writing a key mean the same one.

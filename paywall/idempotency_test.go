@@ -1,6 +1,7 @@
 package paywall
 
 import (
+	"bytes"
 	"encoding/json"
 	"strconv"
 	"strings"
@@ -177,7 +178,7 @@ func FuzzStoredAnswer(f *testing.F) {
 			t.Fatal(err)
 		}
 		got, err := decodeAnswer(encoded)
-		if err != nil || s.Status > 999 || got.Status != s.Status || string(got.body) != string(body) || got.header()[name][0] != value {
+		if err != nil || s.Status > 999 || got.Status != s.Status || !bytes.Equal(got.body, body) || got.header()[name][0] != value {
 			t.Fatalf("%+v came back as %+v, %v", s, got, err)
 		}
 	})

@@ -173,9 +173,13 @@ func TestAnswerOfAnotherInstance(t *testing.T) {
 	header, again := c.sign(0, 1, ""), c.sign(1, 1, "")
 	var first, second reply
 	var wg sync.WaitGroup
-	wg.Go(func() { first = c.ask(0, http.MethodPost, "/x", "b", headerSignature, header, headerIdempotencyKey, "k") })
+	wg.Go(func() {
+		first = c.ask(0, http.MethodPost, "/x", "b", headerSignature, header, headerIdempotencyKey, "k")
+	})
 	<-started // it is delivered, and not yet stored
-	wg.Go(func() { second = c.ask(1, http.MethodPost, "/x", "b", headerSignature, again, headerIdempotencyKey, "k") })
+	wg.Go(func() {
+		second = c.ask(1, http.MethodPost, "/x", "b", headerSignature, again, headerIdempotencyKey, "k")
+	})
 	time.AfterFunc(200*time.Millisecond, func() { close(release) })
 	wg.Wait()
 	if first.body != "first second" || second.body != first.body || second.header.Get(headerReplayed) != "true" {

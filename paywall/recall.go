@@ -92,22 +92,23 @@ func (a *attempt) gaveWay(ctx context.Context, id, to string) bool {
 
 // replay gives a stored answer again. A key that came with it for the first time finds it from now on, too.
 func (a *attempt) replay(ctx context.Context, p *ledger.Payment, r *ledger.Reservation, missing []want) error {
-	for _, w := range missing {
-		left := r.ExpiresAt.Sub(a.engine.store.Now())
-		if left <= 0 {
-			break
-		}
-		_, err := a.engine.store.Reserve(ctx, ledger.Reservation{
-			Key: w.key, Fingerprint: w.fingerprint, Payment: r.Payment, Answer: r.Answer,
-		}, "", left)
-		if err != nil && !errors.Is(err, ledger.ErrExists) {
+	s, err := decodeAnswer(r.Answer)
+	if err == nil && s.See != (common.Hash{}) {
+		var first ledger.Reservation
+		if first, err = a.engine.store.Reservation(ctx, s.See); errors.Is(err, ledger.ErrNotFound) {
+			return notStored(p, "")
+		} else if err != nil {
 			return unavailable(codeStore, err)
 		}
+		r = &first
+		s, err = decodeAnswer(first.Answer)
 	}
-	s, err := decodeAnswer(r.Answer)
-	if err != nil {
+	if err != nil || s.See != (common.Hash{}) {
 		a.Logger.Error("a stored answer can't be read", slog.String("payment", p.ID), slog.Any("error", err))
 		return notStored(p, "")
+	}
+	if err := a.alias(ctx, r, missing); err != nil {
+		return err
 	}
 	if s.Missing != "" {
 		return notStored(p, s.Missing)
@@ -119,6 +120,27 @@ func (a *attempt) replay(ctx context.Context, p *ledger.Payment, r *ledger.Reser
 		a.Decided(a.r, "replayed", "")
 	}
 	return a.writeAnswer(s, p)
+}
+
+// alias reserves keys for what r is, without a copy of its answer.
+func (a *attempt) alias(ctx context.Context, r *ledger.Reservation, keys []want) error {
+	left := r.ExpiresAt.Sub(a.engine.store.Now())
+	if len(keys) == 0 || left <= 0 {
+		return nil
+	}
+	raw, err := (&storedAnswer{See: r.Key}).encode()
+	if err != nil {
+		return unavailable(codeStore, err)
+	}
+	for _, w := range keys {
+		_, err := a.engine.store.Reserve(ctx, ledger.Reservation{
+			Key: w.key, Fingerprint: w.fingerprint, Payment: r.Payment, Answer: raw,
+		}, "", left)
+		if err != nil && !errors.Is(err, ledger.ErrExists) {
+			return unavailable(codeStore, err)
+		}
+	}
+	return nil
 }
 
 func (a *attempt) writeAnswer(s *storedAnswer, p *ledger.Payment) error {
@@ -158,7 +180,7 @@ func (a *attempt) addGrant(h http.Header, p *ledger.Payment) {
 	}
 }
 
-// keep stores what was answered to a request with keys, under all of them; nothing else waits for it.
+// keep stores what was answered to a request with keys: under the first, to which the others lead.
 func (a *attempt) keep(payment string, s *storedAnswer) {
 	raw, err := s.encode()
 	if err != nil {
@@ -167,10 +189,18 @@ func (a *attempt) keep(payment string, s *storedAnswer) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.r.Context()), keepTimeout)
 	defer cancel()
+	kept := false
 	for _, key := range a.idempotencyKeys() {
 		err := a.engine.store.KeepAnswer(ctx, key, payment, raw, a.Idempotency.TTL)
-		if err != nil && !errors.Is(err, ledger.ErrNotFound) {
+		switch {
+		case errors.Is(err, ledger.ErrNotFound): // it belongs to another payment
+		case err != nil:
 			a.Logger.Warn("an answer could not be stored; its request will not be answered again", slog.String("payment", payment), slog.Any("error", err))
+		case !kept:
+			kept = true
+			if raw, err = (&storedAnswer{See: key}).encode(); err != nil {
+				return
+			}
 		}
 	}
 }

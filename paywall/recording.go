@@ -12,6 +12,8 @@ import (
 	"net/textproto"
 	"strconv"
 	"strings"
+
+	"github.com/ethereum/go-ethereum/common"
 )
 
 // storedAnswer is what was answered to a request with an idempotency key.
@@ -21,6 +23,8 @@ type storedAnswer struct {
 	Values map[string][][]byte `json:"header,omitempty"`
 	// Missing says why the answer is not here, though it was given.
 	Missing string `json:"missing,omitempty"`
+	// See is the key under which the answer is stored: a request may have several, and its answer is stored once.
+	See common.Hash `json:"see,omitzero"`
 
 	body []byte
 }
@@ -42,7 +46,7 @@ func decodeAnswer(raw []byte) (*storedAnswer, error) {
 	if err := json.Unmarshal(head, s); err != nil || !ok {
 		return nil, errors.Join(errAnswerForm, err)
 	}
-	if s.Missing == "" && (s.Status < http.StatusOK || s.Status > 999) {
+	if s.Missing == "" && s.See == (common.Hash{}) && (s.Status < http.StatusOK || s.Status > 999) {
 		return nil, errAnswerForm
 	}
 	return s, nil

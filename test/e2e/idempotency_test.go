@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
@@ -29,9 +30,7 @@ func withIdentifier(t *testing.T, o x402.PaymentRequired, id string) x402.Paymen
 		t.Fatal(err)
 	}
 	extensions := map[string]json.RawMessage{}
-	for name, value := range o.Extensions {
-		extensions[name] = value
-	}
+	maps.Copy(extensions, o.Extensions)
 	extensions[identifierExtension] = raw
 	o.Extensions = extensions
 	return o
