@@ -185,11 +185,25 @@ type changing struct {
 	change func()
 }
 
-func (c *changing) Records(ctx context.Context, after string, limit int) ([]ledger.Record, error) {
+func (c *changing) read() {
 	if c.reads--; c.reads == 0 {
 		c.change()
 	}
+}
+
+func (c *changing) Records(ctx context.Context, after string, limit int) ([]ledger.Record, error) {
+	c.read()
 	return c.Store.Records(ctx, after, limit)
+}
+
+func (c *changing) Counts(ctx context.Context) (map[ledger.State]int64, error) {
+	c.read()
+	return c.Store.Counts(ctx)
+}
+
+func (c *changing) Wallets(ctx context.Context) ([]ledger.Wallet, error) {
+	c.read()
+	return c.Store.Wallets(ctx)
 }
 
 // A source that somebody writes to is noticed, whenever it is and whatever is written; the destination is not completed.
@@ -199,6 +213,13 @@ func TestCopyOfAChangingSource(t *testing.T) {
 			p, err := m.Payment(t.Context(), offer(9).ID)
 			if err == nil {
 				_, err = m.Update(t.Context(), p.ID, p.Version, ledger.Change{Event: ledger.EventVoid})
+			}
+			return err
+		},
+		"a hold": func(m *storetest.Memory, _ *clock) error {
+			p, err := m.Payment(t.Context(), offer(9).ID)
+			if err == nil {
+				_, err = m.Update(t.Context(), p.ID, p.Version, ledger.Change{Event: ledger.EventExtend, Fence: 1, Hold: time.Hour})
 			}
 			return err
 		},
@@ -234,6 +255,30 @@ func TestCopyOfAChangingSource(t *testing.T) {
 				t.Errorf("%s before read %d was not noticed", name, reads)
 			}
 		}
+	}
+}
+
+// What another copy had begun is not gone on with.
+func TestCopyIntoAnother(t *testing.T) {
+	m, c := memory(t, 12)
+	other, _ := memory(t, 13)
+	to := storetest.NewMemory(c.Now, false)
+	records, err := other.Records(t.Context(), "", 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range records {
+		if r.Payment.ID == offer(13).ID {
+			if err := to.Import(t.Context(), ledger.Part{Records: []ledger.Record{r}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if _, err := ledger.Copy(t.Context(), m, to, ledger.CopyOptions{}); !errors.Is(err, ledger.ErrConflict) {
+		t.Errorf("copy: %v, want ErrConflict", err)
+	}
+	if err := to.Ping(t.Context()); !errors.Is(err, ledger.ErrIncomplete) {
+		t.Errorf("ping: %v, want ErrIncomplete", err)
 	}
 }
 
