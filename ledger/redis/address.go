@@ -166,7 +166,7 @@ func (a *address) servers(list string) error {
 	if a.kind == sentinelKind {
 		port = "26379"
 	}
-	for _, h := range strings.Split(list, ",") {
+	for h := range strings.SplitSeq(list, ",") {
 		host, p, err := net.SplitHostPort(h)
 		if err != nil {
 			host, p = strings.Trim(h, "[]"), port
@@ -209,7 +209,7 @@ const (
 	optionClient           = "client_name"
 	optionPrefix           = "prefix"
 	optionSentinelUser     = "sentinel_username"
-	optionSentinelPassword = "sentinel_password" //nolint:gosec // the name of one
+	optionSentinelPassword = "sentinel_password"
 	optionCA               = "ca"
 	optionCert             = "cert"
 	optionKey              = "key"
@@ -250,7 +250,7 @@ func (a *address) certificates(options url.Values) error {
 		return nil
 	}
 	if file := options.Get(optionCA); file != "" {
-		pem, err := os.ReadFile(file) //nolint:gosec // the operator names it
+		pem, err := os.ReadFile(file)
 		if err != nil {
 			return fmt.Errorf("ledger/redis: reading the certificates of ca: %w", err)
 		}

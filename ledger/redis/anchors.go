@@ -39,7 +39,7 @@ func (s *Store) Anchors(ctx context.Context, after uint64, limit int) ([]ledger.
 	if limit <= 0 || after > 1<<53 {
 		return nil, nil
 	}
-	from := int64(after) //nolint:gosec // looked at just above
+	from := int64(after)
 	return s.anchors(ctx, from, from+int64(limit)-1)
 }
 

@@ -45,7 +45,7 @@ func sizes(b *testing.B) []uint64 {
 		list = "1000,100000"
 	}
 	var got []uint64
-	for _, text := range strings.Split(list, ",") {
+	for text := range strings.SplitSeq(list, ",") {
 		n, err := strconv.ParseUint(text, 10, 64)
 		if err != nil {
 			b.Fatalf("LEDGER_SIZES: %v", err)

@@ -43,7 +43,7 @@ func (e *encoder) time(t time.Time) {
 func (e *encoder) word(known []string, v string) {
 	for i, k := range known {
 		if k == v {
-			e.byte(byte(i + 1)) //nolint:gosec // there are a few known words
+			e.byte(byte(i + 1))
 			return
 		}
 	}

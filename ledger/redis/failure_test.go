@@ -210,7 +210,7 @@ func TestServerDies(t *testing.T) {
 // authorization whose claim was lost can be claimed, once.
 func TestPowerLoss(t *testing.T) {
 	r := single(t, service.RedisOptions{Fsync: "everysec"})
-	s := open(t, r.URL(), redis.Options{})
+	s := open(t, r.URL(), redis.WithPatience(redis.Options{}, time.Second))
 	l := begin(t, 8, s)
 	l.passes(t, 400)
 	sizes := fileSizes(t, r.Dir())

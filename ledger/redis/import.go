@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -119,7 +120,7 @@ func same(a, b any) bool {
 		return false
 	}
 	y, err := json.Marshal(b)
-	return err == nil && string(x) == string(y)
+	return err == nil && bytes.Equal(x, y)
 }
 
 func (s *Store) importRecord(ctx context.Context, r *ledger.Record) error {
@@ -265,7 +266,7 @@ func (s *Store) importReservation(ctx context.Context, r *ledger.Reservation) er
 
 func (s *Store) importAnchor(ctx context.Context, a ledger.Anchor) error {
 	if a.Sequence > 0 && a.Sequence < 1<<53 {
-		at := int64(a.Sequence) - 1 //nolint:gosec // looked at just above
+		at := int64(a.Sequence) - 1
 		had, err := s.anchors(ctx, at, at)
 		if err != nil {
 			return err

@@ -21,7 +21,7 @@ func reservationValue(r *ledger.Reservation, token string) string {
 		answered = 'a'
 	}
 	b := append([]byte(digits(r.ExpiresAt.UnixMicro())), answered)
-	b = binary.BigEndian.AppendUint16(b, uint16(len(r.Payment))) //nolint:gosec // Reserve looks
+	b = binary.BigEndian.AppendUint16(b, uint16(len(r.Payment)))
 	b = append(b, r.Payment...)
 	b = append(b, digits(r.CreatedAt.UnixMicro())...)
 	b = append(b, r.Fingerprint[:]...)
@@ -125,12 +125,12 @@ func (s *Store) reservations(ctx context.Context, keys ...common.Hash) ([]ledger
 	}
 	now := s.clock.now()
 	var got []ledger.Reservation
-	for i, c := range calls {
-		v := c.texts(1)
+	for i, key := range keys {
+		v := calls[i].texts(1)
 		if len(v) == 0 || v[0] == "" {
 			continue
 		}
-		r, err := parseReservation(keys[i], v[0])
+		r, err := parseReservation(key, v[0])
 		if err != nil {
 			return nil, err
 		}

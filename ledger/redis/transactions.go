@@ -113,12 +113,12 @@ func (s *Store) sent(ctx context.Context, refs ...ref) ([]*sent, error) {
 		return nil, err
 	}
 	got := make([]*sent, len(refs))
-	for i, c := range calls {
-		v := append(c.texts(1), "")[0]
+	for i, r := range refs {
+		v := append(calls[i].texts(1), "")[0]
 		if v == "" {
 			continue
 		}
-		t, err := parseSent(v, refs[i])
+		t, err := parseSent(v, r)
 		if err != nil {
 			return nil, err
 		}

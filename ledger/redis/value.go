@@ -56,7 +56,7 @@ func (s *stored) value() string {
 	b := make([]byte, 0, sectionsAt+len(body)+len(s.trail))
 	b = binary.BigEndian.AppendUint64(b, s.payment.Version)
 	b = append(b, digits(s.check)...)
-	b = binary.BigEndian.AppendUint32(b, uint32(len(body))) //nolint:gosec // a request's line is far shorter
+	b = binary.BigEndian.AppendUint32(b, uint32(len(body)))
 	b = append(b, 0, 0)
 	b = append(b, body...)
 	return string(append(b, s.trail...))

@@ -121,16 +121,21 @@ func (r *Redis) prepare(ctx context.Context, o RedisOptions) error {
 func freeRedisPorts(ctx context.Context, n int) ([]int, error) {
 	var lc net.ListenConfig
 	var got []int
-	var all []error
+	var open []net.Listener
+	var errs []error
 	for range n {
 		l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
 		if err != nil {
-			return nil, fmt.Errorf("a port for Redis: %w", err)
+			errs = append(errs, fmt.Errorf("a port for Redis: %w", err))
+			break
 		}
 		got = append(got, l.Addr().(*net.TCPAddr).Port)
-		defer func() { all = append(all, l.Close()) }()
+		open = append(open, l)
 	}
-	return got, errors.Join(all...)
+	for _, l := range open {
+		errs = append(errs, l.Close())
+	}
+	return got, errors.Join(errs...)
 }
 
 func (r *Redis) config() string { return filepath.Join(r.dir, "redis.conf") }
@@ -213,7 +218,7 @@ func (r *Redis) ping(ctx context.Context) error {
 		return err
 	}
 	if r.tls {
-		conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}) //nolint:gosec // it is asked nothing
+		conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12})
 	}
 	defer conn.Close()
 	if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {

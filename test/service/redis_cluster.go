@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 )
 
@@ -19,9 +20,7 @@ type RedisCluster struct {
 // StartRedisCluster starts a Cluster of so many primaries, each with so many replicas.
 func StartRedisCluster(ctx context.Context, primaries, replicas int, o RedisOptions) (*RedisCluster, error) {
 	settings := map[string]string{"cluster-enabled": "yes", "cluster-node-timeout": "2000", "cluster-config-file": "nodes.conf"}
-	for name, value := range o.Settings {
-		settings[name] = value
-	}
+	maps.Copy(settings, o.Settings)
 	o.Settings = settings
 	c := &RedisCluster{}
 	for i := range primaries * (1 + replicas) {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"strings"
 )
@@ -32,9 +33,7 @@ func StartRedisSentinel(ctx context.Context, replicas int, o RedisOptions) (*Red
 func (s *RedisSentinel) start(ctx context.Context, replicas int, o RedisOptions) error {
 	for range 1 + replicas {
 		settings := map[string]string{}
-		for name, value := range o.Settings {
-			settings[name] = value
-		}
+		maps.Copy(settings, o.Settings)
 		if len(s.Servers) > 0 {
 			settings["replicaof"] = fmt.Sprintf("127.0.0.1 %d", s.Servers[0].port)
 		}

@@ -14,7 +14,8 @@ func provisioned(t *testing.T, s *Store) (*Store, error) {
 	t.Helper()
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
 	t.Cleanup(cancel)
-	return s, s.Provision(ctx)
+	err := s.Provision(ctx)
+	return s, err
 }
 
 // One ledger has one key, whoever asks for it and however it is written, and the key shows no secret.
