@@ -29,7 +29,7 @@ const (
 	corsAllowHeaders = "PAYMENT-SIGNATURE, X-PAYMENT, Authorization, Content-Type, Accept, Idempotency-Key, " +
 		"Access-Control-Expose-Headers, SIGN-IN-WITH-X"
 	corsAllowMethods  = "GET, HEAD, POST, PUT, PATCH, DELETE"
-	corsExposeHeaders = "PAYMENT-REQUIRED, PAYMENT-RESPONSE, X-PAYMENT-RESPONSE, X-Payment-Id, X-Payment-Status, X-Access-Token, " +
+	corsExposeHeaders = "PAYMENT-REQUIRED, PAYMENT-RESPONSE, X-PAYMENT-RESPONSE, X-Payment-Id, X-Payment-Status, X-Access-Token, Idempotency-Replayed, " +
 		"WWW-Authenticate, Retry-After, Link"
 )
 

@@ -47,7 +47,7 @@ func (d *discard) WriteHeader(status int)      { d.status = status }
 func server(b *testing.B) (http.Handler, *rig.Rig, string) {
 	b.Helper()
 	r := rig.New(b, rig.Options{
-		Site:     strings.NewReplacer("{$BODY}", strings.Repeat("x", 420), "{$HEADER}", strings.Repeat("x", 780)).Replace(site),
+		Site:     strings.NewReplacer("{$BODY}", strings.Repeat("x", 420), "{$HEADER}", strings.Repeat("x", 1160)).Replace(site),
 		Upstream: func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok")) },
 	})
 	app, err := caddy.ActiveContext().AppIfConfigured("http")
