@@ -133,6 +133,9 @@ func (in *instance) start() error {
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = append(os.Environ(), envConfig+"="+in.config, "HOME="+home, "XDG_CONFIG_HOME="+home, "XDG_DATA_HOME="+home,
 		"CHAOS_TOKEN_KEY="+tokenKey, "GOMAXPROCS=2")
+	if _, err := cmd.StdinPipe(); err != nil { // closed when we end, however that is; and by Wait
+		return err
+	}
 	if err := cmd.Start(); err != nil {
 		return err
 	}
