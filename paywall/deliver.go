@@ -105,6 +105,11 @@ func (a *attempt) deliver(p ledger.Payment, out settlement.Outcome) error {
 		return a.servePlan(q, true)
 	}
 	faultpoint.Reached("delivering")
+	if a.r.Context().Err() != nil { // the client left while the ledger wrote: nobody waits for what the upstream would do
+		d := &deliveryWriter{attempt: a, payment: q, fence: fence, stopKeeping: func() {}, call: a.r.Context()}
+		d.callOff()
+		return nil
+	}
 	return a.forward(q)
 }
 
@@ -154,6 +159,9 @@ func (a *attempt) forward(p ledger.Payment) (err error) {
 func (a *attempt) record(w http.ResponseWriter, payment string, follow func()) *recording {
 	stopped := func(missing *storedAnswer) {
 		follow()
+		if d, ok := w.(*deliveryWriter); ok && d.discarded {
+			return // it is no answer: whoever makes an end of the payment gives one
+		}
 		a.engine.background.Go(func() { a.keep(payment, missing) })
 	}
 	return &recording{ResponseWriter: w, request: a.r, most: a.Idempotency.MaxAnswer, stopped: stopped}
@@ -305,20 +313,41 @@ func (d *deliveryWriter) decide(status int) {
 	markPrivate(d.Header())
 }
 
+// commit writes the decision. While nobody can tell whether a write was made it is tried again: a payment that is delivered in the
+// ledger is served by nobody else, so its answer must go out, and one that is not must not.
 func (d *deliveryWriter) commit(c ledger.Change) error {
+	e := d.attempt.engine
+	patience, cancel := context.WithTimeout(context.WithoutCancel(d.attempt.r.Context()), e.current().SettleTimeout)
+	defer cancel()
+	var doubt error
+	for pause := firstLook; ; pause = min(2*pause, lastLook) {
+		p, err := d.write(c)
+		if err != nil && doubt != nil {
+			p, err = d.reread(c, err, doubt)
+		}
+		if err == nil {
+			d.payment = p
+			d.attempt.observeDelivery(c.Event == ledger.EventDelivered, c.Reason)
+			return nil
+		}
+		if !uncertain(err) {
+			return err
+		}
+		doubt = err
+		select {
+		case <-patience.Done():
+			return err
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (d *deliveryWriter) write(c ledger.Change) (ledger.Payment, error) {
 	ctx, cancel := d.attempt.detached()
 	defer cancel()
-	p, err := d.attempt.engine.update(ctx, d.payment, func(ledger.Payment) []ledger.Change {
+	return d.attempt.engine.update(ctx, d.payment, func(ledger.Payment) []ledger.Change {
 		return []ledger.Change{c} // a fence that was overtaken refuses it
 	})
-	if err != nil && uncertain(err) {
-		p, err = d.reread(c, err)
-	}
-	if err == nil {
-		d.payment = p
-		d.attempt.observeDelivery(c.Event == ledger.EventDelivered, c.Reason)
-	}
-	return err
 }
 
 // uncertain reports whether a write that failed with err may have been made all the same (see ledger.Store).
@@ -334,21 +363,24 @@ func uncertain(err error) bool {
 	return true
 }
 
-// reread finds out whether a change was made whose outcome the ledger could not tell: an answer that is on record as
-// delivered must go out, since nobody will be served for this payment again.
-func (d *deliveryWriter) reread(c ledger.Change, cause error) (ledger.Payment, error) {
+// reread finds out whether a change was made by a write before, whose outcome the ledger could not tell, when another try has
+// failed with err. Only what the payment's state refuses can't come in any more.
+func (d *deliveryWriter) reread(c ledger.Change, err, doubt error) (ledger.Payment, error) {
 	ctx, cancel := d.attempt.detached()
 	defer cancel()
-	p, err := d.attempt.engine.store.Payment(ctx, d.payment.ID)
-	if err != nil {
-		return p, errors.Join(cause, err)
+	p, failed := d.attempt.engine.store.Payment(ctx, d.payment.ID)
+	if failed != nil {
+		return p, doubt
 	}
 	made := p.Delivery == ledger.Delivered && c.Event == ledger.EventDelivered ||
 		p.Delivery == ledger.Undelivered && c.Event == ledger.EventUndelivered
-	if !made || p.Hold.Fence != d.fence {
-		return p, cause
+	switch {
+	case made && p.Hold.Fence == d.fence:
+		return p, nil
+	case errors.Is(err, ledger.ErrTransition), errors.Is(err, ledger.ErrFence):
+		return p, err
 	}
-	return p, nil
+	return p, doubt
 }
 
 // discard answers 503 in place of an answer whose delivery is not on record: the payment can still be

@@ -275,6 +275,14 @@ func (a *attempt) fresh(id x402.AuthorizationID) error {
 	if errors.Is(err, settlement.ErrUnavailable) {
 		return unavailable(codeChain, err)
 	}
+	if err != nil {
+		// Another copy of this request may have claimed and settled it meanwhile: then that is why the chain refuses it.
+		if p, e := a.engine.store.ByAuthorization(ctx, id); e == nil && sameAuthorization(&p, id) {
+			return a.known(p)
+		} else if !errors.Is(e, ledger.ErrNotFound) {
+			return unavailable(codeStore, e)
+		}
+	}
 	broke := x402.ReasonOf(err) == x402.ReasonInsufficientBalance && a.signer.Proven
 	if err != nil && !broke {
 		return a.refuseChecked(err)

@@ -74,7 +74,10 @@ func (a *attempt) covers(p *ledger.Payment) bool {
 // charged for it. An unknown one is an error: 503, nothing claimed.
 func (a *attempt) adopt(ctx context.Context, p ledger.Payment, f *proof) (served bool, err error) {
 	if p.Delivery == ledger.Delivering && !a.replays(&p) {
-		return false, nil // lost; the reconciler holds it for refund
+		if replayable(p.Binding.Method) {
+			return false, nil // it is there for whoever asks again as it was asked
+		}
+		return false, a.interrupt(ctx, p)
 	}
 	if p.Settlement == ledger.Claimed {
 		return false, a.supersede(ctx, p)
@@ -108,6 +111,21 @@ func (a *attempt) takeUnserved(ctx context.Context, p ledger.Payment) (ledger.Pa
 		}
 	}
 	return p, ledger.ErrConflict
+}
+
+// interrupt holds p for refund: its delivery was broken off. Who held it may only be slow, and may still deliver it as long as the
+// ledger does not say that it can't; before that, nothing else may be charged for the same thing.
+func (a *attempt) interrupt(ctx context.Context, p ledger.Payment) error {
+	_, err := a.engine.store.Update(ctx, p.ID, p.Version, ledger.Change{
+		Event: ledger.EventUndelivered, Actor: actorRequest, Reason: reasonInterrupted,
+	})
+	if errors.Is(err, ledger.ErrConflict) || errors.Is(err, ledger.ErrTransition) || errors.Is(err, ledger.ErrFence) {
+		return busy("")
+	}
+	if err != nil {
+		return unavailable(codeStore, err)
+	}
+	return nil
 }
 
 // supersede gives up a claim for which nothing was ever sent, so that it can't be sent any more.

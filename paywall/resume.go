@@ -185,7 +185,7 @@ func (a *attempt) over(p *ledger.Payment) error {
 	case p.Settlement == ledger.Failed, p.Settlement == ledger.Void:
 		return refuse(x402.Refuse(orReason(p.Reason), "this authorization was given up and charged nothing; sign a new one")).of(p.ID)
 	case p.Delivery == ledger.Delivering && !a.replays(p):
-		return refuse(x402.Refuse(ReasonRefund, "the answer to this request was lost; its payment will be held for refund")).of(p.ID)
+		return busy(p.ID) // its answer may be lost, but whoever holds it may be slow as well: the reconciler makes an end of it
 	}
 	return nil
 }
