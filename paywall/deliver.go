@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddy-x402/caddy-x402/internal/faultpoint"
@@ -134,7 +135,13 @@ func (a *attempt) forward(p ledger.Payment) (err error) {
 	}
 	d := &deliveryWriter{ResponseWriter: a.w, attempt: a, payment: p, fence: p.Hold.Fence}
 	d.stopKeeping = a.engine.keep(a.r.Context(), p.ID, d.fence)
-	r, follow := detachUntilDecided(a.r)
+	r, follow := a.r, func() {}
+	switch {
+	case !replayable(a.r.Method):
+		r, follow = detachUntilDecided(a.r)
+	case a.keyed():
+		r, d.answered, follow = detachOnceAnswered(a.r)
+	}
 	d.follow, d.call = follow, r.Context()
 	defer d.end()
 	var w http.ResponseWriter = d
@@ -185,9 +192,6 @@ const linger = 2 * time.Minute
 // the work is paid for, and only its end tells whether it was done. Once the answer is decided on, follow ties
 // it to the client again, so that an abandoned stream ends.
 func detachUntilDecided(r *http.Request) (_ *http.Request, follow func()) {
-	if replayable(r.Method) {
-		return r, func() {}
-	}
 	client := r.Context()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(client))
 	decided := make(chan struct{})
@@ -203,6 +207,29 @@ func detachUntilDecided(r *http.Request) (_ *http.Request, follow func()) {
 	return r.WithContext(ctx), sync.OnceFunc(func() { close(decided) })
 }
 
+// detachOnceAnswered gives a request that the upstream may be asked again, and whose answer is to be stored, a context that ends
+// with the client's until answered is called: then the answer belongs to the client, and is completed for when that comes back.
+// follow ties it to the client again.
+func detachOnceAnswered(r *http.Request) (_ *http.Request, answered, follow func()) {
+	client := r.Context()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(client))
+	var begun atomic.Bool
+	followed := make(chan struct{})
+	context.AfterFunc(client, func() {
+		defer cancel()
+		if !begun.Load() {
+			return
+		}
+		t := time.NewTimer(linger)
+		defer t.Stop()
+		select {
+		case <-followed:
+		case <-t.C:
+		}
+	})
+	return r.WithContext(ctx), func() { begun.Store(true) }, sync.OnceFunc(func() { close(followed) })
+}
+
 // deliveryWriter is the point of no return. It decides at the first status that is not informational, writes
 // the decision to the ledger, and only then lets anything through. It buffers nothing.
 type deliveryWriter struct {
@@ -211,6 +238,7 @@ type deliveryWriter struct {
 	payment     ledger.Payment
 	fence       uint64
 	stopKeeping func()
+	answered    func() // called when there is an answer; may be nil
 	follow      func()
 	call        context.Context // of the call of the upstream
 	copied      *recording      // of the answer; nil without a key
@@ -233,7 +261,7 @@ func (d *deliveryWriter) WriteHeader(status int) {
 	if informational(status) {
 		return // nothing goes out before the decision, not even a hint
 	}
-	if d.call.Err() != nil {
+	if d.call.Err() != nil || d.answered != nil && d.attempt.r.Context().Err() != nil {
 		d.callOff()
 		d.ResponseWriter.WriteHeader(statusClientGone) // for the access log
 		return
@@ -291,6 +319,9 @@ func (d *deliveryWriter) lose(cause error) {
 // decide commits what an answer of this status means for the payment.
 func (d *deliveryWriter) decide(status int) {
 	d.decided = true
+	if d.answered != nil {
+		d.answered()
+	}
 	d.stopKeeping()
 	c := ledger.Change{Event: ledger.EventDelivered, Actor: actorRequest, Fence: d.fence}
 	if status >= http.StatusInternalServerError {

@@ -94,11 +94,14 @@ func (a *attempt) gaveWay(ctx context.Context, id, to string) bool {
 func (a *attempt) replay(ctx context.Context, p *ledger.Payment, r *ledger.Reservation, missing []want) error {
 	s, err := decodeAnswer(r.Answer)
 	if err == nil && s.See != (common.Hash{}) {
-		var first ledger.Reservation
-		if first, err = a.engine.store.Reservation(ctx, s.See); errors.Is(err, ledger.ErrNotFound) {
+		first, err := a.engine.store.Reservation(ctx, s.See)
+		switch {
+		case errors.Is(err, ledger.ErrNotFound):
 			return notStored(p, "")
-		} else if err != nil {
+		case err != nil:
 			return unavailable(codeStore, err)
+		case first.Payment != r.Payment || first.Fingerprint != r.Fingerprint: // it expired, and is another request's now
+			return notStored(p, "")
 		}
 		r = &first
 		s, err = decodeAnswer(first.Answer)
@@ -122,12 +125,18 @@ func (a *attempt) replay(ctx context.Context, p *ledger.Payment, r *ledger.Reser
 	return a.writeAnswer(s, p)
 }
 
-// alias reserves keys for what r is, without a copy of its answer.
+// alias reserves keys for what r is, without a copy of its answer. It is a write that nobody pays for, so whoever brings many keys
+// is slowed down like one whose payments are refused.
 func (a *attempt) alias(ctx context.Context, r *ledger.Reservation, keys []want) error {
 	left := r.ExpiresAt.Sub(a.engine.store.Now())
 	if len(keys) == 0 || left <= 0 {
 		return nil
 	}
+	end, ok := a.engine.limits.begin(clientKey(a.Client), time.Now())
+	if !ok {
+		return limited()
+	}
+	defer end(true)
 	raw, err := (&storedAnswer{See: r.Key}).encode()
 	if err != nil {
 		return unavailable(codeStore, err)
