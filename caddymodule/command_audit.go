@@ -88,6 +88,9 @@ func (f *auditFlags) export(ctx context.Context, o *operator) (err error) {
 		defer drop()
 	}
 	p := o.newProgress(o.pretty && f.output == "-")
+	if o.live { // a bar tells the speed
+		p.set("exporting lines", 0, 0)
+	}
 	summary, err := ops.export(ctx, out, f.after, func(lines int64) { p.set("exporting lines", lines, 0) })
 	p.stop(err == nil)
 	if err != nil {
@@ -138,6 +141,9 @@ func (f *auditFlags) verify(ctx context.Context, o *operator) error {
 	defer done()
 	p := o.newProgress(false)
 	opts.Progress = func(payments int64) { p.set("verifying payments", payments, 0) }
+	if o.live {
+		opts.Progress(0)
+	}
 	report, err := verify(ctx, opts)
 	p.stop(err == nil)
 	if err != nil {

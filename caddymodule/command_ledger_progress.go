@@ -2,8 +2,11 @@ package caddymodule
 
 import (
 	"fmt"
+	"io"
 	"strings"
 	"time"
+
+	"github.com/schollz/progressbar/v3"
 )
 
 // How often progress is told: on a terminal, where a bar is drawn over, and elsewhere, where each time is a line.
@@ -18,17 +21,14 @@ type progressTeller struct {
 	o      *operator
 	silent bool
 
-	step        string    // what is done, and of what: "copying payments"
-	begun, told time.Time // the step; the last telling
-	from        int64     // what was done when the step began: a copy that goes on does not begin at 0
-	done, total int64
-	drawn       bool // the terminal's cursor stands behind a bar
+	step string                   // what is done, and of what: "copying payments"
+	bar  *progressbar.ProgressBar // of the step; none where it is told in lines
+	told time.Time                // the last line
 }
 
 // newProgress begins to tell of a work; silent: not at all.
 func (o *operator) newProgress(silent bool) *progressTeller {
-	now := time.Now()
-	return &progressTeller{o: o, silent: silent, begun: now, told: now}
+	return &progressTeller{o: o, silent: silent}
 }
 
 // set tells that done of total things of a step are done; total is 0 where nobody knows it.
@@ -36,68 +36,75 @@ func (p *progressTeller) set(step string, done, total int64) {
 	if p.silent {
 		return
 	}
-	now := time.Now()
+	if total > 0 {
+		done = min(done, total)
+	}
 	next := step != p.step
 	if next {
-		p.end("")
-		p.step, p.begun, p.from = step, now, done
-	}
-	p.done, p.total = done, total
-	every := plainEvery
-	if p.o.live {
-		every = drawEvery
-	}
-	if !next && now.Sub(p.told) < every {
-		return
-	}
-	p.told = now
-	if p.o.live {
-		p.draw(now)
-	} else {
-		p.o.say("%s", p.text())
-	}
-}
-
-// text is how far the step is.
-func (p *progressTeller) text() string {
-	switch {
-	case p.total > 0:
-		return fmt.Sprintf("%s: %d of %d", p.step, p.done, p.total)
-	case p.done > 0:
-		return fmt.Sprintf("%s: %d", p.step, p.done)
-	}
-	return p.step
-}
-
-// barLength is how many characters a whole bar has.
-const barLength = 24
-
-// draw draws the bar over the one before.
-func (p *progressTeller) draw(now time.Time) {
-	bar, rest := "", ""
-	if p.total > 0 {
-		full := int(min(p.done, p.total) * barLength / p.total)
-		bar = strings.Repeat("█", full) + strings.Repeat("░", barLength-full) + fmt.Sprintf(" %3d%% ", min(p.done, p.total)*100/p.total)
-	}
-	// What takes no time has no speed.
-	if took := now.Sub(p.begun).Seconds(); took >= 1 && float64(p.done-p.from) >= took {
-		speed := int64(float64(p.done-p.from) / took)
-		rest = fmt.Sprintf(", %d/s", speed)
-		if left := p.total - p.done; left > 0 {
-			rest += fmt.Sprintf(", %s left", time.Duration(left/speed)*time.Second)
+		p.end(true, "")
+		p.step = step
+		// What is done when it is first told of needs no bar.
+		if p.o.live && (total == 0 || done < total) {
+			p.bar = newBar(p.o.err, step, done, total)
 		}
 	}
-	p.drawn = true
-	fmt.Fprintf(p.o.err, "\r\x1b[K%s%s%s", bar, p.text(), rest)
+	switch {
+	case p.bar != nil:
+		_ = p.bar.Set64(done) // that a bar can't be drawn stops no work
+	case next || !p.o.live && time.Since(p.told) >= plainEvery:
+		p.told = time.Now()
+		p.o.say("%s", progressText(step, done, total))
+	}
 }
 
-// end leaves the bar of a step as it is in the end.
-func (p *progressTeller) end(how string) {
-	if p.drawn {
-		p.draw(time.Now())
-		fmt.Fprintln(p.o.err, how)
-		p.drawn = false
+// newBar draws the bar of a step. It starts no goroutine: it is drawn when it is set.
+func newBar(w io.Writer, step string, done, total int64) *progressbar.ProgressBar {
+	_, things, _ := strings.Cut(step, " ")
+	options := []progressbar.Option{
+		progressbar.OptionSetWriter(w),
+		progressbar.OptionSetDescription(step),
+		progressbar.OptionSetItsString(things),
+		progressbar.OptionSetWidth(24),
+		progressbar.OptionShowCount(),
+		progressbar.OptionShowTotalBytes(total > 0),
+		progressbar.OptionThrottle(drawEvery),
+		progressbar.OptionSetSpinnerChangeInterval(0),
+		progressbar.OptionUseANSICodes(true),
+		progressbar.OptionSetRenderBlankState(true),
 	}
+	if total == 0 {
+		total = -1
+		if done > 0 { // it began before: its speed is not known
+			return progressbar.NewOptions64(total, options...)
+		}
+	}
+	return progressbar.NewOptions64(total, append(options, progressbar.OptionShowIts())...)
+}
+
+// progressText is how far a step is.
+func progressText(step string, done, total int64) string {
+	switch {
+	case total > 0:
+		return fmt.Sprintf("%s: %d of %d", step, done, total)
+	case done > 0:
+		return fmt.Sprintf("%s: %d", step, done)
+	}
+	return step
+}
+
+// end leaves the bar of a step as it is in the end; well: nothing of it is left to do.
+func (p *progressTeller) end(well bool, how string) {
+	if p.bar == nil {
+		return
+	}
+	switch s := p.bar.State(); {
+	case well && s.Max < 0:
+		_ = p.bar.Finish()
+	case well: // a copy that goes on has less to do
+		p.bar.ChangeMax64(s.CurrentNum)
+	}
+	fmt.Fprintln(p.o.err, how)
+	p.bar = nil
 }
 
 // stop ends the telling; well says that the work is done.
@@ -106,5 +113,5 @@ func (p *progressTeller) stop(well bool) {
 	if !well {
 		how = " (stopped)"
 	}
-	p.end(how)
+	p.end(well, how)
 }

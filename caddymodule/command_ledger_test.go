@@ -5,7 +5,6 @@ import (
 	"context"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
 	"github.com/caddy-x402/caddy-x402/ledger"
 )
@@ -77,24 +76,17 @@ func TestShownAddress(t *testing.T) {
 // Columns are aligned whatever is in them, and no line is longer than the terminal is wide.
 func TestTextTable(t *testing.T) {
 	table := newTable("name", "n")
-	table.columns[1].right = true
-	table.add("a", 5)
-	table.add("b…c", 1234)
-	var out bytes.Buffer
-	if err := table.write(&out, true); err != nil {
-		t.Fatal(err)
-	}
-	if want := "NAME     N\na        5\nb…c   1234\n"; out.String() != want {
-		t.Errorf("%q", out.String())
-	}
-	out.Reset()
-	table.limit = 7
-	if err := table.write(&out, false); err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(out.String()) {
-		if utf8.RuneCountInString(strings.TrimSuffix(line, "\n")) > 7 {
-			t.Errorf("%q is too long", line)
+	table.AppendRow([]any{"a", 5})
+	table.AppendRow([]any{"b…c", 1234})
+	for limit, want := range map[int]string{
+		0: "NAME     N\na        5\nb…c   1234\n", 10: "NAME     N\na        5\nb…c   1234\n", 7: "NAME  …\na     …\nb…c   …\n",
+	} {
+		var out bytes.Buffer
+		if err := writeTable(&out, table, limit); err != nil {
+			t.Fatal(err)
+		}
+		if out.String() != want {
+			t.Errorf("%d: %q", limit, out.String())
 		}
 	}
 	for width, want := range map[int]int{0: len(columns), 1000: len(columns), 80: 3, 60: 3, 100: 4, 20: 3} {
@@ -104,7 +96,7 @@ func TestTextTable(t *testing.T) {
 	}
 }
 
-// A step's bar is drawn whole at its end; without a terminal each step is a line.
+// A step's bar is drawn whole at its end; without a terminal each step is a line, and so is one that is done at once.
 func TestProgress(t *testing.T) {
 	for _, live := range []bool{true, false} {
 		var out bytes.Buffer
@@ -112,14 +104,28 @@ func TestProgress(t *testing.T) {
 		for i := range int64(1000) {
 			p.set("copying payments", i+1, 1000)
 		}
-		p.set("comparing payments", 1, 0)
+		p.set("copying wallets", 2, 2)
+		p.set("comparing payments", 1, 1000) // a copy that goes on
+		p.set("comparing payments", 700, 1000)
+		p.set("verifying entries", 1, 0)
 		p.stop(false)
-		text := out.String()
-		if live && (!strings.Contains(text, "100% copying payments: 1000 of 1000") || !strings.HasSuffix(text, "(stopped)\n") || strings.Count(text, "\n") != 2) {
-			t.Errorf("on a terminal: %q", text)
+		lines := strings.Split(out.String(), "\n")
+		if len(lines) != 5 || lines[1] != "copying wallets: 2 of 2" || lines[4] != "" {
+			t.Fatalf("live %v: %q", live, lines)
 		}
-		if !live && (strings.Count(text, "\n") != 2 || strings.ContainsAny(text, "\r\x1b") || !strings.Contains(text, "copying payments: 1 of 1000\n")) {
-			t.Errorf("elsewhere: %q", text)
+		if !live {
+			if lines[0] != "copying payments: 1 of 1000" || strings.ContainsAny(out.String(), "\r\x1b") {
+				t.Errorf("elsewhere: %q", lines)
+			}
+			continue
+		}
+		for i, want := range map[int]string{0: "copying payments 100% |", 2: "comparing payments 100% |", 3: "verifying entries"} {
+			if !strings.Contains(lines[i], want) {
+				t.Errorf("%q lacks %q", lines[i], want)
+			}
+		}
+		if !strings.Contains(lines[0], "(1000/1000, ") || !strings.Contains(lines[2], "(700/700, ") || !strings.HasSuffix(lines[3], "(stopped)") {
+			t.Errorf("on a terminal: %q", lines)
 		}
 	}
 	var out bytes.Buffer

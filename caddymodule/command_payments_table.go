@@ -8,29 +8,33 @@ import (
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
 
 	"github.com/caddy-x402/caddy-x402/client"
 	"github.com/caddy-x402/caddy-x402/ledger"
 	"github.com/caddy-x402/caddy-x402/x402"
 )
 
-// column is one of the table of payments.
+// column is one of the table of payments. Pages are printed apart, so that each column has a width from the start.
 type column struct {
-	textColumn
-	text func(*operatorPayment) string
+	name  string
+	width int
+	align text.Align
+	text  func(*operatorPayment) string
 }
 
 // columns are the table's columns; those at the end are left out where the terminal is too narrow.
 var columns = []column{
-	{textColumn{"created", 20, false}, func(p *operatorPayment) string { return rfc3339(p.CreatedAt) }},
-	{textColumn{"payment", 32, false}, func(p *operatorPayment) string { return client.Printable(p.ID, 64) }},
-	{textColumn{"state", 14, false}, func(p *operatorPayment) string { return string(p.State) }},
-	{textColumn{"amount", 12, true}, amountShown},
-	{textColumn{"payer", 13, false}, func(p *operatorPayment) string { return short(p.Payer.Hex()) }},
-	{textColumn{"transaction", 13, false}, func(p *operatorPayment) string { return shortHash(p.Transaction) }},
-	{textColumn{"for", 24, false}, func(p *operatorPayment) string { return client.Printable(boughtShort(&p.Binding), 60) }},
-	{textColumn{"network", 14, false}, func(p *operatorPayment) string { return cmp.Or(x402.V1Name(p.ChainID), p.Network) }},
-	{textColumn{"reason", 14, false}, func(p *operatorPayment) string { return client.Printable(p.Reason, 40) }},
+	{"created", 20, text.AlignLeft, func(p *operatorPayment) string { return rfc3339(p.CreatedAt) }},
+	{"payment", 32, text.AlignLeft, func(p *operatorPayment) string { return client.Printable(p.ID, 64) }},
+	{"state", 14, text.AlignLeft, func(p *operatorPayment) string { return string(p.State) }},
+	{"amount", 12, text.AlignRight, amountShown},
+	{"payer", 13, text.AlignLeft, func(p *operatorPayment) string { return short(p.Payer.Hex()) }},
+	{"transaction", 13, text.AlignLeft, func(p *operatorPayment) string { return shortHash(p.Transaction) }},
+	{"for", 24, text.AlignLeft, func(p *operatorPayment) string { return client.Printable(boughtShort(&p.Binding), 60) }},
+	{"network", 14, text.AlignLeft, func(p *operatorPayment) string { return cmp.Or(x402.V1Name(p.ChainID), p.Network) }},
+	{"reason", 14, text.AlignLeft, func(p *operatorPayment) string { return client.Printable(p.Reason, 40) }},
 }
 
 // fitting gives the columns that a terminal has room for; 0: nobody knows its width.
@@ -57,20 +61,26 @@ func (t *tablePages) page(list []operatorPayment) error {
 	if len(list) == 0 {
 		return nil
 	}
-	out := &textTable{limit: t.o.width}
-	for _, c := range t.columns {
-		out.columns = append(out.columns, c.textColumn)
+	out := newTable()
+	var header table.Row
+	var configs []table.ColumnConfig
+	for i, c := range t.columns {
+		header = append(header, c.name)
+		configs = append(configs, table.ColumnConfig{Number: i + 1, WidthMin: c.width, Align: c.align, AlignHeader: c.align})
+	}
+	out.SetColumnConfigs(configs)
+	if t.rows == 0 {
+		out.AppendHeader(header)
 	}
 	for i := range list {
-		var row []any
+		var row table.Row
 		for _, c := range t.columns {
 			row = append(row, c.text(&list[i]))
 		}
-		out.add(row...)
+		out.AppendRow(row)
 	}
-	first := t.rows == 0
 	t.rows += len(list)
-	return out.write(t.o.out, first)
+	return writeTable(t.o.out, out, t.o.width)
 }
 
 func (t *tablePages) end(next string) error {
@@ -85,35 +95,34 @@ func (t *tablePages) end(next string) error {
 
 func showStates(w io.Writer, counts *stateCounts) error {
 	t := newTable("state", "payments")
-	t.columns[1].right = true
 	for _, c := range counts.States {
-		t.add(c.State, c.Payments)
+		t.AppendRow(table.Row{c.State, c.Payments})
 	}
-	t.add("in all", counts.Total)
-	return t.write(w, true)
+	t.AppendRow(table.Row{"in all", counts.Total})
+	return writeTable(w, t, 0)
 }
 
 // showPayment prints all there is about a payment.
 func showPayment(w io.Writer, f *paymentFile) error {
-	t := newTable("", "")
+	t := newTable()
 	for _, line := range paymentLines(&f.Payment) {
 		if line[1] != "" {
-			t.add(line[0], line[1])
+			t.AppendRow(table.Row{line[0], line[1]})
 		}
 	}
-	if err := t.write(w, false); err != nil {
+	if err := writeTable(w, t, 0); err != nil {
 		return err
 	}
 	trail := newTable("#", "at", "event", "by", "settlement", "delivery", "refund", "reason", "transaction", "hold")
 	for i := range f.Trail {
 		e := &f.Trail[i]
-		trail.add(
+		trail.AppendRow(table.Row{
 			e.Version, e.At.UTC().Format("2006-01-02T15:04:05.000000Z07:00"), e.Event, e.Actor, e.Settlement, e.Delivery, e.Refund,
 			client.Printable(e.Reason, 60), shortHash(e.Transaction), heldUntil(e.Hold),
-		)
+		})
 	}
 	fmt.Fprintln(w, "\nAudit trail")
-	if err := trail.write(w, true); err != nil {
+	if err := writeTable(w, trail, 0); err != nil {
 		return err
 	}
 	if len(f.Transactions) == 0 {
@@ -123,10 +132,10 @@ func showPayment(w io.Writer, f *paymentFile) error {
 	sent := newTable("signed", "hash", "wallet", "nonce", "payments")
 	for i := range f.Transactions {
 		x := &f.Transactions[i]
-		sent.add(rfc3339(x.CreatedAt), x.Hash.Hex(), x.Wallet.Hex(), x.Nonce, len(x.Payments))
+		sent.AppendRow(table.Row{rfc3339(x.CreatedAt), x.Hash.Hex(), x.Wallet.Hex(), x.Nonce, len(x.Payments)})
 	}
 	fmt.Fprintln(w, "\nTransactions that were signed for it")
-	return sent.write(w, true)
+	return writeTable(w, sent, 0)
 }
 
 // paymentLines are a payment's properties; those without a value are left out.

@@ -150,7 +150,14 @@ func TestReloadAsksTheChainOnce(t *testing.T) {
 	}
 	step("the start", first.URL(), rig.Options{})
 	asked("the start", 1)
-	requests := first.Requests()
+	// What looks for lost transactions asks too, when it likes, but nothing of this.
+	startAsks := func() (n int) {
+		for _, method := range []string{"eth_chainId", "eth_getCode", "eth_call"} {
+			n += first.Count(method)
+		}
+		return n
+	}
+	before := startAsks()
 	step("the same again", first.URL(), rig.Options{})
 	step("other times", first.URL(), rig.Options{App: "settle_timeout 20s\ninterval 1m"})
 	step("another site", first.URL(), rig.Options{Site: "x402 $2\nrespond ok"})
@@ -158,8 +165,8 @@ func TestReloadAsksTheChainOnce(t *testing.T) {
 	if load(t, rig.Caddyfile(rig.Options{RPC: first.URL()}, dir, addr, "127.0.0.1:1")+taken) == nil {
 		t.Error("a site that can't listen was accepted")
 	}
-	if n := first.Requests(); n != requests {
-		t.Errorf("reloads sent %d requests to the chain", n-requests)
+	if n := startAsks(); n != before {
+		t.Errorf("reloads asked the chain %d times what a start asks", n-before)
 	}
 	step("another endpoint", first.URL()+" "+second.URL(), rig.Options{})
 	asked("another endpoint", 2)
