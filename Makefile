@@ -60,8 +60,8 @@ fuzz: ## run every fuzzer for FUZZTIME (5m) each
 		done; \
 	done
 
-bench: ## benchmarks with allocations; PKG=./token for one room
-	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . -benchmem $(PKG)
+bench: ## benchmarks with allocations; PKG=./token for one room, LEDGER_SIZES=1000,10000000 for larger ledgers
+	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . -benchmem -timeout 2h $(PKG)
 
 clean: ## remove what build made
 	rm -rf bin
