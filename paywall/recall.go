@@ -94,12 +94,12 @@ func (a *attempt) gaveWay(ctx context.Context, id, to string) bool {
 func (a *attempt) replay(ctx context.Context, p *ledger.Payment, r *ledger.Reservation, missing []want) error {
 	s, err := decodeAnswer(r.Answer)
 	if err == nil && s.See != (common.Hash{}) {
-		first, err := a.engine.store.Reservation(ctx, s.See)
+		first, lost := a.engine.store.Reservation(ctx, s.See)
 		switch {
-		case errors.Is(err, ledger.ErrNotFound):
+		case errors.Is(lost, ledger.ErrNotFound):
 			return notStored(p, "")
-		case err != nil:
-			return unavailable(codeStore, err)
+		case lost != nil:
+			return unavailable(codeStore, lost)
 		case first.Payment != r.Payment || first.Fingerprint != r.Fingerprint: // it expired, and is another request's now
 			return notStored(p, "")
 		}
