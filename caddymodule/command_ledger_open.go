@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -21,9 +22,15 @@ type AddressedStore interface {
 
 // ExistingStore is what a StoreModule may offer whose Open would make a ledger where there is none.
 type ExistingStore interface {
-	// Exists answers nil if there is a ledger, or says in words where it was looked for.
-	Exists() error
+	// Exists answers nil if there is a ledger, and a NoLedgerError if there is none. It changes nothing.
+	Exists(ctx context.Context) error
 }
+
+// NoLedgerError says in words that there is no ledger where it was looked for.
+type NoLedgerError string
+
+// Error gives the words.
+func (e NoLedgerError) Error() string { return string(e) }
 
 // storeModules is the namespace of stores.
 const storeModules = "x402.stores"
@@ -131,8 +138,11 @@ func openStore(ctx context.Context, kind string, raw json.RawMessage, shown stri
 		return nil, invalidRequest("the store %s is a %T, which is no caddymodule.StoreModule", kind, loaded)
 	}
 	if e, ok := loaded.(ExistingStore); ok && exists {
-		if err := e.Exists(); err != nil {
-			return nil, &operatorError{0, codeNoLedger, scrub(err.Error(), string(raw)), err}
+		if err := e.Exists(ctx); err != nil {
+			if _, none := errors.AsType[NoLedgerError](err); none {
+				return nil, &operatorError{0, codeNoLedger, scrub(err.Error(), string(raw)), err}
+			}
+			return nil, &operatorError{0, codeUnavailable, fmt.Sprintf("looking for the ledger %s: %s", shown, scrub(err.Error(), string(raw))), err}
 		}
 	}
 	store, err := module.Open(ctx)

@@ -112,6 +112,17 @@ func (s *Store) Open(ctx context.Context) (ledger.Store, error) {
 	return postgres.Open(ctx, s.url, postgres.Options{MigrateURL: s.migrate, MaxConns: s.MaxConns, Logger: s.log})
 }
 
+// Exists implements caddymodule.ExistingStore.
+func (s *Store) Exists(ctx context.Context) error {
+	switch yes, err := postgres.Exists(ctx, s.url); {
+	case err != nil:
+		return err
+	case !yes:
+		return caddymodule.NoLedgerError("there is no ledger in " + strings.TrimPrefix(s.key, "postgres:") + ", as this role sees it: look at the database's name and at search_path")
+	}
+	return nil
+}
+
 // UnmarshalCaddyfile reads
 //
 //	postgres <url> {
@@ -155,4 +166,6 @@ var (
 	_ caddy.Provisioner       = (*Store)(nil)
 	_ caddyfile.Unmarshaler   = (*Store)(nil)
 	_ caddymodule.StoreModule = (*Store)(nil)
+
+	_ caddymodule.ExistingStore = (*Store)(nil)
 )

@@ -26,7 +26,7 @@ func TestExists(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Exists(); err == nil || !strings.Contains(err.Error(), s.Path) {
+	if err := s.Exists(t.Context()); err == nil || !strings.Contains(err.Error(), s.Path) {
 		t.Errorf("before: %v", err)
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
@@ -39,13 +39,23 @@ func TestExists(t *testing.T) {
 	if err := store.Close(); err != nil {
 		t.Error(err)
 	}
-	if err := s.Exists(); err != nil {
+	if err := s.Exists(t.Context()); err != nil {
 		t.Errorf("after: %v", err)
 	}
 	if s, err = provisioned(t, dir); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Exists(); err == nil {
+	if err := s.Exists(t.Context()); err == nil {
 		t.Error("a directory is taken for a ledger")
+	}
+	empty := filepath.Join(dir, "empty.db")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = provisioned(t, empty); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Exists(t.Context()); err == nil || !strings.Contains(err.Error(), "holds no ledger") {
+		t.Errorf("an empty file is taken for a ledger: %v", err)
 	}
 }
