@@ -78,6 +78,10 @@ func reached(calls []*call) bool {
 // first is the first error of calls that were answered.
 func first(calls []*call) error {
 	for _, c := range calls {
+		if c.err != nil && c.write && c.sent && !errors.Is(c.err, ErrUnanswered) {
+			// What was refused now may have been done before, when its answer was lost.
+			return fmt.Errorf("%w: %v", ErrUnanswered, c.err) //nolint:errorlint // see outcome
+		}
 		if c.err != nil {
 			return named(c.err)
 		}
@@ -170,10 +174,19 @@ func (s *Store) send(ctx context.Context, n *node, calls []*call, now time.Time)
 	}
 	var confirmed func() error
 	if writes {
+		if err := s.servers.ready(ctx, n); err != nil {
+			for _, c := range calls {
+				s.settle(ctx, c, goredis.NewCmdResult(nil, err))
+			}
+			return
+		}
 		confirmed = n.confirm(ctx, pipe)
 	}
-	_, _ = pipe.Exec(ctx) // each command has its error
+	_, err := pipe.Exec(ctx) // each command has its error, unless a new connection was refused
 	for i, c := range calls {
+		if err != nil && cmds[i].Err() == nil && cmds[i].Val() == nil {
+			cmds[i].SetErr(err)
+		}
 		s.settle(ctx, c, cmds[i])
 	}
 	if confirmed == nil {
@@ -224,7 +237,8 @@ func (s *Store) refused(ctx context.Context, c *call, message string) {
 		s.servers.stale(ctx)
 	case "LOADING", "TRYAGAIN", "BUSY", "NOREPLICAS":
 	default:
-		c.done = true
+		// A script says so of a slot that is just moving; see wrong in prelude.lua.
+		c.done = !strings.Contains(message, "non local key")
 	}
 }
 
@@ -251,6 +265,10 @@ func (s *Store) dated(ctx context.Context, build func(now time.Time) ([]*call, e
 		}
 		if !s.wrong(calls) {
 			return nil
+		}
+		if reached(calls) {
+			// It may have been made before it was refused: the next attempt finds out.
+			ctx = context.WithoutCancel(ctx)
 		}
 		if err := ctx.Err(); err != nil {
 			return err

@@ -299,22 +299,33 @@ func (s *Store) Entries(ctx context.Context, after ledger.Mark, until time.Time,
 	if err := s.finishMarked(ctx); err != nil {
 		return nil, err
 	}
-	var want []place
 	sources := make([]*source, partitions)
 	for part := range partitions {
 		sources[part] = &source{part: part}
 	}
 	size := pageOf(limit, partitions)
-	err := merge(sources, place.compare,
-		func(need []*source) error { return s.logged(ctx, need, after, until, size) },
-		func(p place) (bool, error) {
-			want = append(want, p)
-			return len(want) < limit, nil
-		})
-	if err != nil {
-		return nil, err
+	var got []ledger.Entry
+	// A payment may be forgotten between the two reads. Its entries are made up for: a page that is short means that it is the last.
+	for {
+		missing := limit - len(got)
+		var want []place
+		err := merge(sources, place.compare,
+			func(need []*source) error { return s.logged(ctx, need, after, until, size) },
+			func(p place) (bool, error) {
+				want = append(want, p)
+				return len(want) < missing, nil
+			})
+		if err != nil {
+			return nil, err
+		}
+		some, err := s.entriesAt(ctx, want)
+		if err != nil {
+			return nil, err
+		}
+		if got = append(got, some...); len(want) < missing || len(got) == limit {
+			return got, nil
+		}
 	}
-	return s.entriesAt(ctx, want)
 }
 
 // logged reads the next page of each part's log.

@@ -48,16 +48,27 @@ func (d demands) check(ctx context.Context, c *goredis.Conn, n *node, cluster bo
 	case d.sentinel:
 		n.replicas.Store(1)
 	case cluster:
-		info, err := information(ctx, c, "replication")
-		if err != nil {
-			return err
-		}
-		n.replicas.Store(0)
-		if info["role"] == "master" && info["connected_slaves"] != "0" {
-			n.replicas.Store(1)
-		}
+		return d.copies(ctx, c, n)
 	}
 	return nil
+}
+
+// copies finds out whether a Cluster's primary has replicas to wait for.
+func (d demands) copies(ctx context.Context, c informer, n *node) error {
+	info, err := information(ctx, c, "replication")
+	if err != nil {
+		return err
+	}
+	copies := int64(0)
+	if info["role"] == "master" && info["connected_slaves"] != "0" {
+		copies = 1
+	}
+	n.replicas.Store(copies)
+	return nil
+}
+
+type informer interface {
+	Info(ctx context.Context, sections ...string) *goredis.StringCmd
 }
 
 // evicts is the server's maxmemory-policy, from INFO where CONFIG is forbidden.
@@ -116,7 +127,7 @@ func forbidden(err error) bool {
 	return errors.As(err, &said) && (strings.HasPrefix(said.Error(), "NOPERM") || strings.HasPrefix(said.Error(), "ERR unknown command"))
 }
 
-func information(ctx context.Context, c *goredis.Conn, section string) (map[string]string, error) {
+func information(ctx context.Context, c informer, section string) (map[string]string, error) {
 	text, err := c.Info(ctx, section).Result()
 	if err != nil {
 		if forbidden(err) {

@@ -162,7 +162,8 @@ func (k keys) places(p *ledger.Payment) map[string]string {
 // touch makes sure that what was written by a call whose answer was lost is confirmed as all is.
 func (s *Store) touch(ctx context.Context, id string) error {
 	part, _ := partitionOf(id)
-	return s.one(ctx, writing("touch", []string{s.keys.part(part, floorKey), s.keys.payment(part, id)}))
+	// It was made: the caller's context says nothing about that any more.
+	return s.one(context.WithoutCancel(ctx), writing("touch", []string{s.keys.part(part, floorKey), s.keys.payment(part, id)}))
 }
 
 // Update implements ledger.Store.

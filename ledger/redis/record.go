@@ -82,6 +82,12 @@ func (s *Store) recorded(ctx context.Context, l *lane, t *ledger.Transaction) er
 	if had.Nonce != t.Nonce || !t.Carries(had.Payments) {
 		return fmt.Errorf("%w: transaction %s was recorded with other contents", ledger.ErrNonce, t.Hash)
 	}
+	// Whoever recorded it may not have been told that it is confirmed.
+	c := l.fields("n")
+	c.write = true
+	if err := s.one(ctx, c); err != nil {
+		return err
+	}
 	for _, id := range had.Payments {
 		if _, err := s.read(ctx, id); err != nil && !isNotFound(err) {
 			return err

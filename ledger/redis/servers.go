@@ -27,6 +27,8 @@ type node struct {
 	// How its writes are awaited beyond its answer; the checks of a connection decide.
 	waitAOF  atomic.Bool
 	replicas atomic.Int64
+	// looked is when that was found out last, in Unix milliseconds; 0: never.
+	looked atomic.Int64
 }
 
 const (
@@ -135,7 +137,32 @@ func (v *servers) accept(ctx context.Context, c *goredis.Conn, n *node, cluster 
 	if err := v.demands.check(ctx, c, n, cluster); err != nil {
 		return fmt.Errorf("checking the server: %w", err)
 	}
+	n.looked.Store(time.Now().UnixMilli())
 	return nil
+}
+
+// relook is how long it counts whether a Cluster's primary has replicas: they come and go while connections stay.
+const relook = 2 * time.Second
+
+// ready finds out how writes to n are awaited, if that is not known. It must be before they are sent.
+func (v *servers) ready(ctx context.Context, n *node) error {
+	looked := n.looked.Load()
+	if looked == 0 {
+		if err := n.client.Ping(ctx).Err(); err != nil { // its connection is checked
+			return err
+		}
+		if n.looked.Load() == 0 {
+			return fmt.Errorf("ledger/redis: a server that was not checked")
+		}
+		return nil
+	}
+	if v.cluster == nil || v.demands.replicas >= 0 || time.Since(time.UnixMilli(looked)) < relook {
+		return nil
+	}
+	if !n.looked.CompareAndSwap(looked, time.Now().UnixMilli()) {
+		return nil // another asks already
+	}
+	return v.demands.copies(ctx, n.client, n)
 }
 
 func (v *servers) known(client *goredis.Client) (*node, error) {

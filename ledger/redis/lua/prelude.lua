@@ -4,7 +4,10 @@ local now = tonumber(ARGV[1])
 
 -- wrong gives the refusal of a time that is not the server's. One that is too late could end a hold that still stands,
 -- one that is too early could come below an anchor.
+-- Scripts also use keys of the same slot that they don't declare. While a Cluster moves that slot to another server, some of them are not
+-- here any more, and a script that found out in the middle would leave half of its work: a key that never is tells first.
 local function wrong()
+  redis.call('EXISTS', KEYS[1] .. '!')
   local floor = tonumber(redis.call('GET', KEYS[1]) or '0')
   local time = now
   if ARGV[2] == '1' then
