@@ -51,13 +51,13 @@ CREATE TRIGGER wallets_never_lower BEFORE UPDATE ON wallets FOR EACH ROW EXECUTE
 CREATE FUNCTION x402_archived_entry() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        IF EXISTS (SELECT 1 FROM audit a WHERE a.payment_id = NEW.payment_id AND a.version = NEW.version AND to_jsonb(a) = to_jsonb(NEW))
+        IF EXISTS (SELECT 1 FROM audit a WHERE a.payment_id = NEW.payment_id AND a.version = NEW.version AND pg_catalog.to_jsonb(a) = pg_catalog.to_jsonb(NEW))
             AND EXISTS (SELECT 1 FROM payments p WHERE p.id = NEW.payment_id AND p.is_closed = 1) THEN
             RETURN NEW;
         END IF;
         RAISE EXCEPTION 'the archive takes only copies of entries of closed payments' USING ERRCODE = 'insufficient_privilege';
     END IF;
-    IF EXISTS (SELECT 1 FROM audit_archive a WHERE a.payment_id = OLD.payment_id AND a.version = OLD.version AND to_jsonb(a) = to_jsonb(OLD)) THEN
+    IF EXISTS (SELECT 1 FROM audit_archive a WHERE a.payment_id = OLD.payment_id AND a.version = OLD.version AND pg_catalog.to_jsonb(a) = pg_catalog.to_jsonb(OLD)) THEN
         RETURN OLD;
     END IF;
     RAISE EXCEPTION 'DELETE of audit is refused: the audit trail is append-only' USING ERRCODE = 'insufficient_privilege';
@@ -76,7 +76,7 @@ BEGIN
         END IF;
         RAISE EXCEPTION 'the archive takes only copies of transactions' USING ERRCODE = 'insufficient_privilege';
     END IF;
-    IF NEW.raw = OLD.raw OR octet_length(NEW.raw) = 0
+    IF NEW.raw = OLD.raw OR pg_catalog.octet_length(NEW.raw) = 0
         AND EXISTS (SELECT 1 FROM transaction_archive a WHERE a.chain_id = OLD.chain_id AND a.hash = OLD.hash AND a.raw = OLD.raw) THEN
         RETURN NEW;
     END IF;

@@ -45,7 +45,7 @@ CREATE FUNCTION x402_archive(unchanged_since bigint, how_many bigint) RETURNS bi
 DECLARE
     closed text[];
 BEGIN
-    PERFORM pg_advisory_xact_lock(40202);
+    PERFORM pg_catalog.pg_advisory_xact_lock(40202);
     closed := ARRAY(SELECT id FROM payments WHERE is_closed = 1 AND is_archived = 0 AND updated_at <= unchanged_since
         ORDER BY updated_at LIMIT how_many FOR UPDATE SKIP LOCKED);
     INSERT INTO audit_archive SELECT * FROM audit WHERE payment_id = ANY (closed);
@@ -58,15 +58,17 @@ BEGIN
             SELECT 1 FROM transaction_payments other JOIN payments p ON p.id = other.payment_id
             WHERE other.chain_id = t.chain_id AND other.hash = t.hash AND p.is_archived = 0)
         AND NOT EXISTS (SELECT 1 FROM transaction_archive a WHERE a.chain_id = t.chain_id AND a.hash = t.hash);
-    UPDATE transactions SET raw = '' WHERE octet_length(raw) > 0 AND (chain_id, hash) IN (
+    UPDATE transactions SET raw = '' WHERE pg_catalog.octet_length(raw) > 0 AND (chain_id, hash) IN (
         SELECT a.chain_id, a.hash FROM transaction_payments tp
         JOIN transaction_archive a ON a.chain_id = tp.chain_id AND a.hash = tp.hash WHERE tp.payment_id = ANY (closed));
-    RETURN coalesce(array_length(closed, 1), 0);
+    RETURN coalesce(pg_catalog.array_length(closed, 1), 0);
 END
 $$;
 -- +goose StatementEnd
 
--- What guards and moves looks at these tables only, not at some of the same name that a session has made before them.
+-- What guards and moves looks at these tables only, not at some of the same name that a session has made before them. Its
+-- functions are called by their full names: one of another's making in the same schema, whose arguments fit better, would run with
+-- the owner's rights.
 -- +goose StatementBegin
 DO $$
 DECLARE
