@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -217,7 +218,7 @@ func TestLedgerRestoredFromACopy(t *testing.T) {
 	if err := <-loaded; err != nil {
 		t.Fatal(err)
 	}
-	all := append(kept, lost...)
+	all := slices.Concat(kept, lost)
 	for _, s := range all {
 		refused(t, "the same header again", s.send(), x402.ReasonNonceUsed)
 	}
