@@ -202,6 +202,10 @@ func (o *operator) tellReport(r *ledger.Report, expected common.Hash) {
 	if r.Found > 0 {
 		return
 	}
+	if r.Payments == 0 && r.Anchors == 0 {
+		line("empty: nothing is in this ledger; is it the one you mean?")
+		return
+	}
 	line("whole: nothing that is there was changed or reordered, and nothing that was anchored is missing")
 	if r.Unanchored > 0 && r.LastAnchor != (common.Hash{}) {
 		line("younger than the last anchor, so that nobody could see it if one were removed: %d entries", r.Unanchored)
