@@ -41,9 +41,10 @@ type Books interface {
 	// EachReservation calls f with every reservation that has not expired, in any order, until f fails.
 	EachReservation(ctx context.Context, f func(Reservation) error) error
 	// Import writes what another store exported, as it is, all or none of each record. What is there already must be equal, else
-	// ErrConflict; so it can be repeated. The first import marks an empty store as incomplete, which makes
-	// every call of Claim and Ping fail with ErrIncomplete until an import with Complete; a store that is not
-	// empty and not incomplete is in use and refuses (ErrExists).
+	// ErrConflict; so it can be repeated. The first import marks an empty store as incomplete: until an import with Complete
+	// every other call that writes (Claim, Update, Record, AdvanceNonce, Lease, Recheck, Reserve, KeepAnswer, AddAnchor, Sweep,
+	// Ping) fails with ErrIncomplete and changes nothing, so that nobody works on half of a ledger, whose copy may fail and begin
+	// again; what reads works. A store that is not empty and not incomplete is in use and refuses (ErrExists).
 	Import(ctx context.Context, part Part) error
 }
 

@@ -20,6 +20,7 @@ import (
 //
 // A context's error (context.Canceled, context.DeadlineExceeded) and the errors of this package say that the
 // call changed nothing. Any other error of a call that writes leaves open whether it did: read again.
+// While the ledger is being copied into, every call that writes fails with ErrIncomplete: see Books.Import.
 // After Close every call fails, with an error that wraps ErrClosed.
 type Store interface {
 	Payments
@@ -42,7 +43,7 @@ type Payments interface {
 	// Claim creates p as claimed (its facets, version and times are set by the store) under a hold. p.ID must have been
 	// made by NewID for p.Payer. An authorization that is known already gives the payment that has it and
 	// an error wrapping ErrExists. c.Event may be EventImport, which creates p in quarantine; else it
-	// is EventClaim, whatever it says. ErrIncomplete: the ledger is being copied into.
+	// is EventClaim, whatever it says.
 	Claim(ctx context.Context, p Payment, c Change) (Payment, error)
 	// Payment reads by id; ErrNotFound.
 	Payment(ctx context.Context, id string) (Payment, error)

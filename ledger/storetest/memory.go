@@ -81,6 +81,18 @@ func (m *Memory) enter(ctx context.Context) error {
 	return err
 }
 
+// begin is enter for a call that writes, which nobody may while a copy is under way.
+func (m *Memory) begin(ctx context.Context) error {
+	if err := m.enter(ctx); err != nil {
+		return err
+	}
+	if m.copying {
+		m.mu.Unlock()
+		return ledger.ErrIncomplete
+	}
+	return nil
+}
+
 // now is the clock, which never gives what is anchored.
 func (m *Memory) now() time.Time {
 	now := m.clock().UTC().Truncate(time.Microsecond)
@@ -99,13 +111,10 @@ func (m *Memory) Now() time.Time {
 
 // Ping implements ledger.Store.
 func (m *Memory) Ping(ctx context.Context) error {
-	if err := m.enter(ctx); err != nil {
+	if err := m.begin(ctx); err != nil {
 		return err
 	}
 	defer m.mu.Unlock()
-	if m.copying {
-		return ledger.ErrIncomplete
-	}
 	return nil
 }
 
@@ -119,13 +128,10 @@ func (m *Memory) Close() error {
 
 // Claim implements ledger.Store.
 func (m *Memory) Claim(ctx context.Context, p ledger.Payment, c ledger.Change) (ledger.Payment, error) {
-	if err := m.enter(ctx); err != nil {
+	if err := m.begin(ctx); err != nil {
 		return ledger.Payment{}, err
 	}
 	defer m.mu.Unlock()
-	if m.copying {
-		return ledger.Payment{}, ledger.ErrIncomplete
-	}
 	p, e, err := ledger.Create(p, c, m.now())
 	if err != nil {
 		return ledger.Payment{}, err
@@ -211,7 +217,7 @@ func (m *Memory) list(keep func(ledger.Payment) bool) []ledger.Payment {
 
 // Update implements ledger.Store.
 func (m *Memory) Update(ctx context.Context, id string, version uint64, changes ...ledger.Change) (ledger.Payment, error) {
-	if err := m.enter(ctx); err != nil {
+	if err := m.begin(ctx); err != nil {
 		return ledger.Payment{}, err
 	}
 	defer m.mu.Unlock()
@@ -264,7 +270,7 @@ func (m *Memory) Nonce(ctx context.Context, chainID uint64, address common.Addre
 
 // AdvanceNonce implements ledger.Store.
 func (m *Memory) AdvanceNonce(ctx context.Context, chainID uint64, address common.Address, to uint64) error {
-	if err := m.enter(ctx); err != nil {
+	if err := m.begin(ctx); err != nil {
 		return err
 	}
 	defer m.mu.Unlock()
@@ -275,7 +281,7 @@ func (m *Memory) AdvanceNonce(ctx context.Context, chainID uint64, address commo
 
 // Record implements ledger.Store.
 func (m *Memory) Record(ctx context.Context, t ledger.Transaction, actor string) error {
-	if err := m.enter(ctx); err != nil {
+	if err := m.begin(ctx); err != nil {
 		return err
 	}
 	defer m.mu.Unlock()
@@ -359,7 +365,7 @@ func (m *Memory) due() []row {
 
 // Lease implements ledger.Store.
 func (m *Memory) Lease(ctx context.Context, limit int, ttl time.Duration) ([]ledger.Payment, error) {
-	if err := m.enter(ctx); err != nil {
+	if err := m.begin(ctx); err != nil {
 		return nil, err
 	}
 	defer m.mu.Unlock()
@@ -375,7 +381,7 @@ func (m *Memory) Lease(ctx context.Context, limit int, ttl time.Duration) ([]led
 
 // Recheck implements ledger.Store.
 func (m *Memory) Recheck(ctx context.Context, id string, after time.Duration) error {
-	if err := m.enter(ctx); err != nil {
+	if err := m.begin(ctx); err != nil {
 		return err
 	}
 	defer m.mu.Unlock()

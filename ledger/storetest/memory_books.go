@@ -17,7 +17,7 @@ import (
 
 // Reserve implements ledger.Store.
 func (m *Memory) Reserve(ctx context.Context, r ledger.Reservation, over string, ttl time.Duration) (ledger.Reservation, error) {
-	if err := m.enter(ctx); err != nil {
+	if err := m.begin(ctx); err != nil {
 		return ledger.Reservation{}, err
 	}
 	defer m.mu.Unlock()
@@ -50,7 +50,7 @@ func (m *Memory) Reservation(ctx context.Context, key common.Hash) (ledger.Reser
 
 // KeepAnswer implements ledger.Store.
 func (m *Memory) KeepAnswer(ctx context.Context, key common.Hash, payment string, answer []byte, ttl time.Duration) error {
-	if err := m.enter(ctx); err != nil {
+	if err := m.begin(ctx); err != nil {
 		return err
 	}
 	defer m.mu.Unlock()
@@ -139,7 +139,7 @@ func (m *Memory) LastAnchor(ctx context.Context) (ledger.Anchor, error) {
 
 // AddAnchor implements ledger.Store.
 func (m *Memory) AddAnchor(ctx context.Context, a ledger.Anchor) error {
-	if err := m.enter(ctx); err != nil {
+	if err := m.begin(ctx); err != nil {
 		return err
 	}
 	defer m.mu.Unlock()
@@ -160,7 +160,7 @@ func (m *Memory) addAnchor(a ledger.Anchor) error {
 
 // Sweep implements ledger.Store.
 func (m *Memory) Sweep(ctx context.Context, keep time.Duration, limit int) (int, error) {
-	if err := m.enter(ctx); err != nil {
+	if err := m.begin(ctx); err != nil {
 		return 0, err
 	}
 	defer m.mu.Unlock()
