@@ -21,7 +21,7 @@ const (
 	anchorPatience = 500 * time.Millisecond
 	// manyEntries are too many to be counted while others wait.
 	manyEntries = 100_000
-	// anchorLock is the key of the advisory lock that x402_check shares.
+	// anchorLock is the key of the advisory lock that x402_complete shares.
 	anchorLock = 40200
 )
 
@@ -33,6 +33,8 @@ const (
 	someEntries = `SELECT ` + sqlstore.EntryColumns + ` FROM `
 	inOrder     = ` WHERE (at, payment_id, version) > (?, ?, ?) AND at <= ? ORDER BY at, payment_id, version LIMIT ?`
 )
+
+const sweepReservations = `WITH gone AS (` + sqlstore.SweepReservations + ` RETURNING 1) SELECT (SELECT count(*) FROM gone), x402_complete()`
 
 // List implements ledger.Store.
 func (s *Store) List(ctx context.Context, q ledger.Query) ([]ledger.Payment, error) {
@@ -138,6 +140,7 @@ func (s *Store) AddAnchor(ctx context.Context, a ledger.Anchor) error {
 		queue(b, "BEGIN")
 		queue(b, fmt.Sprintf("SET LOCAL lock_timeout = %d", anchorPatience.Milliseconds()))
 		queue(b, "SELECT pg_advisory_xact_lock(?)", anchorLock)
+		queue(b, "SELECT x402_complete()")
 		if a.Count > manyEntries {
 			queue(b, "COMMIT")
 			queue(b, "BEGIN")
@@ -198,16 +201,14 @@ func (s *Store) Sweep(ctx context.Context, keep time.Duration, limit int) (int, 
 	var removed, archived int64
 	limit = max(limit, 0)
 	err := s.write(ctx, func(ctx context.Context, c *pgx.Conn) error {
-		tag, err := c.Exec(ctx, numbered(sqlstore.SweepReservations), sqlstore.Micros(s.Now()), limit)
-		removed = tag.RowsAffected()
-		return err
+		return c.QueryRow(ctx, numbered(sweepReservations), sqlstore.Micros(s.Now()), limit).Scan(&removed, nil)
 	})
 	if err != nil || keep <= 0 || removed >= int64(limit) {
 		return int(removed), err
 	}
 	err = s.write(ctx, func(ctx context.Context, c *pgx.Conn) error {
-		return c.QueryRow(ctx, "SELECT x402_archive(x402_now($1) - $2, $3)",
-			s.clock.given(), keep.Microseconds(), int64(limit)-removed).Scan(&archived)
+		return c.QueryRow(ctx, "SELECT x402_archive(x402_now($1) - $2, $3), x402_complete()",
+			s.clock.given(), keep.Microseconds(), int64(limit)-removed).Scan(&archived, nil)
 	})
 	if err != nil {
 		return 0, err

@@ -62,7 +62,7 @@ func TestAnchorWaitsForWriters(t *testing.T) {
 		tx_hash, block_number, block_hash, plan_until, served_by, subject, previous, hash FROM audit WHERE payment_id = $2`, at, p.ID); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tx.Exec(t.Context(), "SELECT x402_check($1, $2, false)", at, int64(1)<<62); err != nil {
+	if _, err := tx.Exec(t.Context(), "SELECT x402_check($1, $2)", at, int64(1)<<62); err != nil {
 		t.Fatal(err)
 	}
 	now = now.Add(2 * ledger.AnchorLag)

@@ -14,15 +14,15 @@ import (
 const (
 	// lease takes a test's clock, limit and the time to hide for, and gives payments with the time since when they were due, in
 	// no order. A row that another is leasing is passed over.
-	lease = `WITH clock AS MATERIALIZED (SELECT x402_now(?) AS now),
+	lease = `WITH clock AS MATERIALIZED (SELECT x402_now(?) AS now WHERE x402_complete()),
 		due AS (SELECT id AS due_id, check_at AS due_at FROM payments
 			WHERE is_open = 1 AND check_at <= (SELECT now FROM clock) AND hold_until <= (SELECT now FROM clock)
 			ORDER BY check_at, created_at, id LIMIT ? FOR UPDATE SKIP LOCKED)
 		UPDATE payments SET check_at = (SELECT now FROM clock) + ? FROM due WHERE id = due_id
 		RETURNING ` + sqlstore.PaymentColumns + `, due_at`
 	// recheck takes a test's clock, the time to hide for and the id twice, and gives whether the payment is there.
-	recheck = `WITH hidden AS (UPDATE payments SET check_at = x402_now(?) + ? WHERE id = ? AND is_open = 1)
-		SELECT EXISTS (SELECT 1 FROM payments WHERE id = ?)`
+	recheck = `WITH hidden AS (UPDATE payments SET check_at = x402_now(?) + ? WHERE id = ? AND is_open = 1 RETURNING 1)
+		SELECT EXISTS (SELECT 1 FROM payments WHERE id = ?), (SELECT count(*) FROM hidden), x402_complete()`
 )
 
 // Lease implements ledger.Store. It is one statement.
@@ -71,7 +71,7 @@ func (s *Store) Recheck(ctx context.Context, id string, after time.Duration) err
 	}
 	return s.write(ctx, func(ctx context.Context, c *pgx.Conn) error {
 		var there bool
-		err := c.QueryRow(ctx, numbered(recheck), s.clock.given(), after.Microseconds(), id, id).Scan(&there)
+		err := c.QueryRow(ctx, numbered(recheck), s.clock.given(), after.Microseconds(), id, id).Scan(&there, nil, nil)
 		if err == nil && !there {
 			err = ledger.ErrNotFound
 		}

@@ -18,13 +18,16 @@ import (
 // asked gives the database's clock and the Until of the last anchor, for clock.at.
 const asked = `x402_clock(), COALESCE((SELECT until_at FROM anchors ORDER BY sequence DESC LIMIT 1), 0)`
 
+// isIncomplete says whether a copy is under way: early, for what decides before it writes. x402_complete has the last word.
+const isIncomplete = `EXISTS (SELECT 1 FROM meta WHERE name = 'incomplete')`
+
 var (
 	// entered writes one audit entry if the row of the statement before was written.
 	entered = `(INSERT INTO audit (` + sqlstore.EntryColumns + `) SELECT ` + placeholders(19) + ` FROM made)`
 	// claim takes PaymentValues, EntryValues, the time and the slack, and gives how many payments it made.
 	claim = `WITH made AS (` + sqlstore.ClaimPayment + ` RETURNING id), entry AS ` + entered +
-		` SELECT (SELECT count(*) FROM made), x402_check(?, ?, true)`
-	selectForUpdate = `SELECT ` + sqlstore.PaymentColumns + `, audit_hash, ` + asked + ` FROM payments WHERE id = ?`
+		` SELECT (SELECT count(*) FROM made), x402_check(?, ?)`
+	selectForUpdate = `SELECT ` + sqlstore.PaymentColumns + `, audit_hash, ` + asked + `, ` + isIncomplete + ` FROM payments WHERE id = ?`
 )
 
 func placeholders(n int) string { return strings.TrimSuffix(strings.Repeat("?, ", n), ", ") }
@@ -37,7 +40,7 @@ func update(entries int) string {
 	for i := range entries {
 		fmt.Fprintf(&b, `, entry%d AS %s`, i, entered)
 	}
-	b.WriteString(` SELECT (SELECT count(*) FROM made), x402_check(?, ?, false)`)
+	b.WriteString(` SELECT (SELECT count(*) FROM made), x402_check(?, ?)`)
 	return b.String()
 }
 
@@ -82,12 +85,15 @@ func (s *Store) Update(ctx context.Context, id string, version uint64, changes .
 		var p ledger.Payment
 		var previous common.Hash
 		var now, last int64
-		err := sqlstore.ScanPayment(conn.QueryRow(ctx, numbered(selectForUpdate), id), &p, sqlstore.Fixed(previous[:]), &now, &last)
-		if errors.Is(err, pgx.ErrNoRows) {
+		var incomplete bool
+		err := sqlstore.ScanPayment(conn.QueryRow(ctx, numbered(selectForUpdate), id), &p, sqlstore.Fixed(previous[:]), &now, &last, &incomplete)
+		switch {
+		case errors.Is(err, pgx.ErrNoRows):
 			return ledger.ErrNotFound
-		}
-		if err != nil {
+		case err != nil:
 			return err
+		case incomplete:
+			return ledger.ErrIncomplete
 		}
 		at := s.clock.at(now, last)
 		if p.Version != version {

@@ -15,8 +15,8 @@ import (
 
 const (
 	// reserve takes ReserveValues, the time and the slack, and gives how many reservations it made; keep likewise.
-	reserve = `WITH made AS (` + sqlstore.Reserve + ` RETURNING key) SELECT (SELECT count(*) FROM made), x402_check(?, ?, false)`
-	keep    = `WITH made AS (` + sqlstore.KeepAnswer + ` RETURNING key) SELECT (SELECT count(*) FROM made), x402_check(?, ?, false)`
+	reserve = `WITH made AS (` + sqlstore.Reserve + ` RETURNING key) SELECT (SELECT count(*) FROM made), x402_check(?, ?)`
+	keep    = `WITH made AS (` + sqlstore.KeepAnswer + ` RETURNING key) SELECT (SELECT count(*) FROM made), x402_check(?, ?)`
 )
 
 // Reserve implements ledger.Store.

@@ -20,7 +20,7 @@ import (
 // tries is how often a call is made that changed nothing and may be made again.
 const tries = 5
 
-// The codes of PostgreSQL's errors that we tell apart; the last two are of x402_check.
+// The codes of PostgreSQL's errors that we tell apart; the last two are of x402_check and x402_complete.
 const (
 	codeUnique        = "23505"
 	codeReadOnly      = "25006"

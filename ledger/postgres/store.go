@@ -95,7 +95,7 @@ func (s *Store) Ping(ctx context.Context) error {
 }
 
 const ping = `WITH beat AS (INSERT INTO heartbeat (id, at) VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET at = excluded.at)
-	SELECT x402_check($2, $3, true)`
+	SELECT x402_check($2, $3)`
 
 // Close waits for what is under way, and closes the connections.
 func (s *Store) Close() error {

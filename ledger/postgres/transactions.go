@@ -20,7 +20,8 @@ const (
 	lockNonce    = sqlstore.SelectNonce + ` FOR UPDATE`
 	lockPayments = `SELECT ` + sqlstore.PaymentColumns + `, audit_hash FROM payments WHERE id = ANY (?) ORDER BY id FOR UPDATE`
 	isRecorded   = `SELECT EXISTS (SELECT 1 FROM transactions WHERE chain_id = ? AND hash = ?)`
-	check        = `SELECT x402_check(?, ?, false)`
+	advanceNonce = `WITH raised AS (` + sqlstore.RaiseNonce + ` RETURNING 1) SELECT (SELECT count(*) FROM raised), x402_complete()`
+	check        = `SELECT x402_check(?, ?)`
 )
 
 // insertTransaction fails where the hash is there, in spite of the wallet's lock: then it is another wallet's.
@@ -41,7 +42,7 @@ func (s *Store) Nonce(ctx context.Context, chainID uint64, wallet common.Address
 // AdvanceNonce implements ledger.Store.
 func (s *Store) AdvanceNonce(ctx context.Context, chainID uint64, wallet common.Address, to uint64) error {
 	return s.write(ctx, func(ctx context.Context, c *pgx.Conn) error {
-		_, err := c.Exec(ctx, numbered(sqlstore.RaiseNonce), chainID, sqlstore.Octets(wallet[:]), to)
+		_, err := c.Exec(ctx, numbered(advanceNonce), chainID, sqlstore.Octets(wallet[:]), to)
 		return err
 	})
 }
@@ -119,6 +120,7 @@ func (r *recording) lock(ctx context.Context, c *pgx.Conn, clock *clock) error {
 	t := r.t
 	wallet := []any{t.ChainID, sqlstore.Octets(t.Wallet[:])}
 	var now, last int64
+	var incomplete bool
 	b := &pgx.Batch{}
 	queue(b, "BEGIN")
 	queue(b, sqlstore.InsertWallet, append(wallet, t.Nonce)...)
@@ -134,9 +136,12 @@ func (r *recording) lock(ctx context.Context, c *pgx.Conn, clock *clock) error {
 			return nil
 		})
 	})
-	queue(b, "SELECT "+asked).QueryRow(func(row pgx.Row) error { return row.Scan(&now, &last) })
+	queue(b, "SELECT "+asked+", "+isIncomplete).QueryRow(func(row pgx.Row) error { return row.Scan(&now, &last, &incomplete) })
 	if err := c.SendBatch(ctx, b).Close(); err != nil {
 		return err
+	}
+	if incomplete {
+		return ledger.ErrIncomplete
 	}
 	r.at = clock.at(now, last)
 	return nil

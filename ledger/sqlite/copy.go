@@ -14,36 +14,39 @@ import (
 
 // Import implements ledger.Store. The whole part is written, or nothing of it.
 func (s *Store) Import(ctx context.Context, part ledger.Part) error {
-	return s.write(ctx, func(w *writer) error {
-		if err := w.beginCopy(); err != nil {
-			return err
+	_, err := transact(ctx, s, func(w *writer) (struct{}, error) { return struct{}{}, w.importPart(&part) })
+	return err
+}
+
+func (w *writer) importPart(part *ledger.Part) error {
+	if err := w.beginCopy(); err != nil {
+		return err
+	}
+	for i := range part.Records {
+		if err := w.importRecord(&part.Records[i]); err != nil {
+			return fmt.Errorf("ledger/sqlite: importing payment %s: %w", part.Records[i].Payment.ID, err)
 		}
-		for i := range part.Records {
-			if err := w.importRecord(&part.Records[i]); err != nil {
-				return fmt.Errorf("ledger/sqlite: importing payment %s: %w", part.Records[i].Payment.ID, err)
-			}
+	}
+	for i := range part.Wallets {
+		if err := w.importWallet(&part.Wallets[i]); err != nil {
+			return fmt.Errorf("ledger/sqlite: importing wallet %s: %w", part.Wallets[i].Address, err)
 		}
-		for i := range part.Wallets {
-			if err := w.importWallet(&part.Wallets[i]); err != nil {
-				return fmt.Errorf("ledger/sqlite: importing wallet %s: %w", part.Wallets[i].Address, err)
-			}
+	}
+	for i := range part.Reservations {
+		if err := w.importReservation(&part.Reservations[i]); err != nil {
+			return fmt.Errorf("ledger/sqlite: importing a reservation: %w", err)
 		}
-		for i := range part.Reservations {
-			if err := w.importReservation(&part.Reservations[i]); err != nil {
-				return fmt.Errorf("ledger/sqlite: importing a reservation: %w", err)
-			}
+	}
+	if err := w.importAnchors(part.Anchors); err != nil {
+		return fmt.Errorf("ledger/sqlite: importing anchors: %w", err)
+	}
+	if part.Complete {
+		if _, err := w.exec(sqlstore.MarkComplete); err != nil {
+			return fmt.Errorf("ledger/sqlite: completing a copy: %w", err)
 		}
-		if err := w.importAnchors(part.Anchors); err != nil {
-			return fmt.Errorf("ledger/sqlite: importing anchors: %w", err)
-		}
-		if part.Complete {
-			if _, err := w.exec(sqlstore.MarkComplete); err != nil {
-				return fmt.Errorf("ledger/sqlite: completing a copy: %w", err)
-			}
-		}
-		w.incomplete = !part.Complete
-		return nil
-	})
+	}
+	w.incomplete = !part.Complete
+	return nil
 }
 
 // beginCopy marks the ledger as incomplete, if it is empty.

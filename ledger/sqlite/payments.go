@@ -14,9 +14,6 @@ import (
 // Claim implements ledger.Store.
 func (s *Store) Claim(ctx context.Context, p ledger.Payment, c ledger.Change) (ledger.Payment, error) {
 	return write(ctx, s, func(w *writer) (ledger.Payment, error) {
-		if w.incomplete {
-			return ledger.Payment{}, ledger.ErrIncomplete
-		}
 		p, e, err := ledger.Create(p, c, w.now())
 		if err != nil {
 			return ledger.Payment{}, err

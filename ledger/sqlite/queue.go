@@ -112,10 +112,21 @@ func (q *queue) close() {
 	<-q.idle
 }
 
-// write has the writer run f in its next transaction and waits until that is durable. A context that ends
+// write is transact, but for a copy that is under way: it lets nothing else be written.
+func write[T any](ctx context.Context, s *Store, f func(*writer) (T, error)) (T, error) {
+	return transact(ctx, s, func(w *writer) (T, error) {
+		if w.incomplete {
+			var none T
+			return none, ledger.ErrIncomplete
+		}
+		return f(w)
+	})
+}
+
+// transact has the writer run f in its next transaction and waits until that is durable. A context that ends
 // before the writer got to f ends the call; afterwards the outcome is awaited, so that a caller is never told
 // that nothing happened when something did.
-func write[T any](ctx context.Context, s *Store, f func(*writer) (T, error)) (T, error) {
+func transact[T any](ctx context.Context, s *Store, f func(*writer) (T, error)) (T, error) {
 	var got, none T
 	if err := ctx.Err(); err != nil {
 		return none, err

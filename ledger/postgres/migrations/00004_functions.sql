@@ -4,6 +4,20 @@
 CREATE FUNCTION x402_clock() RETURNS bigint LANGUAGE sql VOLATILE AS
     'SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint';
 
+-- Fails while a copy into this database is under way. A copy begins when it has got past all that came here before (by the
+-- lock, which who adds an anchor takes as well) and found nothing. The code is read by the program.
+-- +goose StatementBegin
+CREATE FUNCTION x402_complete() RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared(40200);
+    IF EXISTS (SELECT 1 FROM meta WHERE name = 'incomplete') THEN
+        RAISE EXCEPTION 'the copy into this ledger is not complete' USING ERRCODE = 'XL002';
+    END IF;
+    RETURN true;
+END
+$$;
+-- +goose StatementEnd
+
 -- The time for what is decided now: by the database's clock, or the given one, and always after the last anchor.
 -- +goose StatementBegin
 CREATE FUNCTION x402_now(given bigint) RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
@@ -15,22 +29,18 @@ $$;
 
 -- Ends every transaction that writes what was dated at the time made: it fails if that is further than slack from the
 -- clock, or not after the last anchor. So nothing appears below an anchor, however long its writer was held up: who adds an
--- anchor waits for all that got past here, by the lock. claims says that it must not be written while a copy into this
--- database is under way. The codes are read by the program.
+-- anchor waits for all that got past here, by the lock. The code is read by the program.
 -- +goose StatementBegin
-CREATE FUNCTION x402_check(made bigint, slack bigint, claims boolean) RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION x402_check(made bigint, slack bigint) RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     clock bigint;
     last  bigint;
 BEGIN
-    PERFORM pg_advisory_xact_lock_shared(40200);
+    PERFORM x402_complete();
     clock := x402_clock();
     last := coalesce((SELECT until_at FROM anchors ORDER BY sequence DESC LIMIT 1), 0);
     IF made <= last OR abs(made - greatest(clock, last + 1)) > slack THEN
         RAISE EXCEPTION 'dated too far from the clock' USING ERRCODE = 'XL001', DETAIL = clock || ' ' || last;
-    END IF;
-    IF claims AND EXISTS (SELECT 1 FROM meta WHERE name = 'incomplete') THEN
-        RAISE EXCEPTION 'the copy into this ledger is not complete' USING ERRCODE = 'XL002';
     END IF;
     RETURN clock;
 END

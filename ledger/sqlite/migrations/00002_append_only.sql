@@ -61,7 +61,8 @@ END;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
-CREATE TRIGGER payments_no_rename BEFORE UPDATE OF id, chain_id, asset, payer, nonce, pay_to, amount ON payments
+CREATE TRIGGER payments_no_rename BEFORE UPDATE OF id, chain_id, asset, payer, nonce, pay_to, amount, valid_before,
+    header_hash, route, plan, method, host, uri, flow, claim_block ON payments
 BEGIN
     SELECT RAISE(ABORT, 'what a payment is for never changes');
 END;
