@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
+	"github.com/ethereum/go-ethereum/crypto"
 	"github.com/holiman/uint256"
 
 	"github.com/caddy-x402/caddy-x402/ledger"
@@ -37,6 +38,12 @@ func offer(n uint64) ledger.Payment {
 	}
 }
 
+// transaction is the n-th, whatever it carries.
+func transaction(wallet, nonce, n uint64, payments ...string) ledger.Transaction {
+	raw := binary.BigEndian.AppendUint64([]byte{2}, n)
+	return ledger.Transaction{ChainID: 8453, Wallet: account(wallet), Nonce: nonce, Hash: crypto.Keccak256Hash(raw), Raw: raw, Payments: payments}
+}
+
 // fill puts payments from first on into a store, in various states, and anchors some of them, and the rest not.
 func fill(t *testing.T, s ledger.Store, c *clock, first, n uint64) {
 	t.Helper()
@@ -52,7 +59,7 @@ func fill(t *testing.T, s ledger.Store, c *clock, first, n uint64) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			tx := ledger.Transaction{ChainID: 8453, Wallet: account(50), Nonce: nonce, Hash: hash(1<<40 + i), Raw: []byte{2, byte(i)}, Payments: []string{p.ID}}
+			tx := transaction(50, nonce, 1<<40+i, p.ID)
 			if err := s.Record(ctx, tx, "request"); err != nil {
 				t.Fatal(err)
 			}

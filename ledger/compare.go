@@ -87,6 +87,7 @@ func (c *copier) comparePage(ctx context.Context, page, copied []Record) error {
 		}
 		delete(at, id)
 		c.v.record(&r.Payment, r.Trail)
+		c.v.transactions(r)
 		for j := range r.Trail {
 			if m := r.Trail[j].Mark(); m.after(c.newest) {
 				c.newest = m

@@ -28,10 +28,7 @@ func furnish(t *testing.T, s ledger.Store) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, tx := range []ledger.Transaction{
-		{ChainID: 8453, Wallet: account(50), Nonce: nonce, Hash: hash(1 << 50), Raw: []byte{1}},
-		{ChainID: 8453, Wallet: account(51), Nonce: 7, Hash: hash(1<<50 + 1), Raw: []byte{1}},
-	} {
+	for _, tx := range []ledger.Transaction{transaction(50, nonce, 1<<50), transaction(51, 7, 1<<50+1)} {
 		if err := s.Record(ctx, tx, "request"); err != nil {
 			t.Fatal(err)
 		}

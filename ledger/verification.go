@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
+	"github.com/ethereum/go-ethereum/crypto"
 	"github.com/holiman/uint256"
 )
 
@@ -108,6 +109,22 @@ func (v *verification) record(p *Payment, trail []Entry) {
 	}
 	if v.o.Progress != nil && v.report.Payments%recordsPage == 0 {
 		v.o.Progress(v.report.Payments)
+	}
+}
+
+// transactions compares what was sent for a payment with its trail, and each with its hash.
+func (v *verification) transactions(r *Record) {
+	p := Problem{Kind: ProblemTransaction, Payment: r.Payment.ID}
+	for i := range r.Trail {
+		e := &r.Trail[i]
+		if e.Event == EventSend && !slices.ContainsFunc(r.Transactions, func(t Transaction) bool { return t.Hash == e.Transaction }) {
+			v.problem(p, "payment %s: the transaction %s, which entry %d says was sent, is missing", e.Payment, e.Transaction, e.Version)
+		}
+	}
+	for i := range r.Transactions {
+		if t := &r.Transactions[i]; crypto.Keccak256Hash(t.Raw) != t.Hash {
+			v.problem(p, "payment %s: the transaction %s was changed", r.Payment.ID, t.Hash)
+		}
 	}
 }
 

@@ -15,7 +15,8 @@ type VerifyOptions struct {
 	Expect common.Hash
 	// KeptSince, where it is not zero, is since when payments that are closed are kept: those that were last changed before
 	// may have been forgotten (Redis with a retention). What anchors lack from before is then counted as Forgotten. The
-	// anchor whose window reaches over this time is judged like those before it.
+	// anchor whose window reaches over this time is judged like those before it: what is left of its entries can't be compared
+	// with its hash.
 	KeptSince time.Time
 	// Progress, where it is set, is told now and then how many payments were verified.
 	Progress func(payments int64)
@@ -51,6 +52,8 @@ const (
 	ProblemAnchor   ProblemKind = "anchor"   // an anchor was removed or changed
 	ProblemExpected ProblemKind = "expected" // the anchor that was kept outside is not in the chain
 	ProblemFormat   ProblemKind = "format"   // the exported file is cut off, or not what Export wrote
+	// A transaction that a trail says was sent is missing, or is not what its hash says.
+	ProblemTransaction ProblemKind = "transaction"
 )
 
 // Problem is one thing that is wrong.
@@ -65,14 +68,19 @@ type Problem struct {
 }
 
 // Verify checks a whole ledger: the trail of every payment, that the trails and the entries in the order of their time are the
-// same ones, and that they are those which the chain of anchors fixed. The store may be in use meanwhile. An error
+// same ones, that they are those which the chain of anchors fixed, and that the transactions which the trails say were sent are
+// there and are what their hashes say (VerifyExport can't tell: an export has no transactions). The store may be in use meanwhile. An error
 // says that the store could not be read; what is wrong with the ledger is in the Report.
 func Verify(ctx context.Context, b Books, o VerifyOptions) (Report, error) {
 	v := newVerification(o)
 	if err := eachAnchor(ctx, b, 0, func(a *Anchor) error { v.anchor(a); return nil }); err != nil {
 		return v.report, err
 	}
-	err := eachRecord(ctx, b, func(r *Record) error { v.record(&r.Payment, r.Trail); return nil })
+	err := eachRecord(ctx, b, func(r *Record) error {
+		v.record(&r.Payment, r.Trail)
+		v.transactions(r)
+		return nil
+	})
 	if err != nil {
 		return v.report, err
 	}

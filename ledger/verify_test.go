@@ -82,6 +82,7 @@ func TestVerifyFinds(t *testing.T) {
 		return len(r.Trail) == 1 && r.Payment.CreatedAt.Before(whole.anchors[2].Until)
 	})
 	id := whole.records[long].Payment.ID
+	sent := slices.IndexFunc(whole.records, func(r ledger.Record) bool { return len(r.Transactions) > 0 })
 	for name, tt := range map[string]struct {
 		tamper func(s *snapshot)
 		want   string
@@ -127,7 +128,16 @@ func TestVerifyFinds(t *testing.T) {
 		}, "entries"},
 		"a payment is missing, its entries are not":         {func(s *snapshot) { s.records = slices.Delete(s.records, long, long+1) }, "entries"},
 		"a payment's entries are missing, the trail is not": {func(s *snapshot) { s.forget(id) }, "entries"},
-		"a payment twice":             {func(s *snapshot) { s.records = slices.Insert(s.records, long, s.records[long]) }, "entries"},
+		"a payment twice":          {func(s *snapshot) { s.records = slices.Insert(s.records, long, s.records[long]) }, "entries"},
+		"a transaction is missing": {func(s *snapshot) { s.records[sent].Transactions = nil }, "transaction"},
+		"another transaction in its place": {func(s *snapshot) {
+			s.records[sent].Transactions = []ledger.Transaction{transaction(50, 0, 7, id)}
+		}, "transaction"},
+		"what was signed": {func(s *snapshot) {
+			t := s.records[sent].Transactions[0]
+			t.Raw = []byte{2}
+			s.records[sent].Transactions = []ledger.Transaction{t}
+		}, "transaction"},
 		"entries in another order":    {func(s *snapshot) { s.entries[4], s.entries[5] = s.entries[5], s.entries[4] }, "entries entry"},
 		"an entry twice":              {func(s *snapshot) { s.entries = slices.Insert(s.entries, 4, s.entries[4]) }, "entries entry"},
 		"an anchor is missing":        {func(s *snapshot) { s.anchors = slices.Delete(s.anchors, 2, 3) }, "anchor entries"},

@@ -186,7 +186,7 @@ func testRecords(t *testing.T, open Open, _ Options) {
 	made := f.crowded(25)
 	f.record(newTransaction(9, 0, 100, made[0].ID, made[5].ID))
 	f.clock.Add(time.Second)
-	f.record(newTransaction(9, 0, 90, made[5].ID, made[0].ID))
+	f.record(newTransaction(9, 0, 94, made[5].ID, made[0].ID)) // its hash sorts before the first
 	f.record(newTransaction(9, 1, 101, made[10].ID))
 	f.record(newTransaction(9, 1, 102))
 	f.record(newTransaction(8, 7, 103))

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"encoding/binary"
 	"errors"
 	"sync"
 	"testing"
@@ -92,10 +93,7 @@ func (f *fixture) live(s ledger.Store, acks *acknowledged, p ledger.Payment, wal
 	if err != nil {
 		return false
 	}
-	tx := newTransaction(wallet, nonce, 0, p.ID)
-	tx.Hash = p.Nonce
-	tx.Hash[1] = byte(wallet)
-	tx.Hash[2] = p.Payer[19]
+	tx := newTransaction(wallet, nonce, uint64(p.Payer[19])<<56|binary.BigEndian.Uint64(p.Nonce[24:]), p.ID)
 	if err := s.Record(f.ctx, tx, "request"); err != nil {
 		return false
 	}

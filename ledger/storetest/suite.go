@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
+	"github.com/ethereum/go-ethereum/crypto"
 	"github.com/holiman/uint256"
 
 	"github.com/caddy-x402/caddy-x402/ledger"
@@ -238,9 +239,11 @@ func payer(p *ledger.Payment, of common.Address) {
 	p.ID = "pay_" + ledger.Shard(of) + strings.TrimPrefix(p.ID, "pay_")[2:]
 }
 
+// newTransaction is the n-th, whatever it carries.
 func newTransaction(wallet, nonce, n uint64, payments ...string) ledger.Transaction {
+	raw := binary.BigEndian.AppendUint64([]byte{2, 0xff, 0}, n)
 	return ledger.Transaction{
-		ChainID: 84532, Wallet: account(wallet), Nonce: nonce, Hash: hash(n), Raw: []byte{2, 0xff, 0, byte(n)}, Payments: payments,
+		ChainID: 84532, Wallet: account(wallet), Nonce: nonce, Hash: crypto.Keccak256Hash(raw), Raw: raw, Payments: payments,
 	}
 }
 

@@ -69,7 +69,7 @@ func testRecord(t *testing.T, open Open) {
 
 	// A second transaction of the same payment, and the wallet of another chain.
 	f.clock.Add(time.Second)
-	second := newTransaction(9, 42, 99, a.ID) // its hash sorts before the first
+	second := newTransaction(9, 42, 98, a.ID) // its hash sorts before the first
 	f.record(second)
 	second = f.dated(second)
 	f.recorded(a.ID, first, second)
