@@ -135,6 +135,9 @@ func (a *attempt) forward(p ledger.Payment) (err error) {
 	}
 	d := &deliveryWriter{ResponseWriter: a.w, attempt: a, payment: p, fence: p.Hold.Fence}
 	d.stopKeeping = a.engine.keep(a.r.Context(), p.ID, d.fence)
+	if a.keyed() {
+		a.withoutEncoding()
+	}
 	r, follow := a.r, func() {}
 	switch {
 	case !replayable(a.r.Method):

@@ -78,6 +78,7 @@ type Engine struct {
 	store ledger.Store
 
 	limits limits
+	bodies room // for the bodies of requests with keys
 	losses losses
 
 	mu       sync.Mutex
@@ -99,8 +100,8 @@ func NewEngine(store ledger.Store, s Settings) *Engine {
 	e := &Engine{
 		store: store, settings: s.withDefaults(), flights: make(map[string]*flight),
 		holders: make(map[string]context.Context), turns: make(map[common.Hash]*turn),
-		limits: limits{clients: make(map[string]*spent)},
-		stop:   stop, reconciled: make(chan struct{}), wake: make(chan struct{}, 1),
+		limits: limits{clients: make(map[string]*spent)}, bodies: room{most: heldBodies},
+		stop: stop, reconciled: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
 	go e.reconcileLoop(ctx)
 	e.loops.Go(func() { e.upkeepLoop(ctx) })

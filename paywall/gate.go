@@ -43,6 +43,9 @@ type Config struct {
 	MinRemaining time.Duration
 	// MaxValidity is how far away its end may be. Default: 1 h.
 	MaxValidity time.Duration
+	// BodyTimeout is how long a client may take for the body of a request with a key, which is read before anything is paid.
+	// Default: 30 s.
+	BodyTimeout time.Duration
 	// Now is the clock for offers and tokens. Default: time.Now.
 	Now    func() time.Time
 	Logger *slog.Logger
@@ -60,6 +63,9 @@ func NewGate(c Config, routes ...*Route) (*Gate, error) {
 	}
 	if c.MaxValidity <= 0 {
 		c.MaxValidity = time.Hour
+	}
+	if c.BodyTimeout <= 0 {
+		c.BodyTimeout = 30 * time.Second
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -127,10 +133,12 @@ type attempt struct {
 	hash    common.Hash // of the payment header, if that may resume a payment
 
 	bodyRead bool
-	body     []byte       // all of it, if there is a key
-	keys     []requestKey // by which this request may be known
-	wants    []want       // what its payment must have reserved
-	yield    func()       // gives back the turn of who buys what is bought once; may be nil
+	body     []byte                             // all of it, if there is a key
+	held     int                                // bytes of it, as the engine counts them
+	keys     []requestKey                       // by which this request may be known
+	wants    []want                             // what its payment must have reserved
+	kept     map[common.Hash]ledger.Reservation // read, and with an answer
+	yield    func()                             // gives back the turn of who buys what is bought once; may be nil
 }
 
 // Serve answers r: with next if it is paid for, else with what the client needs to know. Errors are those
@@ -189,6 +197,7 @@ func (a *attempt) pay(header string) error {
 	}
 	defer release()
 	a.engine = engine
+	defer func() { engine.bodies.giveBack(a.held) }()
 
 	if a.payee = a.findPayee(payload); a.payee == nil || !a.payee.takes(payload) {
 		if p, err := a.retired(); err != nil {

@@ -204,6 +204,7 @@ func (a *attempt) servePlan(p ledger.Payment, bought bool) error {
 
 // passOnce is pass for the request that bought a plan under a key: its answer is stored.
 func (a *attempt) passOnce(payment string, add func(http.Header)) error {
+	a.withoutEncoding()
 	next := a.next
 	a.next = func(w http.ResponseWriter, r *http.Request) error {
 		c := a.record(w, payment, func() {})

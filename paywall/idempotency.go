@@ -55,6 +55,7 @@ const (
 	codeInProgress  = "idempotency.in_progress"
 	codeNotStored   = "idempotency.response_not_stored"
 	codeBodyTooLong = "idempotency.body_too_large"
+	codeNoRoom      = "idempotency.no_room"
 )
 
 const headerIdempotencyKey = "Idempotency-Key"
@@ -171,10 +172,24 @@ func unquoteKey(v string) (string, bool) {
 func (a *attempt) keyed() bool { return len(a.keys) > 0 }
 
 // fingerprint is what must be equal for two requests under one key to be the same: which request, and what was chosen to
-// pay it with. The amount is left out: a price that changed meanwhile makes no other request of it.
+// pay it with. The amount is left out: a price that changed meanwhile makes no other request of it. Of the header those count that
+// say which part or state of a thing is asked for.
 func (a *attempt) fingerprint(b ledger.Binding, id x402.AuthorizationID) common.Hash {
-	return digest("request", a.r.Method, a.Host, ledger.Text(b.Route), ledger.Text(b.Plan), string(id.Asset[:]), a.URI,
-		strings.Join(a.r.Header["Content-Type"], ", "), string(a.body))
+	parts := []string{
+		"request", a.r.Method, a.Host, ledger.Text(b.Route), ledger.Text(b.Plan), string(id.Asset[:]), a.URI, string(a.body),
+	}
+	for _, name := range [...]string{
+		"Content-Type", "Range", "If-Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since",
+	} {
+		parts = append(parts, strings.Join(a.r.Header[name], ", "))
+	}
+	return digest(parts...)
+}
+
+// withoutEncoding makes the upstream's answer to a request with a key one for every client: what is stored must not be encoded as only
+// the first of them understands.
+func (a *attempt) withoutEncoding() {
+	a.r.Header["Accept-Encoding"] = []string{"identity"}
 }
 
 // hash is what a key is known by in the ledger: who can't prove to be its payer can't compute it.
@@ -210,15 +225,20 @@ func inProgress(payment string) *refusal {
 	}
 }
 
-// notStored is for a request that was answered, and paid for once, but whose answer can't be given again. p is nil if the
-// payment is not known any more.
-func notStored(p *ledger.Payment, why string) *refusal {
+// missingAnswer is for a request that was paid for and answered, but whose answer can't be given again; why is on record.
+func missingAnswer(p *ledger.Payment, why string) *refusal {
+	r := notStored(p)
+	r.detail = "the first request with this key was paid for and answered, and its answer is not stored (" + why + "); it is not charged again"
+	return r
+}
+
+// notStored is for a request whose payment is used, without an answer to this request on record: that may have been lost, or have
+// expired, or the payment served another request of its payer (see adopt). p is nil if the payment is not known any more.
+func notStored(p *ledger.Payment) *refusal {
 	r := &refusal{
 		status: http.StatusConflict, code: codeNotStored, receipt: p,
-		detail: "the first request with this key was paid for and answered, and its answer is not stored; it is not charged again",
-	}
-	if why != "" {
-		r.detail += " (" + why + ")"
+		detail: "the payment of this key is used, for the first request with this key or for another request of yours, and no answer " +
+			"is stored; this request is not charged again, take a new key to pay for it anew",
 	}
 	if p != nil {
 		r.payment = p.ID
@@ -230,5 +250,13 @@ func bodyTooLong() *refusal {
 	return &refusal{
 		status: http.StatusRequestEntityTooLarge, code: codeBodyTooLong,
 		detail: "the body of a request with an idempotency key may have 1 MiB; send a shorter one, or no key; this request charged nothing",
+	}
+}
+
+// noRoom is for a request whose body would have to be held beside too many others.
+func noRoom() *refusal {
+	return &refusal{
+		status: http.StatusServiceUnavailable, code: codeNoRoom,
+		detail: "too many requests with idempotency keys are being read; send the same request again later; it charged nothing",
 	}
 }

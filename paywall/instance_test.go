@@ -50,8 +50,8 @@ type instance struct {
 
 var seller = common.HexToAddress("0x209693Bc6afc0C5328bA36FaF03C514EF312287C")
 
-// newCluster starts n instances; wrap may change what each sees of the ledger.
-func newCluster(t *testing.T, n int, settings Settings, wrap func(i int, s ledger.Store) ledger.Store) *cluster {
+// newCluster starts n instances; wrap may change what each sees of the ledger, and change how their gates are made.
+func newCluster(t *testing.T, n int, settings Settings, wrap func(i int, s ledger.Store) ledger.Store, change ...func(*Config)) *cluster {
 	t.Helper()
 	dev, err := devnet.Start(t.Context(), devnet.Options{})
 	if err != nil {
@@ -61,7 +61,7 @@ func newCluster(t *testing.T, n int, settings Settings, wrap func(i int, s ledge
 	c := &cluster{t: t, chain: dev, path: filepath.Join(t.TempDir(), "ledger.db"), tokens: testTokens(t)}
 	c.serve = func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintf(w, "answer %d", c.calls.Load()) }
 	for i := range n {
-		c.instances = append(c.instances, c.start(i, settings, wrap))
+		c.instances = append(c.instances, c.start(i, settings, wrap, change...))
 	}
 	return c
 }
@@ -83,7 +83,7 @@ func testTokens(t *testing.T) *Tokens {
 	return NewTokens(&token.Issuer{Keyring: ring, Issuer: "here"}, access)
 }
 
-func (c *cluster) start(i int, settings Settings, wrap func(int, ledger.Store) ledger.Store) *instance {
+func (c *cluster) start(i int, settings Settings, wrap func(int, ledger.Store) ledger.Store, change ...func(*Config)) *instance {
 	c.t.Helper()
 	store, err := sqlite.Open(c.t.Context(), c.path, sqlite.Options{})
 	if err != nil {
@@ -111,10 +111,14 @@ func (c *cluster) start(i int, settings Settings, wrap func(int, ledger.Store) l
 		Name: "r", Scope: "r", Prices: price(cent), Timeout: time.Minute,
 		Plans: []Plan{{Name: "day", TTL: 24 * time.Hour, Prices: price(10 * cent)}},
 	}
-	gate, err := NewGate(Config{
+	config := Config{
 		Acquire: func() (*Engine, func(), error) { return in.engine, func() {}, nil }, Payees: []*Payee{payee},
 		Tokens: func() (*Tokens, error) { return c.tokens, nil }, Idempotency: Idempotency{Mode: IdempotencyOptional},
-	}, route)
+	}
+	for _, f := range change {
+		f(&config)
+	}
+	gate, err := NewGate(config, route)
 	if err != nil {
 		c.t.Fatal(err)
 	}

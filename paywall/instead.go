@@ -39,6 +39,9 @@ func (a *attempt) instead(ctx context.Context, f *proof) (done bool, err error) 
 		return false, unavailable(codeStore, err)
 	}
 	for _, p := range list {
+		if a.keyed() && want.Plan == "" && !a.sameRequest(&p) {
+			continue // who names its requests wants each for itself; that one's has what is left of its payment
+		}
 		if p.Held(a.engine.store.Now()) {
 			if want.Plan == "" && a.engine.serving(p.ID) {
 				continue // another request of the same payer is being served with it

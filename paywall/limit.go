@@ -13,6 +13,7 @@ import (
 const (
 	allowance    = 4096
 	refusedUnits = 128 // wear off in a second; so 32 refusals at once
+	replayUnits  = 16  // of an answer that is given again, which nobody pays for; so 256 at once, and 8 a second
 	maxClients   = 8192
 )
 
@@ -26,7 +27,7 @@ type limits struct {
 
 type spent struct {
 	flying  int // simulations under way
-	refused int // units that refusals have left
+	refused int // units that refusals, and answers given again, have left
 	at      time.Time
 }
 
@@ -55,6 +56,18 @@ func (l *limits) begin(client string, now time.Time) (end func(refused bool), ok
 			s.refused += refusedUnits
 		}
 	}, true
+}
+
+// spend asks for something of the allowance for what nobody pays for.
+func (l *limits) spend(client string, units int, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.of(client, now)
+	if s.wear(now); s.flying+s.refused >= allowance {
+		return false
+	}
+	s.refused += units
+	return true
 }
 
 // of finds what a client has spent. When there are more clients than can be remembered, the new ones share an allowance.
@@ -97,6 +110,6 @@ func clientKey(address string) string {
 func limited() *refusal {
 	return &refusal{
 		status: http.StatusTooManyRequests, code: codeLimited,
-		detail: "too many payments from your address were refused; see why, and wait before you send the next one",
+		detail: "too many payments from your address were refused, or led to answers that were given before; see why, and wait before you send the next one",
 	}
 }

@@ -42,7 +42,7 @@ func (a *attempt) recall(ctx context.Context, p *ledger.Payment) (done bool, err
 			if again {
 				return false, nil
 			}
-			return true, notStored(p, "")
+			return true, notStored(p)
 		}
 		a.engine.pause(ctx, p.ID, pause)
 		if ctx.Err() != nil {
@@ -57,7 +57,7 @@ func (a *attempt) bound(ctx context.Context, payment string) (found *ledger.Rese
 		if w.plan() {
 			continue
 		}
-		r, err := a.engine.store.Reservation(ctx, w.key)
+		r, err := a.reservation(ctx, w.key)
 		switch {
 		case errors.Is(err, ledger.ErrNotFound):
 			missing = append(missing, w)
@@ -76,6 +76,21 @@ func (a *attempt) bound(ctx context.Context, payment string) (found *ledger.Rese
 	return found, missing, nil
 }
 
+// reservation reads by key. What has an answer keeps it, so that is read once: it may be long.
+func (a *attempt) reservation(ctx context.Context, key common.Hash) (ledger.Reservation, error) {
+	if r, ok := a.kept[key]; ok {
+		return r, nil
+	}
+	r, err := a.engine.store.Reservation(ctx, key)
+	if err == nil && len(r.Answer) > 0 {
+		if a.kept == nil {
+			a.kept = make(map[common.Hash]ledger.Reservation)
+		}
+		a.kept[key] = r
+	}
+	return r, err
+}
+
 // gaveWay reports whether the payment id was given up since its request is served by another.
 func (a *attempt) gaveWay(ctx context.Context, id, to string) bool {
 	for range maxServedBy {
@@ -90,31 +105,39 @@ func (a *attempt) gaveWay(ctx context.Context, id, to string) bool {
 	return false
 }
 
-// replay gives a stored answer again. A key that came with it for the first time finds it from now on, too.
+// replay gives a stored answer again. A key that came with it for the first time finds it from now on, too. Nobody pays for either, so
+// whoever asks for much of it is slowed down like one whose payments are refused; a new key, which is a write, weighs more.
 func (a *attempt) replay(ctx context.Context, p *ledger.Payment, r *ledger.Reservation, missing []want) error {
 	s, err := decodeAnswer(r.Answer)
 	if err == nil && s.See != (common.Hash{}) {
-		first, lost := a.engine.store.Reservation(ctx, s.See)
+		first, lost := a.reservation(ctx, s.See)
 		switch {
 		case errors.Is(lost, ledger.ErrNotFound):
-			return notStored(p, "")
+			return notStored(p)
 		case lost != nil:
 			return unavailable(codeStore, lost)
 		case first.Payment != r.Payment || first.Fingerprint != r.Fingerprint: // it expired, and is another request's now
-			return notStored(p, "")
+			return notStored(p)
 		}
 		r = &first
 		s, err = decodeAnswer(first.Answer)
 	}
 	if err != nil || s.See != (common.Hash{}) {
 		a.Logger.Error("a stored answer can't be read", slog.String("payment", p.ID), slog.Any("error", err))
-		return notStored(p, "")
+		return notStored(p)
+	}
+	units := replayUnits
+	if len(missing) > 0 {
+		units += refusedUnits
+	}
+	if !a.engine.limits.spend(clientKey(a.Client), units, time.Now()) {
+		return limited()
 	}
 	if err := a.alias(ctx, r, missing); err != nil {
 		return err
 	}
 	if s.Missing != "" {
-		return notStored(p, s.Missing)
+		return missingAnswer(p, s.Missing)
 	}
 	if a.Granted != nil {
 		a.Granted(a.r, a.grantOf(p))
@@ -125,18 +148,12 @@ func (a *attempt) replay(ctx context.Context, p *ledger.Payment, r *ledger.Reser
 	return a.writeAnswer(s, p)
 }
 
-// alias reserves keys for what r is, without a copy of its answer. It is a write that nobody pays for, so whoever brings many keys
-// is slowed down like one whose payments are refused.
+// alias reserves keys for what r is, without a copy of its answer.
 func (a *attempt) alias(ctx context.Context, r *ledger.Reservation, keys []want) error {
 	left := r.ExpiresAt.Sub(a.engine.store.Now())
 	if len(keys) == 0 || left <= 0 {
 		return nil
 	}
-	end, ok := a.engine.limits.begin(clientKey(a.Client), time.Now())
-	if !ok {
-		return limited()
-	}
-	defer end(true)
 	raw, err := (&storedAnswer{See: r.Key}).encode()
 	if err != nil {
 		return unavailable(codeStore, err)

@@ -229,7 +229,7 @@ func (c *recording) checkEnd() {
 	}
 }
 
-// storedHeader leaves out what is secret, what belongs to a connection, and what we say ourselves.
+// storedHeader leaves out what is secret, what belongs to a connection or to the web page that asked, and what we say ourselves.
 func storedHeader(h http.Header) map[string][][]byte {
 	hop := map[string]bool{}
 	for _, v := range h["Connection"] {
@@ -239,7 +239,7 @@ func storedHeader(h http.Header) map[string][][]byte {
 	}
 	out := make(map[string][][]byte, len(h))
 	for name, values := range h {
-		if hop[name] || unstored[name] || ours(name) || strings.HasPrefix(name, http.TrailerPrefix) {
+		if hop[name] || unstored[name] || ours(name) || strings.HasPrefix(name, http.TrailerPrefix) || strings.HasPrefix(name, "Access-Control-") {
 			continue
 		}
 		for _, v := range values {

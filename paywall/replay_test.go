@@ -10,14 +10,24 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ethereum/go-ethereum/common"
+
 	"github.com/caddy-x402/caddy-x402/ledger"
 	"github.com/caddy-x402/caddy-x402/x402"
 )
 
-// weighed counts what is stored of answers.
+// weighed counts what is stored of answers, and how often one is read.
 type weighed struct {
 	ledger.Store
-	bytes atomic.Int64
+	bytes, read atomic.Int64
+}
+
+func (w *weighed) Reservation(ctx context.Context, key common.Hash) (ledger.Reservation, error) {
+	r, err := w.Store.Reservation(ctx, key)
+	if len(r.Answer) > 0 {
+		w.read.Add(1)
+	}
+	return r, err
 }
 
 func (w *weighed) Reserve(ctx context.Context, r ledger.Reservation, over string, ttl time.Duration) (ledger.Reservation, error) {
@@ -134,4 +144,39 @@ func TestAnswerToWhoLeftInItsMiddle(t *testing.T) {
 			c.saw(1, cent)
 		})
 	}
+}
+
+// Answers that are given again cost their client nothing: each is read once, and one address gets so many and then is slowed down.
+func TestReplaysAreCounted(t *testing.T) {
+	var store *weighed
+	c := newCluster(t, 1, Settings{}, func(_ int, s ledger.Store) ledger.Store {
+		store = &weighed{Store: s}
+		return store
+	})
+	header := c.sign(0, 1, "")
+	ask := func() reply {
+		return c.ask(0, http.MethodPost, "/x", "b", headerSignature, header, headerIdempotencyKey, "k")
+	}
+	if a := ask(); a.status != http.StatusOK {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	given, limited := int64(0), 0
+	const most = allowance / replayUnits
+	for range 2*most + 100 {
+		switch a := ask(); {
+		case a.status == http.StatusOK && a.header.Get(headerReplayed) == "true":
+			given++
+		case isProblem(a, http.StatusTooManyRequests, codeLimited):
+			limited++
+			if limited == 1 && store.read.Load() != given+1 {
+				t.Errorf("%d answers were given again, and one not: answers were read %d times", given, store.read.Load())
+			}
+		default:
+			t.Fatalf("%d %s", a.status, a.body)
+		}
+	}
+	if given < most || limited == 0 {
+		t.Errorf("%d answers were given again, and %d not", given, limited)
+	}
+	c.saw(1, cent)
 }

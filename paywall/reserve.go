@@ -56,7 +56,7 @@ func (a *attempt) reserved(ctx context.Context) (*ledger.Reservation, error) {
 		if w.plan() {
 			continue
 		}
-		r, err := a.engine.store.Reservation(ctx, w.key)
+		r, err := a.reservation(ctx, w.key)
 		switch {
 		case errors.Is(err, ledger.ErrNotFound):
 			continue
@@ -84,7 +84,7 @@ func (a *attempt) serveByKey(ctx context.Context, own string, proof *proof) (don
 	p, err := a.engine.store.Payment(ctx, r.Payment)
 	switch {
 	case errors.Is(err, ledger.ErrNotFound): // forgotten by a ledger that forgets, or lost
-		return true, notStored(nil, "")
+		return true, notStored(nil)
 	case err != nil:
 		return true, unavailable(codeStore, err)
 	}
@@ -158,7 +158,7 @@ func (a *attempt) holder(ctx context.Context, w *want, id string) (_ *ledger.Pay
 	case errors.Is(err, ledger.ErrNotFound) && w.plan():
 		return nil, true, nil
 	case errors.Is(err, ledger.ErrNotFound):
-		return nil, false, notStored(nil, "")
+		return nil, false, notStored(nil)
 	case err != nil:
 		return nil, false, unavailable(codeStore, err)
 	}
