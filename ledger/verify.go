@@ -54,6 +54,8 @@ const (
 	ProblemFormat   ProblemKind = "format"   // the exported file is cut off, or not what Export wrote
 	// A transaction that a trail says was sent is missing, or is not what its hash says.
 	ProblemTransaction ProblemKind = "transaction"
+	// ProblemFiled: a payment is found as what it is not; see Filed.
+	ProblemFiled ProblemKind = "filed"
 )
 
 // Problem is one thing that is wrong.
@@ -67,9 +69,17 @@ type Problem struct {
 	Message string `json:"message"`
 }
 
+// Filed is a store that keeps beside a payment what it is found by (its state, whether it is open, unserved or closed) and the
+// hash of its last entry. One of them that is wrong hides a payment from who works on it, and no trail shows that.
+type Filed interface {
+	// EachMisfiled calls f with every payment of which something is wrong, and says what, until f fails.
+	EachMisfiled(ctx context.Context, f func(payment, how string) error) error
+}
+
 // Verify checks a whole ledger: the trail of every payment, that the trails and the entries in the order of their time are the
 // same ones, that they are those which the chain of anchors fixed, and that the transactions which the trails say were sent are
-// there and are what their hashes say (VerifyExport can't tell: an export has no transactions). The store may be in use meanwhile. An error
+// there and are what their hashes say (VerifyExport can't tell: an export has no transactions). Of a store that is Filed it also
+// checks that payments are found as what they are; of no store can it tell whether a lease was put off, or is one too many. The store may be in use meanwhile. An error
 // says that the store could not be read; what is wrong with the ledger is in the Report.
 func Verify(ctx context.Context, b Books, o VerifyOptions) (Report, error) {
 	v := newVerification(o)
@@ -83,6 +93,15 @@ func Verify(ctx context.Context, b Books, o VerifyOptions) (Report, error) {
 	})
 	if err != nil {
 		return v.report, err
+	}
+	if filed, ok := b.(Filed); ok {
+		err = filed.EachMisfiled(ctx, func(id, how string) error {
+			v.problem(Problem{Kind: ProblemFiled, Payment: id}, "payment %s is filed as what it is not: %s", id, how)
+			return nil
+		})
+		if err != nil {
+			return v.report, fmt.Errorf("reading how payments are filed: %w", err)
+		}
 	}
 	err = eachEntry(ctx, b, Mark{}, v.until(), func(e *Entry) error { v.entry(e); return nil })
 	if err != nil {

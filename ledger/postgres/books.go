@@ -221,6 +221,11 @@ func (s *Store) Records(ctx context.Context, after string, limit int) ([]ledger.
 	return snapshot(ctx, s, func(run sqlstore.Query) ([]ledger.Record, error) { return sqlstore.Records(run, place(after), limit) })
 }
 
+// EachMisfiled implements ledger.Filed.
+func (s *Store) EachMisfiled(ctx context.Context, f func(payment, how string) error) error {
+	return sqlstore.EachMisfiled(s.reading(ctx), f)
+}
+
 // Wallets implements ledger.Store.
 func (s *Store) Wallets(ctx context.Context) ([]ledger.Wallet, error) {
 	return snapshot(ctx, s, sqlstore.Wallets)

@@ -55,7 +55,10 @@ type Store struct {
 	closed  atomic.Bool
 }
 
-var _ ledger.Store = (*Store)(nil)
+var (
+	_ ledger.Store = (*Store)(nil)
+	_ ledger.Filed = (*Store)(nil)
+)
 
 // ErrSchema: the database holds no ledger that this version can use.
 var ErrSchema = sqlstore.ErrSchema

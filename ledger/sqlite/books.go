@@ -140,6 +140,11 @@ func (s *Store) Records(ctx context.Context, after string, limit int) (got []led
 	return got, nil
 }
 
+// EachMisfiled implements ledger.Filed.
+func (s *Store) EachMisfiled(ctx context.Context, f func(payment, how string) error) error {
+	return sqlstore.EachMisfiled(s.reading(ctx), f)
+}
+
 // Wallets implements ledger.Store.
 func (s *Store) Wallets(ctx context.Context) (got []ledger.Wallet, err error) {
 	err = s.reads.snapshot(ctx, func(run sqlstore.Query) error {

@@ -51,7 +51,10 @@ type Store struct {
 	closed  error
 }
 
-var _ ledger.Store = (*Store)(nil)
+var (
+	_ ledger.Store = (*Store)(nil)
+	_ ledger.Filed = (*Store)(nil)
+)
 
 const (
 	// busyTimeout is how long a statement waits for another process that writes the same file.

@@ -95,7 +95,9 @@ func (r *run) drawTransaction(t *rapid.T) ledger.Transaction {
 			ids = append(ids, id)
 		}
 	}
-	return newTransaction(n, nonce, 1<<40+r.txs, ids...)
+	tx := newTransaction(n, nonce, r.txs, ids...)
+	tx.Hash = hash(1<<40 + r.txs) // those of one time are in the order of their hashes
+	return tx
 }
 
 func (r *run) advance(t *rapid.T) op {
