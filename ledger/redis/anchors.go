@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/caddy-x402/caddy-x402/ledger"
 )
@@ -69,10 +70,13 @@ func (s *Store) AddAnchor(ctx context.Context, a ledger.Anchor) error {
 		return err
 	}
 	defer s.leave()
-	return s.addAnchor(ctx, a)
+	if err := s.complete(ctx); err != nil {
+		return err
+	}
+	return s.addAnchor(ctx, a, false)
 }
 
-func (s *Store) addAnchor(ctx context.Context, a ledger.Anchor) error {
+func (s *Store) addAnchor(ctx context.Context, a ledger.Anchor, imported bool) error {
 	got, err := s.anchors(ctx, -1, -1)
 	if err != nil {
 		return err
@@ -88,16 +92,53 @@ func (s *Store) addAnchor(ctx context.Context, a ledger.Anchor) error {
 	if err := s.raiseFloors(ctx, a); err != nil {
 		return err
 	}
+	if !imported { // of what was forgotten since, an import has nothing
+		if err := s.recount(ctx, last, a); err != nil {
+			return err
+		}
+	}
 	b, err := json.Marshal(a)
 	if err != nil {
 		return fmt.Errorf("ledger/redis: anchor %d: %w", a.Sequence, err)
 	}
-	c := writing("anchor", []string{s.keys.anchors(), s.keys.anchors()}, strconv.FormatUint(a.Sequence, 10), newToken()+string(b))
+	c := writing("anchor", []string{s.keys.anchors(), s.keys.anchors(), s.keys.meta()},
+		strconv.FormatUint(a.Sequence, 10), newToken()+string(b), flag(imported))
 	if err := s.one(ctx, c); err != nil {
 		return err
 	}
-	if c.what() != "OK" {
-		return fmt.Errorf("%w: another was faster to make anchor %d", ledger.ErrConflict, a.Sequence)
+	switch c.what() {
+	case "OK":
+		return nil
+	case "INCOMPLETE":
+		return ledger.ErrIncomplete
+	}
+	return fmt.Errorf("%w: another was faster to make anchor %d", ledger.ErrConflict, a.Sequence)
+}
+
+// recount finds out whether a is about all entries there are: one may have come in after a was made, if it took longer than
+// ledger.AnchorLag to write it. None comes any more.
+func (s *Store) recount(ctx context.Context, last *ledger.Anchor, a ledger.Anchor) error {
+	var after time.Time
+	if last != nil {
+		after = last.Until
+	}
+	var calls []*call
+	for part := range partitions {
+		calls = append(calls, reading("count", []string{s.keys.part(part, floorKey), s.keys.part(part, logKey)}, micros(after), micros(a.Until)))
+	}
+	if err := s.ask(ctx, calls...); err != nil {
+		return err
+	}
+	var count uint64
+	for _, c := range calls {
+		if len(c.reply) < 2 {
+			return c.unexpected()
+		}
+		n, _ := c.reply[1].(int64)
+		count += uint64(n) //nolint:gosec // never negative
+	}
+	if count != a.Count {
+		return fmt.Errorf("%w: anchor %d is about %d entries, there are %d", ledger.ErrConflict, a.Sequence, a.Count, count)
 	}
 	return nil
 }

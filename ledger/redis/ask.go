@@ -22,8 +22,8 @@ var ErrUnanswered = errors.New("ledger/redis: the change was not confirmed")
 const (
 	// patience is how long a call is repeated while no server answers it. All scripts can be repeated.
 	patience = 10 * time.Second
-	// confirmation is how long replicas and the disk are awaited.
-	confirmation = 5 * time.Second
+	// confirmation is how long replicas, and the disk, are awaited each.
+	confirmation = 3 * time.Second
 )
 
 // ask has the calls answered, those of one server in one round trip. It repeats what was not answered; an error of it, other
@@ -158,7 +158,8 @@ func (s *Store) send(ctx context.Context, n *node, calls []*call, now time.Time)
 		server = "0"
 	}
 	micros := strconv.FormatInt(now.UnixMicro(), 10)
-	writes := false
+	doubted := n.doubted()
+	confirms, proof := false, ""
 	pipe := n.client.Pipeline()
 	cmds := make([]*goredis.Cmd, len(calls))
 	for i, c := range calls {
@@ -170,17 +171,21 @@ func (s *Store) send(ctx context.Context, n *node, calls []*call, now time.Time)
 		} else {
 			cmds[i] = pipe.EvalSha(ctx, c.script.sha, c.keys, c.arguments(micros, server)...)
 		}
-		writes = writes || c.write && !passing[c.script.name]
+		writes := c.write && !passing[c.script.name]
+		confirms = confirms || writes
+		if c.prove || doubted && (writes || c.decides) {
+			confirms, proof = true, c.keys[0]+"~"
+		}
 	}
 	var confirmed func() error
-	if writes {
+	if confirms {
 		if err := s.servers.ready(ctx, n); err != nil {
 			for _, c := range calls {
 				s.settle(ctx, c, goredis.NewCmdResult(nil, err))
 			}
 			return
 		}
-		confirmed = n.confirm(ctx, pipe)
+		confirmed = n.confirm(ctx, pipe, proof)
 	}
 	_, err := pipe.Exec(ctx) // each command has its error, unless a new connection was refused
 	for i, c := range calls {
@@ -194,7 +199,7 @@ func (s *Store) send(ctx context.Context, n *node, calls []*call, now time.Time)
 	}
 	if err := confirmed(); err != nil {
 		for _, c := range calls {
-			if c.done && c.err == nil && c.write && c.what() != "CLOCK" {
+			if c.done && c.err == nil && (c.write || c.decides) && c.what() != "CLOCK" {
 				c.err = err
 			}
 		}

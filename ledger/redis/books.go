@@ -267,7 +267,7 @@ func (r *source) older(c *call, before ledger.Mark, size int) error {
 func (s *Store) found(ctx context.Context, ids []string) ([]*stored, error) {
 	var got []*stored
 	for chunk := range slices.Chunk(ids, listPage) {
-		some, err := s.fetch(ctx, chunk...)
+		some, err := s.look(ctx, false, chunk...)
 		if err != nil {
 			return nil, err
 		}

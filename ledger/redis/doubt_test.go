@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -28,6 +31,116 @@ func TestRecordedIsConfirmed(t *testing.T) {
 	second := open(t, r.URL(), redis.WithPatience(redis.Options{Replicas: &replicas}, 100*time.Millisecond))
 	if err := second.Record(t.Context(), tx, "request"); !errors.Is(err, redis.ErrUnanswered) {
 		t.Errorf("%v, want that it is not confirmed", err)
+	}
+}
+
+// waits is how often the server was asked to wait for replicas.
+func waits(t *testing.T, r *service.Redis) string {
+	t.Helper()
+	got, err := r.Do(t.Context(), "INFO", "commandstats")
+	text, _ := got.(string)
+	_, rest, _ := strings.Cut(text, "cmdstat_wait:calls=")
+	calls, _, found := strings.Cut(rest, ",")
+	if err != nil || !found {
+		t.Fatalf("how often it waited: %v", err)
+	}
+	return calls
+}
+
+// What no replica has confirmed is not read as if it were there: a failover would forget it. Once it is confirmed, reads cost what they did.
+func TestReadIsConfirmed(t *testing.T) {
+	primary, replica := single(t, service.RedisOptions{}), single(t, service.RedisOptions{})
+	host, port, err := net.SplitHostPort(primary.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := replica.Do(t.Context(), "REPLICAOF", host, port); err != nil {
+		t.Fatal(err)
+	}
+	replicas := 1
+	s := open(t, primary.URL(), redis.WithPatience(redis.Options{Replicas: &replicas}, 100*time.Millisecond))
+	ctx, p := t.Context(), newPayment(t, 1, 1)
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		if _, err = s.Claim(ctx, newPayment(t, 2, 1), ledger.Change{}); err == nil || errors.Is(err, ledger.ErrExists) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("it never came to replicate: %v", err)
+		}
+	}
+	reads := map[string]func() error{
+		"Payment":         func() error { _, err := s.Payment(ctx, p.ID); return err },
+		"ByAuthorization": func() error { _, err := s.ByAuthorization(ctx, p.AuthorizationID); return err },
+		"Unserved":        func() error { _, err := s.Unserved(ctx, p, 10); return err },
+		"LivePlans":       func() error { _, err := s.LivePlans(ctx, p.Payer, "weather", "api.example.com", 10); return err },
+		"Reservation":     func() error { _, err := s.Reservation(ctx, common.Hash{1}); return err },
+		"Nonce":           func() error { _, _, err := s.Nonce(ctx, 84532, common.Address{9}); return err },
+		"Transactions":    func() error { _, err := s.Transactions(ctx, p.ID); return err },
+	}
+	for name, read := range reads {
+		if err := read(); err != nil && !errors.Is(err, ledger.ErrNotFound) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := replica.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Claim(ctx, p, ledger.Change{}); !errors.Is(err, redis.ErrUnanswered) || !strings.Contains(err.Error(), "0 of 1") {
+		t.Errorf("claim: %v, want that it is not confirmed", err)
+	}
+	reads["Claim"] = func() error { _, err := s.Claim(ctx, p, ledger.Change{}); return err }
+	var wg sync.WaitGroup
+	for name, read := range reads {
+		wg.Go(func() {
+			if err := read(); !errors.Is(err, redis.ErrUnanswered) {
+				t.Errorf("%s: %v, want that it is not confirmed", name, err)
+			}
+		})
+	}
+	wg.Wait()
+	if got, err := s.List(ctx, ledger.Query{Limit: 5}); err != nil || len(got) != 2 {
+		t.Errorf("the operator sees %d payments, %v", len(got), err)
+	}
+	if err := replica.Continue(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Payment(ctx, p.ID); err != nil || got.ID != p.ID {
+		t.Errorf("confirmed at last: %+v, %v", got, err)
+	}
+	before := waits(t, primary)
+	if _, err := s.Payment(ctx, p.ID); err != nil || waits(t, primary) != before {
+		t.Errorf("a read waits though nothing is in doubt: %v", err)
+	}
+}
+
+// A server that comes back with another memory, as after a failover, is not taken for what it was.
+func TestRecordsOfAnotherServer(t *testing.T) {
+	r := single(t, service.RedisOptions{})
+	s := open(t, r.URL(), redis.Options{})
+	for n := range uint64(2) {
+		p, err := s.Claim(t.Context(), newPayment(t, 1, n), ledger.Change{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The part is read again behind its last payment, so what is kept is the ids of this part.
+		for range 2 {
+			part, err := s.Records(t.Context(), "", 1)
+			if err != nil || len(part) != 1 || part[0].Payment.ID != p.ID {
+				t.Fatalf("%d: %v, %v, want %s", n, part, err, p.ID)
+			}
+		}
+		if n > 0 {
+			break
+		}
+		if err := r.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.RemoveAll(filepath.Join(r.Dir(), "appendonlydir")); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -60,10 +173,12 @@ func TestRefusedAfterAnAnswerWasLost(t *testing.T) {
 		return &cutAnswer{c, &left}, err
 	}))
 	wallet := common.Address{8}
-	if err := s.AdvanceNonce(t.Context(), 84532, wallet, 3); err != nil {
-		t.Fatal(err)
+	for range 2 { // then the server knows all scripts
+		if err := s.AdvanceNonce(t.Context(), 84532, wallet, 3); err != nil {
+			t.Fatal(err)
+		}
 	}
-	left.Store(2) // the first answer tells of the wallet, the second that it was changed
+	left.Store(3) // the first answers tell of the wallet and of the ledger, the third that it was changed
 	if err := s.AdvanceNonce(t.Context(), 84532, wallet, 5); !errors.Is(err, redis.ErrUnanswered) {
 		t.Errorf("%v, want that the outcome is not known", err)
 	}

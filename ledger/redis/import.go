@@ -2,8 +2,10 @@ package redis
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -18,6 +20,7 @@ import (
 const (
 	copyBegun   = "begun"   // the parts are being marked
 	copyRunning = "running" // all parts are marked
+	copyEnding  = "ending"  // all is there, the marks are being removed
 )
 
 // Import implements ledger.Store. A record counts with its payment, which is written last.
@@ -62,11 +65,17 @@ func (s *Store) beginCopy(ctx context.Context) error {
 		return err
 	}
 	state := append(c.texts(1), "")[0]
-	if state == copyRunning {
+	switch state {
+	case copyRunning:
 		return nil
+	case copyEnding: // whoever completed it died before the last mark was gone
+		if err := s.unmarkParts(ctx); err != nil {
+			return err
+		}
+		state = ""
 	}
 	if err := s.unused(ctx, "empty"); err != nil {
-		return err
+		return s.abandoned(ctx, state, err)
 	}
 	c = writing("put", []string{s.keys.meta(), s.keys.meta(), s.keys.wallets(), s.keys.anchors()}, state, copyBegun)
 	if err := s.one(ctx, c); err != nil {
@@ -76,10 +85,30 @@ func (s *Store) beginCopy(ctx context.Context) error {
 		return fmt.Errorf("%w: the ledger is in use", ledger.ErrExists)
 	}
 	if err := s.unused(ctx, "begin"); err != nil {
-		// Somebody began to use it at this moment.
-		return fmt.Errorf("%w; %w", err, s.endCopy(ctx))
+		return s.abandoned(ctx, copyBegun, err) // somebody began to use it at this moment
 	}
-	return s.one(ctx, writing("put", []string{s.keys.meta(), s.keys.meta()}, copyBegun, copyRunning))
+	return s.moveOn(ctx, copyBegun, copyRunning)
+}
+
+// abandoned gives up a copy that has not come further than to mark parts of a ledger that is in use, as err says: the marks
+// would keep it from being used for ever.
+func (s *Store) abandoned(ctx context.Context, state string, err error) error {
+	if state == copyBegun && errors.Is(err, ledger.ErrExists) {
+		return errors.Join(err, s.unmarkParts(ctx))
+	}
+	return err
+}
+
+// moveOn says how far the copy has come, unless another has said something else.
+func (s *Store) moveOn(ctx context.Context, from, to string) error {
+	c := writing("put", []string{s.keys.meta(), s.keys.meta()}, from, to)
+	if err := s.one(ctx, c); err != nil {
+		return err
+	}
+	if c.what() != "OK" {
+		return fmt.Errorf("%w: another copy into the ledger was given up or completed", ledger.ErrExists)
+	}
+	return nil
 }
 
 // unused runs a script on all parts that finds whether they are in use.
@@ -101,8 +130,38 @@ func (s *Store) unused(ctx context.Context, name string) error {
 	return nil
 }
 
-// endCopy makes the ledger ready for use.
+// endCopy makes the ledger ready for use. From the first mark that goes, payments may be claimed: no import may come after it.
 func (s *Store) endCopy(ctx context.Context) error {
+	if err := s.moveOn(ctx, copyRunning, copyEnding); err != nil {
+		return err
+	}
+	return s.unmarkParts(ctx)
+}
+
+// complete gives ErrIncomplete while the ledger is being copied into.
+func (s *Store) complete(ctx context.Context) error {
+	c := reading("get", []string{s.keys.meta(), s.keys.meta()})
+	if err := s.one(ctx, c); err != nil {
+		return err
+	}
+	if append(c.texts(1), "")[0] != "" {
+		return ledger.ErrIncomplete
+	}
+	return nil
+}
+
+// unlessIncomplete replaces what is wrong with a call, where that is only because half of the ledger is there.
+func (s *Store) unlessIncomplete(ctx context.Context, err error) error {
+	for _, known := range []error{ledger.ErrNotFound, ledger.ErrConflict, ledger.ErrTransition, ledger.ErrFence, ledger.ErrNonce} {
+		if errors.Is(err, known) {
+			return cmp.Or(s.complete(ctx), err)
+		}
+	}
+	return err
+}
+
+// unmarkParts removes what beginCopy has written.
+func (s *Store) unmarkParts(ctx context.Context) error {
 	var calls []*call
 	for p := range partitions {
 		calls = append(calls, writing("remove", []string{s.keys.part(p, floorKey), s.keys.part(p, importKey)}))
@@ -219,7 +278,7 @@ func (s *Store) importWallet(ctx context.Context, w *ledger.Wallet) error {
 		}
 		return nil
 	}
-	if err := s.introduce(ctx, w.ChainID, w.Address); err != nil {
+	if err := s.introduce(ctx, w.ChainID, w.Address, true); err != nil {
 		return err
 	}
 	for i := range w.Freed {
@@ -248,7 +307,7 @@ func (s *Store) importReservation(ctx context.Context, r *ledger.Reservation) er
 	var c *call
 	err := s.datedNow(ctx, func(time.Time) *call {
 		c = writing("reserve", []string{s.keys.part(part, floorKey), name, s.keys.part(part, expiryKey)},
-			string(r.Key[:]), reservationValue(r, token), "", token, digits(r.ExpiresAt.UnixMicro()), s.ending(r.ExpiresAt))
+			string(r.Key[:]), reservationValue(r, token), "", token, digits(r.ExpiresAt.UnixMicro()), s.ending(r.ExpiresAt), flag(true))
 		return c
 	})
 	if err != nil || c.what() == "OK" {
@@ -275,5 +334,5 @@ func (s *Store) importAnchor(ctx context.Context, a ledger.Anchor) error {
 			return nil
 		}
 	}
-	return s.addAnchor(ctx, a)
+	return s.addAnchor(ctx, a, true)
 }

@@ -74,6 +74,9 @@ func (s *Store) due(ctx context.Context, limit int) (map[int]int, error) {
 		return nil, err
 	}
 	for part, c := range calls {
+		if c.what() == "INCOMPLETE" {
+			return nil, ledger.ErrIncomplete
+		}
 		for pair := range slices.Chunk(c.texts(1), 2) {
 			at, err := strconv.ParseFloat(pair[len(pair)-1], 64)
 			if err != nil {
@@ -107,6 +110,9 @@ func (s *Store) lease(ctx context.Context, share map[int]int, ttl time.Duration)
 	}
 	s.wrong(calls) // what was refused for its time is asked for again, and only that
 	for _, c := range calls {
+		if c.what() == "INCOMPLETE" {
+			return nil, false, ledger.ErrIncomplete
+		}
 		for _, v := range c.texts(1) {
 			p, err := parse(v)
 			if err != nil {
@@ -136,7 +142,7 @@ func (s *Store) Recheck(ctx context.Context, id string, after time.Duration) err
 	defer s.leave()
 	part, ok := partitionOf(id)
 	if !ok {
-		return fmt.Errorf("%w: %s", ledger.ErrNotFound, id)
+		return s.unlessIncomplete(ctx, fmt.Errorf("%w: %s", ledger.ErrNotFound, id))
 	}
 	k := s.keys
 	var c *call
@@ -145,8 +151,13 @@ func (s *Store) Recheck(ctx context.Context, id string, after time.Duration) err
 			short(id), digits(later(now, after)))
 		return []*call{c}, nil
 	})
-	if err == nil && c.what() == "GONE" {
-		err = fmt.Errorf("%w: %s", ledger.ErrNotFound, id)
+	switch {
+	case err != nil:
+		return err
+	case c.what() == "INCOMPLETE":
+		return ledger.ErrIncomplete
+	case c.what() == "GONE":
+		return fmt.Errorf("%w: %s", ledger.ErrNotFound, id)
 	}
-	return err
+	return nil
 }

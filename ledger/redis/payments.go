@@ -84,7 +84,7 @@ func (s *Store) claim(p *stored, entries []ledger.Entry, imported bool) *call {
 	k := s.keys
 	names := []string{
 		k.part(part, floorKey), k.payment(part, p.payment.ID), k.part(part, dueKey), k.part(part, heldKey), k.part(part, logKey),
-		k.authorization(p.payment.AuthorizationID), k.part(part, bornKey), k.part(part, importKey),
+		k.authorization(p.payment.AuthorizationID), k.part(part, bornKey),
 	}
 	open, hold := waits(&p.payment)
 	args := []any{short(p.payment.ID), p.value(), open, digits(p.check), hold, flag(imported), k.paymentPrefix(part)}
@@ -172,6 +172,11 @@ func (s *Store) Update(ctx context.Context, id string, version uint64, changes .
 		return ledger.Payment{}, err
 	}
 	defer s.leave()
+	p, err := s.update(ctx, id, version, changes)
+	return p, s.unlessIncomplete(ctx, err)
+}
+
+func (s *Store) update(ctx context.Context, id string, version uint64, changes []ledger.Change) (ledger.Payment, error) {
 	had, err := s.unmarked(ctx, id)
 	if err != nil {
 		return ledger.Payment{}, err
@@ -228,6 +233,8 @@ func (w *writer) write(
 		return next, nil, nil
 	case run.what() == "GONE":
 		return ledger.Payment{}, nil, ledger.ErrNotFound
+	case run.what() == "INCOMPLETE":
+		return ledger.Payment{}, nil, ledger.ErrIncomplete
 	case run.what() != "CHANGED":
 		return ledger.Payment{}, nil, run.unexpected()
 	}
@@ -317,11 +324,18 @@ func (s *Store) stored(ctx context.Context, id string) (*stored, error) {
 
 // fetch reads payments as they are in Redis; one that is not there is nil.
 func (s *Store) fetch(ctx context.Context, ids ...string) ([]*stored, error) {
+	return s.look(ctx, true, ids...)
+}
+
+// look is fetch; decides is false for what is only shown.
+func (s *Store) look(ctx context.Context, decides bool, ids ...string) ([]*stored, error) {
 	got, calls := make([]*stored, len(ids)), make([]*call, 0, len(ids))
 	at := make([]int, 0, len(ids))
 	for i, id := range ids {
 		if part, ok := partitionOf(id); ok {
-			calls = append(calls, reading("get", []string{s.keys.part(part, floorKey), s.keys.payment(part, id)}))
+			c := reading("get", []string{s.keys.part(part, floorKey), s.keys.payment(part, id)})
+			c.decides = decides
+			calls = append(calls, c)
 			at = append(at, i)
 		}
 	}

@@ -29,7 +29,7 @@ func (s *Store) Record(ctx context.Context, t ledger.Transaction, actor string) 
 	for {
 		err := s.attempt(ctx, t, actor)
 		if !errors.Is(err, errAgain) {
-			return err
+			return s.unlessIncomplete(ctx, err)
 		}
 		if time.Now().After(deadline) {
 			return fmt.Errorf("ledger/redis: the payments of transaction %s are never free", t.Hash)
@@ -47,6 +47,11 @@ func (s *Store) attempt(ctx context.Context, t ledger.Transaction, actor string)
 	l, err := s.lane(ctx, &t)
 	if err != nil {
 		return err
+	}
+	if l.next != "" && (l.had != "" || len(t.Payments) == 0) { // else a part says so, or introduce
+		if err := s.complete(ctx); err != nil {
+			return err
+		}
 	}
 	m := &mark{attempt: newToken(), ref: ref{t.ChainID, t.Wallet, t.Hash}}
 	if l.had != "" {
@@ -84,7 +89,7 @@ func (s *Store) recorded(ctx context.Context, l *lane, t *ledger.Transaction) er
 	}
 	// Whoever recorded it may not have been told that it is confirmed.
 	c := l.fields("n")
-	c.write = true
+	c.prove = true
 	if err := s.one(ctx, c); err != nil {
 		return err
 	}
@@ -153,6 +158,9 @@ func (s *Store) prepare(ctx context.Context, t *ledger.Transaction, m *mark, act
 	}
 	err = s.ask(ctx, calls...)
 	for i, c := range calls {
+		if err == nil && c.what() == "INCOMPLETE" {
+			err = ledger.ErrIncomplete
+		}
 		if err == nil && c.what() != "OK" {
 			err = errAgain // it changed since it was read, or another is recording for it
 		}
@@ -173,7 +181,7 @@ func (s *Store) commit(ctx context.Context, l *lane, t *sent, began time.Time) (
 			return nil, err
 		}
 		if l.next == "" {
-			if err := s.introduce(ctx, t.ChainID, t.Wallet); err != nil {
+			if err := s.introduce(ctx, t.ChainID, t.Wallet, false); err != nil {
 				return nil, err
 			}
 		}

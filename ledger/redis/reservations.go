@@ -16,17 +16,21 @@ import (
 // A reservation is a string that reserve.lua describes. Beside the time in it, it ends by itself where the server's clock counts.
 
 func reservationValue(r *ledger.Reservation, token string) string {
-	answered := byte('n')
-	if len(r.Answer) > 0 {
-		answered = 'a'
-	}
-	b := append([]byte(digits(r.ExpiresAt.UnixMicro())), answered)
+	b := append([]byte(digits(r.ExpiresAt.UnixMicro())), answered(r.Answer)...)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(r.Payment)))
 	b = append(b, r.Payment...)
 	b = append(b, digits(r.CreatedAt.UnixMicro())...)
 	b = append(b, r.Fingerprint[:]...)
 	b = append(b, token...)
 	return string(append(b, r.Answer...))
+}
+
+// answered tells an empty answer from none.
+func answered(answer []byte) string {
+	if answer == nil {
+		return "n"
+	}
+	return "a"
 }
 
 func parseReservation(key common.Hash, v string) (ledger.Reservation, error) {
@@ -79,7 +83,7 @@ func (s *Store) Reserve(ctx context.Context, r ledger.Reservation, over string, 
 	err := s.dated(ctx, func(now time.Time) ([]*call, error) {
 		r.CreatedAt, r.ExpiresAt = now, until(now, ttl)
 		c = writing("reserve", []string{s.keys.part(part, floorKey), name, s.keys.part(part, expiryKey)},
-			string(r.Key[:]), reservationValue(&r, token), over, token, digits(r.ExpiresAt.UnixMicro()), s.ending(r.ExpiresAt))
+			string(r.Key[:]), reservationValue(&r, token), over, token, digits(r.ExpiresAt.UnixMicro()), s.ending(r.ExpiresAt), flag(false))
 		return []*call{c}, nil
 	})
 	switch {
@@ -87,6 +91,8 @@ func (s *Store) Reserve(ctx context.Context, r ledger.Reservation, over string, 
 		return ledger.Reservation{}, err
 	case c.what() == "OK":
 		return r, nil
+	case c.what() == "INCOMPLETE":
+		return ledger.Reservation{}, ledger.ErrIncomplete
 	case c.what() != "EXISTS":
 		return ledger.Reservation{}, c.unexpected()
 	}
@@ -152,13 +158,18 @@ func (s *Store) KeepAnswer(ctx context.Context, key common.Hash, payment string,
 	err := s.dated(ctx, func(now time.Time) ([]*call, error) {
 		expires := until(now, ttl)
 		c = writing("answer", []string{s.keys.part(part, floorKey), name, s.keys.part(part, expiryKey)},
-			string(key[:]), payment, string(answer), digits(expires.UnixMicro()), s.ending(expires))
+			string(key[:]), payment, string(answer), digits(expires.UnixMicro()), s.ending(expires), answered(answer))
 		return []*call{c}, nil
 	})
-	if err == nil && c.what() == "GONE" {
-		err = fmt.Errorf("%w: nothing is reserved so", ledger.ErrNotFound)
+	switch {
+	case err != nil:
+		return err
+	case c.what() == "INCOMPLETE":
+		return ledger.ErrIncomplete
+	case c.what() == "GONE":
+		return fmt.Errorf("%w: nothing is reserved so", ledger.ErrNotFound)
 	}
-	return err
+	return nil
 }
 
 // EachReservation implements ledger.Store.

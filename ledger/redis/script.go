@@ -40,6 +40,8 @@ type call struct {
 	keys   []string
 	args   []any
 	write  bool
+	// decides: what it shows must be confirmed, in case the server has something that is not. prove: in any case.
+	decides, prove bool
 
 	whole bool   // the script goes along: the server does not know it
 	sent  bool   // it may have reached a server
@@ -49,8 +51,11 @@ type call struct {
 	done  bool
 }
 
+// deciding are the scripts that read what somebody will act upon, and not only show.
+var deciding = map[string]bool{"get": true, "read": true, "list": true, "fields": true}
+
 func reading(name string, keys []string, args ...any) *call {
-	return &call{script: scripts[name], keys: keys, args: args}
+	return &call{script: scripts[name], keys: keys, args: args, decides: deciding[name]}
 }
 
 func writing(name string, keys []string, args ...any) *call {

@@ -29,12 +29,14 @@ type node struct {
 	replicas atomic.Int64
 	// looked is when that was found out last, in Unix milliseconds; 0: never.
 	looked atomic.Int64
+	// doubts counts writes of which it is not known whether they are confirmed; settled of them are meanwhile.
+	doubts, settled atomic.Int64
 }
 
 const (
 	dialTimeout = 3 * time.Second
-	// readTimeout is longer than confirmation: WAIT answers in time.
-	readTimeout = 4 * time.Second
+	// readTimeout is longer than what may be awaited in one round trip, the disk and then replicas: so an answer comes.
+	readTimeout = 2*confirmation + time.Second
 	poolSize    = 64
 )
 
@@ -236,8 +238,37 @@ func (v *servers) close() error {
 	return v.cluster.Close()
 }
 
-// confirm adds to a pipeline what confirms its writes; the function tells after it whether they are.
-func (n *node) confirm(ctx context.Context, pipe goredis.Pipeliner) func() error {
+// doubted reports whether the server may show what is not confirmed: another would not have it after a failover.
+func (n *node) doubted() bool {
+	return n.doubts.Load() > n.settled.Load() && (n.waitAOF.Load() || n.replicas.Load() > 0)
+}
+
+// confirm adds to a pipeline what confirms its writes, and, where there is a key to prove it by, all that the server has; the
+// function tells after it whether they are. WAIT speaks of the last write of its own connection, and of all before it.
+func (n *node) confirm(ctx context.Context, pipe goredis.Pipeliner, proof string) func() error {
+	doubts := n.doubts.Load()
+	var written *goredis.StatusCmd
+	if proof != "" {
+		written = pipe.Set(ctx, proof, "1", time.Minute)
+	}
+	wait := n.wait(ctx, pipe)
+	return func() error {
+		err := wait()
+		if written != nil && written.Err() != nil {
+			err = fmt.Errorf("%w: %v", ErrUnanswered, written.Err()) //nolint:errorlint // see outcome
+		}
+		if err != nil {
+			n.doubts.Add(1)
+		} else if proof != "" {
+			for had := n.settled.Load(); had < doubts && !n.settled.CompareAndSwap(had, doubts); had = n.settled.Load() {
+			}
+		}
+		return err
+	}
+}
+
+// wait adds to a pipeline what awaits its writes on the disk and on replicas.
+func (n *node) wait(ctx context.Context, pipe goredis.Pipeliner) func() error {
 	var disk *goredis.Cmd
 	var copies *goredis.Cmd
 	if n.waitAOF.Load() {

@@ -151,7 +151,7 @@ func (s *Store) Ping(ctx context.Context) error {
 		if !seen[n] {
 			seen[n] = true
 			calls = append(calls, writing("ping", []string{
-				s.keys.part(part, floorKey), s.keys.part(part, pingKey), s.keys.part(part, importKey),
+				s.keys.part(part, floorKey), s.keys.part(part, pingKey),
 			}))
 		}
 	}
@@ -163,7 +163,7 @@ func (s *Store) Ping(ctx context.Context) error {
 			return ledger.ErrIncomplete
 		}
 	}
-	return nil
+	return s.complete(ctx)
 }
 
 // Close waits for what is under way and ends the connections.

@@ -56,6 +56,9 @@ func (s *Store) expire(ctx context.Context, part, limit int) (int, error) {
 			strconv.Itoa(limit), s.keys.part(part, "r:"))
 		return []*call{c}, nil
 	})
+	if err == nil && c.what() == "INCOMPLETE" {
+		err = ledger.ErrIncomplete
+	}
 	if err != nil || len(c.reply) < 2 {
 		return 0, err
 	}

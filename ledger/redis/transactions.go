@@ -81,9 +81,11 @@ func (s *Store) raise(ctx context.Context, chainID uint64, wallet common.Address
 			return err
 		}
 		if l.next == "" {
-			if err := s.introduce(ctx, chainID, wallet); err != nil {
+			if err := s.introduce(ctx, chainID, wallet, false); err != nil {
 				return err
 			}
+		} else if err := s.complete(ctx); err != nil {
+			return err
 		} else if next, err := strconv.ParseUint(l.next, 10, 64); err != nil {
 			return fmt.Errorf("%w: the nonce of %s", errDamaged, wallet)
 		} else if next >= to {
@@ -97,9 +99,16 @@ func (s *Store) raise(ctx context.Context, chainID uint64, wallet common.Address
 }
 
 // introduce adds a wallet to the list of all, before anything is recorded for it.
-func (s *Store) introduce(ctx context.Context, chainID uint64, wallet common.Address) error {
-	return s.one(ctx, writing("introduce", []string{s.keys.wallets()},
-		fmt.Sprintf("%d:%s", chainID, strings.ToLower(wallet.Hex()[2:]))))
+func (s *Store) introduce(ctx context.Context, chainID uint64, wallet common.Address, imported bool) error {
+	c := writing("introduce", []string{s.keys.wallets(), s.keys.meta()},
+		fmt.Sprintf("%d:%s", chainID, strings.ToLower(wallet.Hex()[2:])), flag(imported))
+	if err := s.one(ctx, c); err != nil {
+		return err
+	}
+	if c.what() != "OK" {
+		return ledger.ErrIncomplete
+	}
+	return nil
 }
 
 // sent reads transactions from their wallets; one that is not there is nil.

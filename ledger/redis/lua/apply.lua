@@ -3,6 +3,7 @@
 -- ARGV: now, clock, id, version, mark, new check ('': as it is), new version, body, entries, open, hold, log, indexes
 local refused = wrong()
 if refused then return refused end
+if incomplete() then return {'INCOMPLETE'} end
 local v = redis.call('GET', KEYS[2])
 if not v then return {'GONE'} end
 if string.sub(v, 1, 8) ~= ARGV[4] or mark(v) ~= ARGV[5] then return {'CHANGED', v} end

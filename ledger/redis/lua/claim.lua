@@ -1,9 +1,9 @@
 -- Creates a payment if its authorization is free.
--- KEYS: floor, payment, due, held, log, authorization, born, import, indexes...
+-- KEYS: floor, payment, due, held, log, authorization, born, indexes...
 -- ARGV: now, clock, id, value, open, check, hold, import (1: the ledger may be incomplete), payments' prefix, log, indexes
 local refused = wrong()
 if refused then return refused end
-if ARGV[8] ~= '1' and redis.call('EXISTS', KEYS[8]) == 1 then return {'INCOMPLETE'} end
+if ARGV[8] ~= '1' and incomplete() then return {'INCOMPLETE'} end
 local had = redis.call('GET', KEYS[6])
 if had and string.sub(had, 1, 1) == '~' then
   -- A payment that was forgotten: its claim stands until a time.

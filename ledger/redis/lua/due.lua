@@ -2,6 +2,7 @@
 -- KEYS: floor, due, held; ARGV: now, clock, limit, payments' prefix
 local refused = wrong()
 if refused then return refused end
+if incomplete() then return {'INCOMPLETE'} end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', ARGV[1], 'LIMIT', 0, 4096)) do
   redis.call('ZREM', KEYS[3], id)
   local check = redis.call('GETRANGE', ARGV[4] .. id, 8, 25)

@@ -3,6 +3,7 @@
 -- ARGV: now, clock, id, version, claim ('': goes too), claim's end in ms, entries of the log (how many, then time and version each), indexes
 local refused = wrong()
 if refused then return refused end
+if incomplete() then return {'INCOMPLETE'} end
 local v = redis.call('GET', KEYS[2])
 if not v then return {'GONE'} end
 if string.sub(v, 1, 8) ~= ARGV[4] or mark(v) ~= '' then return {'CHANGED'} end

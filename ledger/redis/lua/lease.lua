@@ -2,6 +2,7 @@
 -- KEYS: floor, due; ARGV: now, clock, limit, payments' prefix, new check
 local refused = wrong()
 if refused then return refused end
+if incomplete() then return {'INCOMPLETE'} end
 local got = {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[1], 'LIMIT', 0, ARGV[3])) do
   local key = ARGV[4] .. id

@@ -1,5 +1,6 @@
 -- Replaces the mark of a payment: ARGV[5] ('' takes it away) for ARGV[4]; ARGV[3] is its version, '' any.
 -- KEYS: floor, payment, marked; ARGV: now, clock, version, mark, new mark, id
+if ARGV[5] ~= '' and incomplete() then return {'INCOMPLETE'} end
 local v = redis.call('GET', KEYS[2])
 if not v then return {'GONE'} end
 if ARGV[3] ~= '' and string.sub(v, 1, 8) ~= ARGV[3] then return {'CHANGED', v} end

@@ -20,6 +20,11 @@ local function wrong()
   end
 end
 
+-- incomplete tells whether the ledger is being copied into; KEYS[1] is the floor of a part.
+local function incomplete()
+  return redis.call('EXISTS', string.sub(KEYS[1], 1, -2) .. 'i') == 1
+end
+
 -- The sections of a payment; see value.go.
 local function mark(v)
   return string.sub(v, 33, 32 + struct.unpack('>I2', v, 31))
