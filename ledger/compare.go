@@ -3,10 +3,14 @@ package ledger
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/ethereum/go-ethereum/common"
 )
 
 // How Copy makes sure that both stores hold the same, and that it is a whole ledger.
@@ -185,6 +189,56 @@ func (c *copier) unchanged(ctx context.Context) error {
 	}
 	if len(later) > 0 {
 		return c.differs("payment %s changed", later[0].Payment)
+	}
+	return c.sameReservations(ctx)
+}
+
+// kept is what is compared of a reservation.
+type kept struct {
+	sum     [sha256.Size]byte
+	expires time.Time
+}
+
+func reservationsOf(ctx context.Context, b Books) (map[common.Hash]kept, error) {
+	all := map[common.Hash]kept{}
+	err := b.EachReservation(ctx, func(r Reservation) error {
+		r.CreatedAt, r.ExpiresAt = r.CreatedAt.UTC(), r.ExpiresAt.UTC()
+		line, err := json.Marshal(r)
+		all[r.Key] = kept{sha256.Sum256(line), r.ExpiresAt}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading reservations: %w", err)
+	}
+	return all, nil
+}
+
+// sameReservations compares those that do not expire meanwhile.
+func (c *copier) sameReservations(ctx context.Context) error {
+	from, err := reservationsOf(ctx, c.from)
+	if err != nil {
+		return err
+	}
+	to, err := reservationsOf(ctx, c.to)
+	if err != nil {
+		return err
+	}
+	soon := time.Now()
+	for i, b := range []Books{c.from, c.to} {
+		if clock, ok := b.(interface{ Now() time.Time }); ok && (i == 0 || clock.Now().After(soon)) {
+			soon = clock.Now()
+		}
+	}
+	soon = soon.Add(time.Minute)
+	for key, r := range from {
+		if got, ok := to[key]; ok && got.sum != r.sum || !ok && r.expires.After(soon) {
+			return c.differs("the reservation %s changed", key)
+		}
+	}
+	for key, r := range to {
+		if _, ok := from[key]; !ok && r.expires.After(soon) {
+			return c.differs("the destination has the reservation %s, which the source has not", key)
+		}
 	}
 	return nil
 }

@@ -224,6 +224,10 @@ func TestCopyOfAChangingSource(t *testing.T) {
 			return m.AdvanceNonce(t.Context(), 8453, account(50), 1<<20)
 		},
 		"a wallet": func(m *storetest.Memory, _ *clock) error { return m.AdvanceNonce(t.Context(), 1, account(50), 0) },
+		"a reservation": func(m *storetest.Memory, _ *clock) error {
+			_, err := m.Reserve(t.Context(), ledger.Reservation{Key: hash(1)}, "", time.Hour)
+			return err
+		},
 	} {
 		for reads := 4; ; reads++ {
 			m, c := memory(t, 21)
@@ -276,6 +280,38 @@ func TestCopyIntoAnother(t *testing.T) {
 	}
 	if err := to.Ping(t.Context()); !errors.Is(err, ledger.ErrIncomplete) {
 		t.Errorf("ping: %v, want ErrIncomplete", err)
+	}
+}
+
+// A reservation that the source has not, or has otherwise, is noticed; one that ends is not missed.
+func TestCopyComparesReservations(t *testing.T) {
+	for name, tt := range map[string]struct {
+		lasts time.Duration
+		want  error
+	}{"lasting": {time.Hour, ledger.ErrConflict}, "ending": {30 * time.Second, nil}} {
+		m, c := memory(t, 12)
+		to := storetest.NewMemory(c.Now, false)
+		extra := ledger.Reservation{Key: hash(5), Payment: offer(3).ID, CreatedAt: c.now, ExpiresAt: c.now.Add(tt.lasts)}
+		if err := to.Import(t.Context(), ledger.Part{Reservations: []ledger.Reservation{extra}}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ledger.Copy(t.Context(), m, to, ledger.CopyOptions{}); !errors.Is(err, tt.want) {
+			t.Errorf("%s: %v, want %v", name, err, tt.want)
+		}
+	}
+	m, c := memory(t, 12)
+	if _, err := m.Reserve(t.Context(), ledger.Reservation{Key: hash(1), Payment: offer(3).ID}, "", time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	to := storetest.NewMemory(c.Now, false)
+	if _, err := ledger.Copy(t.Context(), m, to, ledger.CopyOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.KeepAnswer(t.Context(), hash(1), offer(3).ID, []byte("late"), time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ledger.Copy(t.Context(), m, to, ledger.CopyOptions{}); !errors.Is(err, ledger.ErrExists) {
+		t.Errorf("an answer that came later: %v, want ErrExists", err)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"net/netip"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -101,15 +103,26 @@ func (s *Store) look(ctx context.Context, want int64) (ready bool, err error) {
 			return err
 		}
 		s.clock.hear(now, last)
-		if !sync {
-			s.log.Warn("the database does not sync its disk (fsync = off): what it acknowledges may be lost with the machine")
+		if sync {
+			return nil
 		}
+		if !loopback(c.PgConn().Conn().RemoteAddr()) {
+			return fmt.Errorf("%w: the database does not sync its disk, so what it acknowledges may be lost with the machine: set fsync = on; "+
+				"off is accepted, for tests, only of a server that is reached by a loopback address (127.0.0.1)", ErrSchema)
+		}
+		s.log.Warn("the database does not sync its disk (fsync = off): what it acknowledges may be lost with the machine")
 		return nil
 	})
 	if err != nil {
 		return false, fmt.Errorf("looking into the ledger: %w", err)
 	}
 	return ready, nil
+}
+
+// loopback reports whether an address is this machine's own.
+func loopback(a net.Addr) bool {
+	at, err := netip.ParseAddrPort(a.String())
+	return err == nil && at.Addr().Unmap().IsLoopback()
 }
 
 // missing reports whether err says that a table is not there, or may not be used.
