@@ -51,7 +51,7 @@ type CopyReport struct {
 
 // Copy moves a ledger into an empty store, or goes on with a copy that was interrupted, wherever that was. Nobody may
 // write to either store meanwhile. When everything was read back and found equal, and the audit trails and anchors hold,
-// the destination is completed: until then nothing can be claimed in it. A copy that was completed already is compared
+// the destination is completed: until then nothing else can be written to it. A copy that was completed already is compared
 // again, and is a success if it is equal. Errors: ErrExists if the destination is in use, ErrConflict if the source changed
 // meanwhile (or the destination is a copy of something else), ErrAudit if what was copied does not verify.
 func Copy(ctx context.Context, from, to Books, o CopyOptions) (CopyReport, error) {

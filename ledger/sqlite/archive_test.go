@@ -200,6 +200,14 @@ func TestAppendOnly(t *testing.T) {
 			t.Errorf("%s was done", statement)
 		}
 	}
+	for _, column := range []string{
+		"id", "chain_id", "asset", "payer", "nonce", "pay_to", "amount", "valid_before", "header_hash", "route", "plan", "method",
+		"host", "uri", "flow", "claim_block",
+	} {
+		if err := s.Exec("UPDATE payments SET " + column + " = " + column); err == nil || !strings.Contains(err.Error(), "never changes") {
+			t.Errorf("a payment's %s was changed: %v", column, err)
+		}
+	}
 	if got := records(t, s); !reflect.DeepEqual(got, before) {
 		t.Errorf("%+v, want %+v", got, before)
 	}

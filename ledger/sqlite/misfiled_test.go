@@ -19,8 +19,10 @@ func TestMisfiled(t *testing.T) {
 	mustSweep(t, s, 1)
 	mustClaim(t, s)
 	verify(t, s, "")
-	for _, change := range []string{"state = 'refunded'", "is_open = 0", "is_open = 7", "is_unserved = 0", "is_closed = 1",
-		"audit_hash = (SELECT hash FROM audit_archive LIMIT 1)"} {
+	for _, change := range []string{
+		"state = 'refunded'", "is_open = 0", "is_open = 7", "is_unserved = 0", "is_closed = 1",
+		"audit_hash = (SELECT hash FROM audit_archive LIMIT 1)",
+	} {
 		column, _, _ := strings.Cut(change, " ")
 		where := " WHERE id <> '" + archived.ID + "'"
 		if err := s.Exec("CREATE TEMP TABLE kept AS SELECT " + column + " AS was FROM payments" + where); err != nil {
