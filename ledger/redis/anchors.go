@@ -135,7 +135,7 @@ func (s *Store) recount(ctx context.Context, last *ledger.Anchor, a ledger.Ancho
 			return c.unexpected()
 		}
 		n, _ := c.reply[1].(int64)
-		count += uint64(n) //nolint:gosec // never negative
+		count += uint64(n)
 	}
 	if count != a.Count {
 		return fmt.Errorf("%w: anchor %d is about %d entries, there are %d", ledger.ErrConflict, a.Sequence, a.Count, count)

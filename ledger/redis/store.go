@@ -32,7 +32,8 @@ type Options struct {
 	Durable bool
 	// Replicas is how many replicas must have a write before it counts. Nil: one behind Sentinel, in a Cluster one
 	// where a primary has any, none for a single server. A write that too few have confirmed is an error that wraps
-	// ErrUnanswered.
+	// ErrUnanswered; so is, until they have, every read of this store on that server that somebody acts upon: a failover would
+	// forget what it shows.
 	Replicas *int
 	// Now is the store's clock; nil means the server's.
 	Now func() time.Time
