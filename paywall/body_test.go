@@ -80,7 +80,7 @@ func TestKeyedBodyInTime(t *testing.T) {
 	if a := (reply{status: res.StatusCode, body: string(text)}); !isProblem(a, http.StatusRequestTimeout, codeBody) {
 		t.Errorf("%d %s", a.status, a.body)
 	}
-	if _, err := from.ReadByte(); err != io.EOF { //nolint:errorlint // readers give it as it is
+	if _, err := from.ReadByte(); err != io.EOF {
 		t.Error("the connection is still open:", err)
 	}
 	c.saw(0, 0)
