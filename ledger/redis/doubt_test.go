@@ -122,12 +122,10 @@ func TestRecordsOfAnotherServer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// The part is read again behind its last payment, so what is kept is the ids of this part.
-		for range 2 {
-			part, err := s.Records(t.Context(), "", 1)
-			if err != nil || len(part) != 1 || part[0].Payment.ID != p.ID {
-				t.Fatalf("%d: %v, %v, want %s", n, part, err, p.ID)
-			}
+		// From the part's first id on: the store keeps what it knows of the part that it read last.
+		got, err := s.Records(t.Context(), "pay_"+ledger.Shard(p.Payer)+"2", 1)
+		if err != nil || len(got) != 1 || got[0].Payment.ID != p.ID {
+			t.Fatalf("%d: %v, %v, want %s", n, got, err, p.ID)
 		}
 		if n > 0 {
 			break
