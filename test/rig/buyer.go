@@ -3,6 +3,7 @@ package rig
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -72,6 +73,9 @@ func (b *Buyer) Get(url string, header ...string) Answer {
 func (b *Buyer) Offer(url string) x402.PaymentRequired {
 	b.t.Helper()
 	a := b.Get(url)
+	if errors.Is(a.Err, io.EOF) { // the connection had come to a server that a reload was about to stop
+		a = b.Get(url)
+	}
 	if a.Err != nil || a.Status != http.StatusPaymentRequired {
 		b.t.Fatalf("asking for an offer: %d %v %s", a.Status, a.Err, a.Body)
 	}
