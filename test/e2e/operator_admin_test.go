@@ -2,14 +2,18 @@ package e2e
 
 import (
 	"encoding/hex"
+	"fmt"
 	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/ethereum/go-ethereum/crypto"
+
 	"github.com/caddy-x402/caddy-x402/devnet"
 	"github.com/caddy-x402/caddy-x402/ledger"
+	"github.com/caddy-x402/caddy-x402/test/rig"
 	"github.com/caddy-x402/caddy-x402/x402"
 )
 
@@ -159,7 +163,12 @@ func TestOperatorAdminFollowsReloads(t *testing.T) {
 	}
 	other := o.options
 	other.Store = "sqlite " + filepath.Join(o.Dir, "other.db")
-	o.reload(t, other)
+	// With a wallet of its own: it would find what the other ledger's has sent, and think that it was lost.
+	ownWallet := fmt.Sprintf("0x%x", crypto.FromECDSA(devnet.Developer(1).Key))
+	text := strings.NewReplacer("admin off", "admin "+o.admin, fmt.Sprintf("0x%x", rig.GasKey()), ownWallet).Replace(o.Caddyfile(other))
+	if err := tryText(text); err != nil {
+		t.Fatal(err)
+	}
 	if total() != 0 {
 		t.Errorf("in the other ledger: %d payments", total())
 	}
