@@ -89,3 +89,18 @@ func (a *App) localOnly() bool {
 	}
 	return true
 }
+
+// ErrLiteralPassword refuses a password that everybody who sees the configuration could use.
+var ErrLiteralPassword = errors.New("a password must not stand in the configuration; write a placeholder such as {env.NAME} or {file./path} for it, or for the whole URL")
+
+var placeholders = regexp.MustCompile(`\{[^{}]*\}`)
+
+// ServerURL resolves the placeholders in the address of a store's server, for store modules. written is what stands in the
+// configuration itself: value with the mark in place of each placeholder. Errors never show a value.
+func ServerURL(what, value, mark string) (url, written string, err error) {
+	if url, err = caddy.NewReplacer().ReplaceOrErr(value, true, true); err != nil {
+		// The cause names the placeholder alone, unless a secret stands in braces; better not.
+		return "", "", fmt.Errorf("%s: a placeholder in it gives nothing; set it and try again", what)
+	}
+	return strings.TrimSpace(url), placeholders.ReplaceAllString(value, mark), nil
+}

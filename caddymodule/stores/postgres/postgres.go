@@ -4,10 +4,8 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -79,27 +77,20 @@ func (s *Store) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-var placeholder = regexp.MustCompile(`\{[^{}]*\}`)
-
-var errLiteralPassword = errors.New("a database's password must not stand in the configuration; write a placeholder such as {env.NAME} or {file./path} for it, or for the whole URL")
-
 // connection resolves the placeholders of a connection string. Errors never show a value.
 func connection(what, value string) (url string, place postgres.Place, err error) {
 	if value == "" {
 		return "", place, fmt.Errorf("%s is missing; write `store postgres postgres://host/database`", what)
 	}
-	url, err = caddy.NewReplacer().ReplaceOrErr(value, true, true)
+	url, written, err := caddymodule.ServerURL(what, value, "\x00")
 	if err != nil {
-		// The cause names the placeholder alone, unless a secret stands in braces; better not.
-		return "", place, fmt.Errorf("%s: a placeholder in it gives nothing; set it and try again", what)
+		return "", place, err
 	}
-	url = strings.TrimSpace(url)
 	if place, err = postgres.Locate(url); err != nil {
 		return "", place, fmt.Errorf("%s: %w", what, err)
 	}
-	// What is left without the placeholders stands in the configuration itself.
-	if !place.Loopback && postgres.HasPassword(placeholder.ReplaceAllString(value, "\x00")) {
-		return "", place, fmt.Errorf("%s: %w", what, errLiteralPassword)
+	if !place.Loopback && postgres.HasPassword(written) {
+		return "", place, fmt.Errorf("%s: %w", what, caddymodule.ErrLiteralPassword)
 	}
 	return url, place, nil
 }

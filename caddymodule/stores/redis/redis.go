@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"regexp"
 	"strconv"
-	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -67,27 +65,21 @@ func (s *Store) Provision(ctx caddy.Context) error {
 	if s.Replicas != nil && *s.Replicas < 0 {
 		return fmt.Errorf("replicas is %d; it must not be negative", *s.Replicas)
 	}
-	url, err := caddy.NewReplacer().ReplaceOrErr(s.URL, true, true)
+	url, written, err := caddymodule.ServerURL("url", s.URL, "")
 	if err != nil {
-		// The cause names the placeholder alone, unless a secret stands in braces; better not.
-		return errors.New("url: a placeholder in it gives nothing; set it and try again")
+		return err
 	}
-	s.url = strings.TrimSpace(url)
+	s.url = url
 	place, err := redis.Locate(s.url, s.Prefix)
 	if err != nil {
 		return fmt.Errorf("url: %w", err)
 	}
-	// What is left without the placeholders stands in the configuration itself.
-	if !place.Loopback && redis.HasPassword(placeholder.ReplaceAllString(s.URL, "")) {
-		return fmt.Errorf("url: %w", errLiteralPassword)
+	if !place.Loopback && redis.HasPassword(written) {
+		return fmt.Errorf("url: %w", caddymodule.ErrLiteralPassword)
 	}
 	s.key = "redis:" + place.Name
 	return nil
 }
-
-var placeholder = regexp.MustCompile(`\{[^{}]*\}`)
-
-var errLiteralPassword = errors.New("a password must not stand in the configuration; write a placeholder such as {env.NAME} or {file./path} for it, or for the whole URL")
 
 // Key implements caddymodule.StoreModule: where the ledger is, without who asks for it.
 func (s *Store) Key() string { return s.key }
