@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/caddy-x402/caddy-x402/internal/faultpoint"
@@ -162,75 +160,6 @@ func (a *attempt) forward(p ledger.Payment) (err error) {
 	err = a.next(w, r)
 	defer d.keep(err)
 	return d.finish(err)
-}
-
-// record makes what keeps a copy of the answer that is written to w. If that is given up, follow is called, and whoever comes
-// with the key learns of it at once, however long the answer goes on.
-func (a *attempt) record(w http.ResponseWriter, payment string, follow func()) *recording {
-	stopped := func(missing *storedAnswer) {
-		follow()
-		if d, ok := w.(*deliveryWriter); ok && d.discarded {
-			return // it is no answer: whoever makes an end of the payment gives one
-		}
-		a.engine.background.Go(func() { a.keep(payment, missing) })
-	}
-	return &recording{ResponseWriter: w, request: a.r, most: a.Idempotency.MaxAnswer, stopped: stopped}
-}
-
-// keep stores the answer if it was given under a key: the upstream's handler has ended with err.
-func (d *deliveryWriter) keep(err error) {
-	given := d.payment.Delivery == ledger.Delivered || d.payment.Delivery == ledger.Undelivered && !d.lost
-	if d.copied == nil || d.discarded || !given {
-		return
-	}
-	if s := d.copied.end(err, d.attempt.ErrorStatus); d.copied.whole() {
-		d.attempt.keep(d.payment.ID, s)
-	}
-}
-
-// linger is how long an upstream may go on with a paid request whose client has left.
-const linger = 2 * time.Minute
-
-// detachUntilDecided gives a request whose upstream call changes something a context that outlives the client:
-// the work is paid for, and only its end tells whether it was done. Once the answer is decided on, follow ties
-// it to the client again, so that an abandoned stream ends.
-func detachUntilDecided(r *http.Request) (_ *http.Request, follow func()) {
-	client := r.Context()
-	ctx, cancel := context.WithCancel(context.WithoutCancel(client))
-	decided := make(chan struct{})
-	context.AfterFunc(client, func() {
-		t := time.NewTimer(linger)
-		defer t.Stop()
-		select {
-		case <-decided:
-		case <-t.C:
-		}
-		cancel()
-	})
-	return r.WithContext(ctx), sync.OnceFunc(func() { close(decided) })
-}
-
-// detachOnceAnswered gives a request that the upstream may be asked again, and whose answer is to be stored, a context that ends
-// with the client's until answered is called: then the answer belongs to the client, and is completed for when that comes back.
-// follow ties it to the client again.
-func detachOnceAnswered(r *http.Request) (_ *http.Request, answered, follow func()) {
-	client := r.Context()
-	ctx, cancel := context.WithCancel(context.WithoutCancel(client))
-	var begun atomic.Bool
-	followed := make(chan struct{})
-	context.AfterFunc(client, func() {
-		defer cancel()
-		if !begun.Load() {
-			return
-		}
-		t := time.NewTimer(linger)
-		defer t.Stop()
-		select {
-		case <-followed:
-		case <-t.C:
-		}
-	})
-	return r.WithContext(ctx), func() { begun.Store(true) }, sync.OnceFunc(func() { close(followed) })
 }
 
 // deliveryWriter is the point of no return. It decides at the first status that is not informational, writes

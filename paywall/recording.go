@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"github.com/ethereum/go-ethereum/common"
+
+	"github.com/caddy-x402/caddy-x402/ledger"
 )
 
 // storedAnswer is what was answered to a request with an idempotency key.
@@ -254,4 +256,28 @@ var unstored = map[string]bool{
 	"Proxy-Authorization": true, "Proxy-Authenticate": true, headerAccessToken: true, headerReplayed: true,
 	"Connection": true, "Keep-Alive": true, "Proxy-Connection": true, "Te": true, "Trailer": true, "Transfer-Encoding": true,
 	"Upgrade": true, "Date": true,
+}
+
+// record makes what keeps a copy of the answer that is written to w. If that is given up, follow is called, and whoever comes
+// with the key learns of it at once, however long the answer goes on.
+func (a *attempt) record(w http.ResponseWriter, payment string, follow func()) *recording {
+	stopped := func(missing *storedAnswer) {
+		follow()
+		if d, ok := w.(*deliveryWriter); ok && d.discarded {
+			return // it is no answer: whoever makes an end of the payment gives one
+		}
+		a.engine.background.Go(func() { a.keep(payment, missing) })
+	}
+	return &recording{ResponseWriter: w, request: a.r, most: a.Idempotency.MaxAnswer, stopped: stopped}
+}
+
+// keep stores the answer if it was given under a key: the upstream's handler has ended with err.
+func (d *deliveryWriter) keep(err error) {
+	given := d.payment.Delivery == ledger.Delivered || d.payment.Delivery == ledger.Undelivered && !d.lost
+	if d.copied == nil || d.discarded || !given {
+		return
+	}
+	if s := d.copied.end(err, d.attempt.ErrorStatus); d.copied.whole() {
+		d.attempt.keep(d.payment.ID, s)
+	}
 }

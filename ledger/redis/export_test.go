@@ -5,8 +5,6 @@ import (
 	"net"
 	"time"
 
-	"github.com/ethereum/go-ethereum/common"
-
 	"github.com/caddy-x402/caddy-x402/ledger"
 )
 
@@ -25,29 +23,16 @@ func WithPatience(o Options, d time.Duration) Options {
 // Kill ends the repetitions of calls under way: a process that dies does not try again.
 func (s *Store) Kill() { s.killed.Store(true) }
 
-// Load stores payments that were sold and delivered at the time now, all in one pipeline.
+// Load stores payments that were claimed at the time now, all in one pipeline.
 func (s *Store) Load(ctx context.Context, now time.Time, offers []ledger.Payment) error {
 	calls := make([]*call, 0, len(offers))
 	for _, p := range offers {
-		p, first, err := ledger.Create(p, ledger.Change{Actor: "request", Hold: time.Minute}, now)
+		p, first, err := ledger.Create(p, ledger.Change{Actor: "request"}, now)
 		if err != nil {
 			return err
 		}
-		tx := common.BytesToHash(p.Nonce[16:])
-		p, rest, err := ledger.Advance(p, first.Hash, now,
-			ledger.Change{Event: ledger.EventSettle, Actor: "request", Transaction: tx, Block: 18, BlockHash: tx},
-			ledger.Change{Event: ledger.EventDeliver, Actor: "request", Fence: 1, Hold: time.Minute},
-			ledger.Change{Event: ledger.EventDelivered, Actor: "request", Fence: 1},
-			ledger.Change{Event: ledger.EventFinal, Actor: "reconciler", Transaction: tx, Block: 18, BlockHash: tx})
-		if err != nil {
-			return err
-		}
-		is := &stored{payment: p, check: now.UnixMicro()}
-		entries := append([]ledger.Entry{first}, rest...)
-		for i := range entries {
-			is.trail = appendEntry(is.trail, &entries[i], "12345678")
-		}
-		calls = append(calls, s.claim(is, entries, false))
+		is := &stored{payment: p, check: now.UnixMicro(), trail: appendEntry(nil, &first, "12345678")}
+		calls = append(calls, s.claim(is, []ledger.Entry{first}, false))
 	}
 	return s.ask(ctx, calls...)
 }

@@ -28,6 +28,8 @@ type Fault struct {
 	Delay time.Duration
 	// DropAnswer lets the node act, and cuts the connection instead of answering.
 	DropAnswer bool
+	// Frozen, if not 0, is the newest block that the endpoint knows for this request.
+	Frozen uint64
 }
 
 // Proxy stands in front of a JSON-RPC endpoint and makes it misbehave as endpoints do.
@@ -39,7 +41,7 @@ type Proxy struct {
 	upstream string
 	fault    func(methods []string) Fault
 	refuse   func(method, params string) string
-	frozen   *uint64
+	frozen   uint64
 	counts   map[string]int
 	requests int
 }
@@ -90,18 +92,18 @@ func (p *Proxy) Refuse(f func(method, params string) string) {
 	p.refuse = f
 }
 
-// Freeze makes the endpoint lag: it knows no block above number, until Thaw.
+// Freeze makes the endpoint lag: it knows no block above number, which is not 0, until Thaw.
 func (p *Proxy) Freeze(number uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.frozen = &number
+	p.frozen = number
 }
 
 // Thaw ends Freeze.
 func (p *Proxy) Thaw() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.frozen = nil
+	p.frozen = 0
 }
 
 // Count is how many queries for method came so far.
@@ -138,7 +140,7 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	f, frozen := p.note(queries)
+	f := p.note(queries)
 	if f.Delay > 0 {
 		select {
 		case <-time.After(f.Delay):
@@ -154,7 +156,7 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) {
 		answer(w, refusals(queries, f), single)
 		return
 	}
-	answers, err := p.forward(queries, frozen)
+	answers, err := p.forward(queries, f.Frozen)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadGateway)
 		return
@@ -175,7 +177,8 @@ func decode(body []byte) (queries []message, single bool, err error) {
 	return queries, false, err
 }
 
-func (p *Proxy) note(queries []message) (Fault, *uint64) {
+// note counts the queries and gives what happens to them.
+func (p *Proxy) note(queries []message) Fault {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.requests++
@@ -184,10 +187,14 @@ func (p *Proxy) note(queries []message) (Fault, *uint64) {
 		methods[i] = q.Method
 		p.counts[q.Method]++
 	}
-	if p.fault == nil {
-		return Fault{}, p.frozen
+	var f Fault
+	if p.fault != nil {
+		f = p.fault(methods)
 	}
-	return p.fault(methods), p.frozen
+	if p.frozen != 0 {
+		f.Frozen = p.frozen
+	}
+	return f
 }
 
 func refusals(queries []message, f Fault) []message {
@@ -212,10 +219,10 @@ func answer(w http.ResponseWriter, answers []message, single bool) {
 }
 
 // forward asks the node. A frozen proxy asks for its own block instead of the latest, and knows nothing later.
-func (p *Proxy) forward(queries []message, frozen *uint64) ([]message, error) {
-	if frozen != nil {
+func (p *Proxy) forward(queries []message, frozen uint64) ([]message, error) {
+	if frozen != 0 {
 		for i := range queries {
-			freezeQuery(&queries[i], *frozen)
+			freezeQuery(&queries[i], frozen)
 		}
 	}
 	body, err := json.Marshal(queries)
@@ -245,8 +252,8 @@ func (p *Proxy) forward(queries []message, frozen *uint64) ([]message, error) {
 		if at < 0 {
 			continue
 		}
-		if frozen != nil {
-			freezeAnswer(queries[at].Method, &answers[i], *frozen)
+		if frozen != 0 {
+			freezeAnswer(queries[at].Method, &answers[i], frozen)
 		}
 		if refuse != nil {
 			refuseAnswer(queries[at], &answers[i], refuse)
@@ -265,12 +272,31 @@ func refuseAnswer(q message, a *message, refuse func(method, params string) stri
 	}
 }
 
+// newest are the words for blocks that a lagging node takes for its own head.
+var newest = []string{`"latest"`, `"pending"`, `"safe"`, `"finalized"`}
+
 func freezeQuery(q *message, number uint64) {
-	latest, frozen := json.RawMessage(`"latest"`), json.RawMessage(strconv.Quote(hexutil.EncodeUint64(number)))
+	frozen := json.RawMessage(strconv.Quote(hexutil.EncodeUint64(number)))
 	for i, param := range q.Params {
-		if bytes.Equal(param, latest) {
+		if slices.Contains(newest, string(param)) {
 			q.Params[i] = frozen
 		}
+	}
+	if q.Method != "eth_getLogs" || len(q.Params) == 0 {
+		return
+	}
+	var filter map[string]json.RawMessage
+	if json.Unmarshal(q.Params[0], &filter) != nil {
+		return
+	}
+	for _, end := range []string{"fromBlock", "toBlock"} {
+		var n hexutil.Uint64
+		if raw, ok := filter[end]; ok && (json.Unmarshal(raw, &n) != nil || uint64(n) > number) {
+			filter[end] = frozen
+		}
+	}
+	if raw, err := json.Marshal(filter); err == nil {
+		q.Params[0] = raw
 	}
 }
 

@@ -94,7 +94,7 @@ func newScene(t *testing.T, store string, seed uint64, open func(*testing.T, str
 	for i := range instances {
 		name, addr := fmt.Sprintf("instance-%d", i), rig.FreeAddr(t)
 		e := newEndpoint(t, s.chain.URL(), s.dice(uint64(10+i)))
-		in := newInstance(t, s.dir, name, addr, caddyfile(s.backend.config(i), e.server.URL, addr, s.upstream.addr()))
+		in := newInstance(t, s.dir, name, addr, caddyfile(s.backend.config(i), e.URL(), addr, s.upstream.addr()))
 		s.instances = append(s.instances, in)
 		shops = append(shops, addr)
 		s.mischief.faults = append(append(s.mischief.faults, instanceFaults(in)...), endpointFaults(name, e, s.head)...)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -73,8 +74,8 @@ func (b *Buyer) Get(url string, header ...string) Answer {
 func (b *Buyer) Offer(url string) x402.PaymentRequired {
 	b.t.Helper()
 	a := b.Get(url)
-	if errors.Is(a.Err, io.EOF) { // the connection had come to a server that a reload was about to stop
-		a = b.Get(url)
+	for i := 0; i < 3 && (errors.Is(a.Err, io.EOF) || errors.Is(a.Err, syscall.ECONNRESET)); i++ {
+		a = b.Get(url) // the connection had come to a server that a reload was about to stop
 	}
 	if a.Err != nil || a.Status != http.StatusPaymentRequired {
 		b.t.Fatalf("asking for an offer: %d %v %s", a.Status, a.Err, a.Body)
