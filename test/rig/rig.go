@@ -97,7 +97,12 @@ func (r *Rig) Load(o Options) {
 
 // TryLoad is Load for configurations that may be refused.
 func (r *Rig) TryLoad(o Options) error {
-	config, err := Adapt(r.Caddyfile(o))
+	return LoadText(r.Caddyfile(o))
+}
+
+// LoadText makes Caddy load a Caddyfile.
+func LoadText(text string) error {
+	config, err := Adapt(text)
 	if err != nil {
 		return err
 	}
