@@ -297,14 +297,15 @@ func (c *Call) Send() (common.Hash, error) {
 	}
 	data := p.Payload.Authorization.TransferCalldata(p.Payload.Signature)
 	from := p.Payload.Authorization.From
-	code, err := c.server.chain.CodeAt(c.ctx, from, nil)
+	ctx := context.WithoutCancel(c.ctx)
+	code, err := c.server.chain.CodeAt(ctx, from, nil)
 	if err != nil {
 		return common.Hash{}, err
 	}
 	if len(code) > 0 {
 		data = p.Payload.Authorization.TransferCalldataBytes(p.Payload.Signature)
 	}
-	return c.server.send(context.WithoutCancel(c.ctx), data)
+	return c.server.send(ctx, data)
 }
 
 func (s *Server) send(ctx context.Context, data []byte) (common.Hash, error) {
