@@ -16,7 +16,7 @@ func TestFacilitatorsInConfigurations(t *testing.T) {
 	const (
 		noSecret = "a secret must not stand in the configuration; write a placeholder such as {env.NAME} or {file./path}"
 		at       = "facilitator https://pay.example.com"
-		clear    = "its address begins with http://, so everybody on the way could read what shows who you are; use https://"
+		inClear  = "its address begins with http://, so everybody on the way could read what shows who you are; use https://"
 		address  = "an address must be http://… or https://…, without name, password, query and fragment"
 	)
 	seed := make([]byte, ed25519.SeedSize)
@@ -38,7 +38,7 @@ func TestFacilitatorsInConfigurations(t *testing.T) {
 		"bearer, not set":            {app: facilitated(at + " {\nbearer {env.T_NOT_SET}\n}"), want: "bearer: the placeholder {env.T_NOT_SET} gives nothing"},
 		"literal bearer":             {app: facilitated(at + " {\nbearer " + longToken + "\n}"), want: "bearer: " + noSecret},
 		"literal bearer, local":      {app: facilitatedLocally("facilitator http://127.0.0.1:4021 {\nbearer " + longToken + "\n}")},
-		"bearer in the clear":        {app: facilitated("facilitator http://pay.example.com {\nbearer {env.T_TOKEN}\n}"), want: clear},
+		"bearer in the clear":        {app: facilitated("facilitator http://pay.example.com {\nbearer {env.T_TOKEN}\n}"), want: inClear},
 		"bearer to this machine":     {app: facilitated("facilitator http://localhost:4021 {\nbearer {env.T_TOKEN}\n}")},
 		"header":                     {app: facilitated(at + " {\nheader X-Api-Key {env.T_TOKEN}\nheader X-Shop \"the corner shop\"\n}")},
 		"half a placeholder":         {app: facilitated(at + " {\nheader Authorization \"Basic {env.T_TOKEN}\"\n}")},

@@ -1,14 +1,13 @@
 package facilitator_test
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"log/slog"
 	"net/http"
 	"sync"
 	"testing"
 	"time"
-
-	"context"
 
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/crypto"

@@ -57,13 +57,12 @@ func RunForeign(t *testing.T, h *Harness) {
 	}
 }
 
-// wantNotes demands that the payment's journal holds n notes and nothing else.
-func (c *Case) wantNotes(in settlement.Intent, n int) {
+// wantNote demands that the journal holds one note for the payment and nothing else.
+func (c *Case) wantNote(in settlement.Intent) {
 	c.Helper()
-	for _, tx := range c.WantRecorded(in, n) {
-		if _, note := tx.Note(); !note || tx.Hash != crypto.Keccak256Hash(tx.Raw) {
-			c.Errorf("the journal has %+v, want a note", tx)
-		}
+	tx := c.WantRecorded(in, 1)[0]
+	if _, note := tx.Note(); !note || tx.Hash != crypto.Keccak256Hash(tx.Raw) {
+		c.Errorf("the journal has %+v, want a note", tx)
 	}
 }
 
@@ -73,7 +72,7 @@ func settlesForeign(c *Case) {
 	out := c.Settle(in)
 	c.WantSettled(in, out)
 	c.WantReceived(1)
-	c.wantNotes(in, 1)
+	c.wantNote(in)
 	again := c.Resolve(in)
 	c.WantSettled(in, again)
 	if again.Final || again.Transaction != out.Transaction || again.Block != out.Block || again.BlockHash != out.BlockHash {
@@ -120,7 +119,7 @@ func moneyGoneForeign(c *Case) {
 	}
 	c.H.Chain.Resume()
 	c.WantFailed(c.Settle(in), x402.ReasonInsufficientBalance)
-	c.wantNotes(in, 1)
+	c.wantNote(in)
 	// What failed is not over: the payer gets money again, and a stranger executes the authorization.
 	c.Must(c.H.Chain.Mint(c.Ctx(), in.Authorization.From, uint256.NewInt(Price)))
 	hash := c.FrontRun(in)
@@ -161,7 +160,7 @@ func stallsForeign(c *Case) {
 	if out.Status != settlement.Unknown || out.Err == nil {
 		c.Fatalf("got %+v, want unknown", out)
 	}
-	c.wantNotes(in, 1)
+	c.wantNote(in)
 	if out = c.Resolve(in); out.Status != settlement.Unknown || out.Err != nil {
 		c.Errorf("got %+v, want: not yet", out)
 	}
@@ -169,7 +168,7 @@ func stallsForeign(c *Case) {
 	c.WaitFor("its block", func() bool { return c.pooled() == 0 })
 	out = c.Resolve(in)
 	c.WantSettled(in, out)
-	c.wantNotes(in, 1)
+	c.wantNote(in)
 	c.WantReceived(1)
 }
 
@@ -225,7 +224,7 @@ func (c *Case) settleForeign(settlers []settlement.Settler, n int) {
 			c.Errorf("transaction %s settled two payments", out.Transaction)
 		}
 		used[out.Transaction] = true
-		c.wantNotes(intents[i], 1)
+		c.wantNote(intents[i])
 	}
 	c.WantReceived(uint64(n))
 }

@@ -292,7 +292,7 @@ func TestFacilitatorAtRandom(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Log("seed", seed)
 	var mu sync.Mutex
-	random := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // a test's dice
+	random := rand.New(rand.NewPCG(seed, 1))
 	onSettle(f, func(c *facilitator.Call) facilitator.Reply {
 		mu.Lock()
 		mood, settles := random.IntN(8), random.IntN(2) == 0

@@ -115,7 +115,10 @@ func TestTokens(t *testing.T) {
 				if err := key.Authorize(r); err != nil {
 					t.Fatal(err)
 				}
-				resp := must(server.Client().Do(r))
+				resp, err := server.Client().Do(r)
+				if err != nil {
+					t.Fatal(err)
+				}
 				_ = resp.Body.Close()
 			}
 			if len(p.nonces) != 4 {
