@@ -307,6 +307,25 @@ func TestFailOver(t *testing.T) {
 			}
 		})
 	}
+	t.Run("stays with the second", func(t *testing.T) {
+		s := open(t, 2, options{})
+		does(s.servers[0], func(c *remote.Call) remote.Reply { return c.Refuse("unexpected_settle_error", common.Hash{}) })
+		does(s.servers[1], func(*remote.Call) remote.Reply { return remote.Reply{Drop: true} })
+		in := s.Claimed()
+		for i := 1; i <= 2; i++ {
+			if out := s.Settler.Settle(s.CtxFor(time.Second), in); out.Status != settlement.Unknown {
+				t.Errorf("got %+v", out)
+			}
+			if s.settled(0) != 1 || s.settled(1) != i {
+				t.Errorf("%d and %d requests", s.settled(0), s.settled(1))
+			}
+		}
+		// Who had it last is not there any more: it goes to nobody, and is only looked for.
+		s.Must(s.Settler.(settler).Reconfigure(facilitator.Settings{Facilitators: []facilitator.Facilitator{{URL: s.servers[0].URL()}}}))
+		if out := s.Settle(in); out.Status != settlement.Unknown || out.Err == nil || s.settled(0) != 1 {
+			t.Errorf("got %+v, %d requests", out, s.settled(0))
+		}
+	})
 	t.Run("not reached", func(t *testing.T) {
 		s := open(t, 2, options{})
 		s.servers[0].Stop()
