@@ -73,10 +73,11 @@ func TestSettledWhateverIsSaid(t *testing.T) {
 			s := open(t, 1, options{})
 			does(s.servers[0], f)
 			in := s.Claimed()
+			started := time.Now()
 			s.WantSettled(in, s.Settle(in))
 			s.WantReceived(1)
-			if n := s.settled(0); n != 1 {
-				t.Errorf("%d requests to settle", n)
+			if n, took := s.settled(0), time.Since(started); n != 1 || took > 15*time.Second {
+				t.Errorf("%d requests to settle, in %s", n, took)
 			}
 			s.WantSettled(in, s.Settle(in)) // nobody is asked again
 			if n := s.settled(0); n != 1 {
