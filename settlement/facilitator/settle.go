@@ -268,15 +268,15 @@ func (s *Settler) judge(
 	return settlement.Outcome{}, true, rep
 }
 
-// settleAt asks r to settle, and looks at the chain besides when that takes long: the transfer may be made long before
-// the answer comes.
+// settleAt asks r to settle, and looks at the chain besides, less and less often, when that takes long: the transfer may be
+// made long before the answer comes.
 func (s *Settler) settleAt(ctx context.Context, in settlement.Intent, r *remote, body []byte) (rep reply, seen settlement.Outcome) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	replies := make(chan reply, 1)
 	s.wg.Go(func() { replies <- s.post(ctx, in, r, "/settle", body) })
-	for {
-		t := time.NewTimer(s.patient)
+	for pause := s.patient; ; pause *= 2 {
+		t := time.NewTimer(pause)
 		select {
 		case rep = <-replies:
 			t.Stop()

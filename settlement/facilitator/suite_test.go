@@ -58,7 +58,7 @@ func newHarness(t *testing.T, dev *devnet.Chain) *settlementtest.Harness {
 			if servers[at] == nil { // settlers on one key have one facilitator
 				servers[at] = remote.New(t, s.URL, s.Key)
 			}
-			return begin(t, s.URL, s.Journal, options{}, servers[at])
+			return begin(t, s.URL, s.Journal, options{patience: 3 * time.Second}, servers[at])
 		},
 	}
 }
