@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -87,6 +88,50 @@ func TestFacilitatorSettles(t *testing.T) {
 	}
 	if v := f.Requests("/supported"); len(v) == 0 || v[0].Header.Get("Authorization") == "" {
 		t.Error("it was not asked what it supports, or by nobody")
+	}
+}
+
+// Of each way to pay that an offer has, the facilitator gets the very requirements: of plans as well.
+func TestFacilitatorGetsWhatWasOffered(t *testing.T) {
+	r, f, _ := facilitated(t, rig.Options{Site: `
+	x402 $0.01 {
+		description "<Weather> & more"
+		plan day $0.10 {
+			ttl 24h
+		}
+	}
+	reverse_proxy {upstream}
+`})
+	for i := range 2 {
+		b := rig.NewBuyer(t, 1+i)
+		offer := b.Offer(r.URL("/"))
+		if a := b.Get(r.URL("/"), x402.HeaderSignature, b.Sign(offer, i)); a.Status != http.StatusOK {
+			t.Fatalf("%d %s", a.Status, a.Body)
+		}
+		var body struct {
+			Requirements json.RawMessage `json:"paymentRequirements"`
+		}
+		if err := json.Unmarshal(f.Requests("/settle")[i].Body, &body); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(body.Requirements, offer.Accepts[i].Raw) {
+			t.Errorf("requirements\n%s\nthe offer had\n%s", body.Requirements, offer.Accepts[i].Raw)
+		}
+	}
+	// Version 1 has its requirements in the body of the 402.
+	b := rig.NewBuyer(t, 5)
+	var old x402.RequiredV1
+	if err := json.Unmarshal([]byte(b.Get(r.URL("/")).Body), &old); err != nil || len(old.Accepts) != 1 {
+		t.Fatal(old, err)
+	}
+	if a := b.Get(r.URL("/"), x402.HeaderPaymentV1, b.SignV1(b.Offer(r.URL("/")))); a.Status != http.StatusOK {
+		t.Fatalf("%d %s", a.Status, a.Body)
+	}
+	var body struct {
+		Requirements x402.RequirementsV1 `json:"paymentRequirements"`
+	}
+	if err := json.Unmarshal(f.Requests("/settle")[2].Body, &body); err != nil || !reflect.DeepEqual(body.Requirements, old.Accepts[0]) {
+		t.Errorf("requirements %+v, the offer had %+v, %v", body.Requirements, old.Accepts[0], err)
 	}
 }
 
