@@ -9,6 +9,7 @@ import (
 
 	"github.com/ethereum/go-ethereum/common"
 
+	"github.com/caddy-x402/caddy-x402/internal/faultpoint"
 	"github.com/caddy-x402/caddy-x402/settlement"
 	"github.com/caddy-x402/caddy-x402/settlement/chain"
 	"github.com/caddy-x402/caddy-x402/settlement/proof"
@@ -294,6 +295,7 @@ func (s *Settler) post(ctx context.Context, in settlement.Intent, r *remote, pat
 	asking, cancel := context.WithTimeout(ctx, r.set().Timeout)
 	defer cancel()
 	a, err := r.do(asking, http.MethodPost, path, body, maxAnswer)
+	faultpoint.Reached("handed")
 	var rep reply
 	switch {
 	case errors.Is(err, errNotSent):
