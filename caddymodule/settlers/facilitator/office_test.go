@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/caddy-x402/caddy-x402/devnet"
 	"github.com/caddy-x402/caddy-x402/settlement"
 	"github.com/caddy-x402/caddy-x402/settlement/chain"
+	"github.com/caddy-x402/caddy-x402/settlement/facilitator/cdp"
 	"github.com/caddy-x402/caddy-x402/settlement/settlementtest"
 	remote "github.com/caddy-x402/caddy-x402/test/facilitator"
 )
@@ -199,6 +201,23 @@ func TestOfficeAndItsChain(t *testing.T) {
 	o.mu.Unlock()
 	if err := o.Ready(t.Context()); err != nil {
 		t.Error(err)
+	}
+}
+
+// What stands for the platform of Coinbase is its address, and credentials are put where they belong.
+func TestResolve(t *testing.T) {
+	t.Setenv("T_CDP_SECRET", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8DoQe/884Qvh1w3RjnS8CZZ+TWMJulDV8d3IZkElUxuA==")
+	t.Setenv("T_TOKEN", "of great value")
+	r, err := (&Remote{CDP: &CDP{KeyID: "key-1", KeySecret: "{env.T_CDP_SECRET}"}}).resolve(false)
+	if err != nil || r.URL != cdp.URL || r.Authorizer == nil || len(r.Header) > 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	r, err = (&Remote{
+		URL: "https://x.example", Bearer: "{env.T_TOKEN}", Headers: map[string]string{"x-one": "1"}, Timeout: caddy.Duration(time.Second), Verify: true,
+	}).resolve(false)
+	want := http.Header{"Authorization": {"Bearer of great value"}, "X-One": {"1"}}
+	if err != nil || !reflect.DeepEqual(r.Header, want) || r.Timeout != time.Second || !r.Verify || r.Authorizer != nil {
+		t.Errorf("%+v, %v", r, err)
 	}
 }
 
