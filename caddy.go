@@ -11,6 +11,7 @@ package caddyx402
 import (
 	// The modules register themselves when they are imported.
 	_ "github.com/caddy-x402/caddy-x402/caddymodule"
+	_ "github.com/caddy-x402/caddy-x402/caddymodule/settlers/facilitator"
 	_ "github.com/caddy-x402/caddy-x402/caddymodule/settlers/wallet"
 	_ "github.com/caddy-x402/caddy-x402/caddymodule/signers/kms"
 	_ "github.com/caddy-x402/caddy-x402/caddymodule/signers/local"

@@ -3,8 +3,6 @@ package caddymodule
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/ethereum/go-ethereum/common"
@@ -38,25 +36,6 @@ type SignerModule interface {
 // `caddy:"namespace=x402.signers inline_key=signer"`. d stands on the word before the module's name.
 func ParseSigner(d *caddyfile.Dispenser) (json.RawMessage, error) {
 	return parseModule(d, "x402.signers.", "signer")
-}
-
-// Resolve gives a setting with what its placeholders stand for, for signer modules. One that gives nothing is an error, and
-// errors never show a value.
-func Resolve(what, value string) (string, error) { return resolve(what, value) }
-
-var errLiteralSecret = errors.New("a secret must not stand in the configuration; write a placeholder such as {env.NAME} or {file./path}")
-
-// Secret gives what a placeholder stands for, for signer modules. literal allows a secret that stands in the configuration
-// itself. Errors never show it.
-func Secret(what, value string, literal bool) (string, error) {
-	if !literal && !isPlaceholder(value) {
-		return "", fmt.Errorf("%s: %w", what, errLiteralSecret)
-	}
-	secret, err := resolve(what, value)
-	if err == nil && secret == "" {
-		err = fmt.Errorf("%s is empty", what)
-	}
-	return secret, err
 }
 
 // ParseAddress reads an address, or what a placeholder stands for, with its checksum (EIP-55) if it has one.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -160,13 +161,25 @@ func (s *Settler) record(ctx context.Context, l *lane, c call, carried []*job) (
 // errKnown: another process has recorded a transaction for a payment of the batch.
 var errKnown = errors.New("wallet: another process has recorded a transaction for the payment")
 
+// recorded are the payment's transactions, oldest first. Notes of other settlers are none: the chain knows nothing of them.
+func (s *Settler) recorded(ctx context.Context, payment string) ([]settlement.Transaction, error) {
+	txs, err := s.journal.Transactions(ctx, payment)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	return slices.DeleteFunc(txs, func(t settlement.Transaction) bool {
+		_, note := t.Note()
+		return note
+	}), nil
+}
+
 // overtaken looks whether the journal has more transactions of the payments than are known here.
 func (s *Settler) overtaken(ctx context.Context, carried []*job) error {
 	found := false
 	for _, j := range carried {
-		txs, err := s.journal.Transactions(ctx, j.in.Payment)
+		txs, err := s.recorded(ctx, j.in.Payment)
 		if err != nil {
-			return unavailable(err)
+			return err
 		}
 		if len(txs) > len(j.txs) {
 			j.found, found = txs, true

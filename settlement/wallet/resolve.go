@@ -23,9 +23,9 @@ func (s *Settler) Resolve(ctx context.Context, in settlement.Intent) settlement.
 }
 
 func (s *Settler) resolve(ctx context.Context, in settlement.Intent) settlement.Outcome {
-	txs, err := s.journal.Transactions(ctx, in.Payment)
+	txs, err := s.recorded(ctx, in.Payment)
 	if err != nil {
-		return unknown(unavailable(err), nil)
+		return unknown(err, nil)
 	}
 	// Asked first: what was safe then is judged by receipts and logs that are no older.
 	safe, err := s.chain.Safe(ctx)

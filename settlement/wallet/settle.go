@@ -41,9 +41,9 @@ func (s *Settler) Settle(ctx context.Context, in settlement.Intent) settlement.O
 		return unknown(err, nil)
 	}
 	defer back()
-	txs, err := s.journal.Transactions(ctx, in.Payment)
+	txs, err := s.recorded(ctx, in.Payment)
 	if err != nil {
-		return unknown(unavailable(err), nil)
+		return unknown(err, nil)
 	}
 	return s.settle(ctx, in, txs)
 }

@@ -55,6 +55,8 @@ type Options struct {
 	Global string
 	// RPC replaces the chain's endpoint.
 	RPC string
+	// Settler is who settles; default: a gas wallet of a development account.
+	Settler string
 	// Upstream answers paid requests; default: Echo.
 	Upstream http.HandlerFunc
 }
@@ -136,6 +138,9 @@ func Caddyfile(o Options, dir, addr, upstream string) string {
 	if o.Store == "" {
 		o.Store = "sqlite " + filepath.Join(dir, "ledger.db")
 	}
+	if o.Settler == "" {
+		o.Settler = fmt.Sprintf("wallet 0x%x", GasKey())
+	}
 	_, port, _ := net.SplitHostPort(addr)
 	return strings.NewReplacer("{upstream}", upstream, "{rig_port}", port).Replace(fmt.Sprintf(`{
 	admin off
@@ -153,7 +158,7 @@ func Caddyfile(o Options, dir, addr, upstream string) string {
 		network base-sepolia
 		pay_to %s
 		rpc %s
-		wallet 0x%x
+		%s
 		refunds off
 		store %s
 		%s
@@ -162,7 +167,7 @@ func Caddyfile(o Options, dir, addr, upstream string) string {
 http://%s {
 %s
 }
-`, filepath.Join(dir, "storage"), o.Global, PayTo, o.RPC, GasKey(), o.Store, o.App, addr, site))
+`, filepath.Join(dir, "storage"), o.Global, PayTo, o.RPC, o.Settler, o.Store, o.App, addr, site))
 }
 
 func init() {
