@@ -110,7 +110,7 @@ var errLiteralSecret = errors.New("a secret must not stand in the configuration;
 // Secret reads what a placeholder of the configuration stands for, for guest modules; there must be something. what names it in
 // errors, which never show it. literal allows one that stands in the configuration itself, for a local chain.
 func Secret(what, value string, literal bool) (string, error) {
-	if !literal && value != "" && !placeholders.MatchString(value) {
+	if !literal && value != "" && !isPlaceholder(value) {
 		return "", fmt.Errorf("%s: %w", what, errLiteralSecret)
 	}
 	secret, err := resolve(what, value)

@@ -196,7 +196,9 @@ func header(name, value string, local bool) ([]string, error) {
 	if !headerName.MatchString(name) {
 		return nil, fmt.Errorf("header: %q is not the name of a header", name)
 	}
-	v, err := caddymodule.Secret("header "+name, value, local || !confidential.MatchString(name))
+	// A part may be literal, such as the word before a token.
+	plain := local || !confidential.MatchString(name) || strings.Contains(value, "{")
+	v, err := caddymodule.Secret("header "+name, value, plain)
 	if err != nil {
 		return nil, err
 	}
