@@ -1,6 +1,7 @@
 package wallet_test
 
 import (
+	"errors"
 	"math/big"
 	"strings"
 	"testing"
@@ -175,6 +176,9 @@ func TestSpendLimit(t *testing.T) {
 	w.Reconfigure(wallet.Settings{SpendPerHour: big.NewInt(1)})
 	if err := w.Ready(c.Ctx()); err == nil {
 		t.Error("ready although nothing may be spent")
+	}
+	if _, err := w.Check(c.Ctx(), c.Sign(c.Payer, nil)); !errors.Is(err, settlement.ErrUnavailable) {
+		t.Errorf("Check says %v: a payment would be claimed that can't be settled", err)
 	}
 	clk.advance(time.Hour)
 	c.Must(w.Ready(c.Ctx()))
