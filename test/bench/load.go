@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ethereum/go-ethereum/common"
+
+	"github.com/caddy-x402/caddy-x402/x402"
+)
+
+// failurePause is how long a payer waits after a pair that failed, so that a server that refuses at once is not flooded.
+const failurePause = time.Second
+
+// sale is one pair of requests: the one that is answered 402, and the one that pays.
+type sale struct {
+	payer common.Address
+	nonce common.Hash
+	// began is when the pair began, sent when its payment was sent (zero: it never was), ended when all was over.
+	began, sent, ended time.Time
+	status             int         // of the paid request; 0: no answer
+	tx                 common.Hash // what the receipt says
+	why                string      // what went wrong, in few words; "" for a 200
+}
+
+func (s *sale) ok() bool { return s.why == "" }
+
+// payer buys again and again, one after the other.
+type payer struct {
+	wire    wire
+	host    string
+	account common.Address
+	purse   []signed
+	sign    func() (signed, error) // for when the purse is empty
+	late    int                    // how often it was
+	sales   []sale
+}
+
+// times of a load.
+type times struct {
+	begin, from, to time.Time // what ends before from is warm-up; nothing begins after to
+	patience        time.Duration
+}
+
+// load lets payers buy from a server, and gives all that they bought; late is how many authorizations had to be signed meanwhile.
+func load(ctx context.Context, addr string, payers []*payer, t times) (sales []sale, late int) {
+	var running sync.WaitGroup
+	for _, p := range payers {
+		p.host, p.wire.addr = addr, addr
+		running.Go(func() {
+			defer p.wire.close()
+			p.buy(ctx, t)
+		})
+	}
+	running.Wait()
+	for _, p := range payers {
+		sales, late = append(sales, p.sales...), late+p.late
+	}
+	return sales, late
+}
+
+func (p *payer) buy(ctx context.Context, t times) {
+	for ctx.Err() == nil && time.Now().Before(t.to) {
+		s := p.pair(ctx, t.patience)
+		p.sales = append(p.sales, s)
+		if s.ok() {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(failurePause):
+		}
+	}
+}
+
+// next takes an authorization out of the purse.
+func (p *payer) next() (s signed, err error) {
+	if len(p.purse) == 0 {
+		p.late++
+		return p.sign()
+	}
+	s, p.purse = p.purse[0], p.purse[1:]
+	return s, nil
+}
+
+// pair asks for the price, and pays it.
+func (p *payer) pair(ctx context.Context, patience time.Duration) (s sale) {
+	s = sale{payer: p.account, began: time.Now()}
+	defer func() { s.ended = time.Now() }()
+	get := "GET /paid HTTP/1.1\r\nHost: " + p.host + "\r\nAccept: */*\r\n"
+
+	a, err := p.wire.do(ctx, []byte(get+"\r\n"), s.began.Add(patience))
+	if err != nil || a.status != 402 {
+		s.why = "no offer: " + reason(a, err)
+		return s
+	}
+	authorization, err := p.next()
+	if err != nil {
+		s.why = err.Error()
+		return s
+	}
+	header, err := authorization.header(a.offer, first)
+	if err != nil {
+		s.why = err.Error()
+		return s
+	}
+	s.nonce, s.sent = authorization.auth.Nonce, time.Now()
+	a, err = p.wire.do(ctx, []byte(get+x402.HeaderSignature+": "+header+"\r\n\r\n"), s.sent.Add(patience))
+	s.status = a.status
+	if err != nil || a.status != 200 {
+		s.why = reason(a, err)
+		return s
+	}
+	var receipt x402.SettlementResponse
+	if err := x402.DecodeHeader(a.receipt, 1<<16, &receipt); err != nil {
+		s.why = "no receipt: " + err.Error()
+		return s
+	}
+	s.tx = common.HexToHash(receipt.Transaction)
+	return s
+}
+
+// reason says in few words why an answer is none that was hoped for.
+func reason(a answer, err error) string {
+	switch {
+	case err != nil && isTimeout(err):
+		return "no answer in time"
+	case err != nil:
+		words := strings.Split(err.Error(), ": ")
+		return "connection: " + words[len(words)-1]
+	}
+	why := fmt.Sprint(a.status)
+	var offer x402.PaymentRequired
+	var receipt x402.SettlementResponse
+	if x402.DecodeHeader(a.receipt, 1<<16, &receipt) == nil && receipt.ErrorReason != "" {
+		why += " " + string(receipt.ErrorReason)
+	} else if x402.DecodeHeader(a.offer, 1<<16, &offer) == nil && offer.Error != "" {
+		why += " " + offer.Error
+	}
+	return why
+}

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"time"
+)
+
+// machine is where and with what was measured.
+type machine struct {
+	When  time.Time `json:"when"`
+	CPU   string    `json:"cpu"`
+	Cores int       `json:"cores"`
+	OS    string    `json:"os"`
+	Go    string    `json:"go"`
+	// Revision is of this repository; with + where it was changed since.
+	Revision string    `json:"revision,omitempty"`
+	Fsync    latencies `json:"fsync"`
+}
+
+func lookAround(dir string) (machine, error) {
+	m := machine{
+		When: time.Now().UTC().Truncate(time.Second), CPU: cpuModel(), Cores: runtime.NumCPU(), OS: runtime.GOOS + "/" + runtime.GOARCH,
+		Go: runtime.Version(), Revision: revision(),
+	}
+	var err error
+	m.Fsync, err = probeFsync(dir)
+	return m, err
+}
+
+func cpuModel() string {
+	info, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return "unknown"
+	}
+	for line := range strings.Lines(string(info)) {
+		if name, model, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+			return strings.TrimSpace(model)
+		}
+	}
+	return "unknown"
+}
+
+func revision() (r string) {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision":
+			r = s.Value[:min(12, len(s.Value))] + r
+		case s.Key == "vcs.modified" && s.Value == "true":
+			r += "+"
+		}
+	}
+	return r
+}
+
+// probeFsync writes pages to the disk that the ledger will be on: what a commit costs there at the least.
+func probeFsync(dir string) (l latencies, err error) {
+	const pages, size = 200, 4096
+	f, err := os.Create(filepath.Join(dir, "fsync"))
+	if err != nil {
+		return l, fmt.Errorf("measuring fsync: %w", err)
+	}
+	defer func() { err = errors.Join(err, f.Close(), os.Remove(f.Name())) }()
+	page, took := make([]byte, size), make([]time.Duration, pages)
+	for i := range took {
+		began := time.Now()
+		if _, err := f.WriteAt(page, int64(i)*size); err != nil {
+			return l, fmt.Errorf("measuring fsync: %w", err)
+		}
+		if err := f.Sync(); err != nil {
+			return l, fmt.Errorf("measuring fsync: %w", err)
+		}
+		took[i] = time.Since(began)
+	}
+	return latenciesOf(took), nil
+}
