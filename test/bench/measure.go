@@ -26,7 +26,7 @@ func measure(ctx context.Context, c config, progress io.Writer) (r *report, err 
 	}
 	defer func() { err = errors.Join(err, s.tearDown()) }()
 	r = &report{Store: c.store, Flow: or(c.flow, "upfront"), GasLimit: gasLimit}
-	if r.Machine, err = lookAround(s.dir); err != nil {
+	if r.Machine, err = s.lookAround(ctx); err != nil {
 		return nil, err
 	}
 	if c.has(partHot) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -19,18 +20,30 @@ type machine struct {
 	OS    string    `json:"os"`
 	Go    string    `json:"go"`
 	// Revision is of this repository; with + where it was changed since.
-	Revision string    `json:"revision,omitempty"`
-	Fsync    latencies `json:"fsync"`
+	Revision string `json:"revision,omitempty"`
+	// Fsync is of a page, Commit of one claim in the ledger, by one caller.
+	Fsync  latencies `json:"fsync"`
+	Commit latencies `json:"commit"`
 }
 
-func lookAround(dir string) (machine, error) {
+func (s *stage) lookAround(ctx context.Context) (machine, error) {
 	m := machine{
 		When: time.Now().UTC().Truncate(time.Second), CPU: cpuModel(), Cores: runtime.NumCPU(), OS: runtime.GOOS + "/" + runtime.GOARCH,
 		Go: runtime.Version(), Revision: revision(),
 	}
-	var err error
-	m.Fsync, err = probeFsync(dir)
-	return m, err
+	dir, err := s.folder("probe")
+	if err != nil {
+		return m, err
+	}
+	if m.Fsync, err = probeFsync(dir); err != nil {
+		return m, err
+	}
+	store, err := s.newStore(ctx, dir)
+	if err != nil {
+		return m, err
+	}
+	m.Commit, err = store.probe(ctx)
+	return m, errors.Join(err, store.end())
 }
 
 func cpuModel() string {

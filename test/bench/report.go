@@ -144,7 +144,8 @@ func (f *figures) add(run *figures) {
 func (r *report) print(out io.Writer) {
 	m := &r.Machine
 	_, _ = fmt.Fprintf(out, "\n%s, %d cores, %s, %s, revision %s, %s\n", m.CPU, m.Cores, m.OS, m.Go, or(m.Revision, "unknown"), m.When.Format(time.RFC3339))
-	_, _ = fmt.Fprintf(out, "fsync p50 %.2f ms, p99 %.2f ms; store %s, flow %s; blocks of %d million gas\n", m.Fsync.P50, m.Fsync.P99, r.Store, r.Flow, r.GasLimit/1_000_000)
+	_, _ = fmt.Fprintf(out, "store %s, flow %s; fsync p50 %.2f, p99 %.2f ms; a claim by one caller p50 %.2f, p99 %.2f ms; blocks of %d million gas\n",
+		r.Store, r.Flow, m.Fsync.P50, m.Fsync.P99, m.Commit.P50, m.Commit.P99, r.GasLimit/1_000_000)
 	if r.Hot != nil {
 		r.Hot.print(out)
 	}

@@ -123,11 +123,11 @@ func gasKey() string { return hexutil.Encode(crypto.FromECDSA(gas.Key)) }
 // openOurs starts our Caddy on a chain, with an empty ledger.
 func (s *stage) openOurs(ctx context.Context, c *chain, dir string) (*shop, error) {
 	o := &shop{system: partOurs}
-	store, end, err := s.newStore(ctx, dir)
+	store, err := s.newStore(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
-	o.ends = append(o.ends, end)
+	o.ends = append(o.ends, store.end)
 	if o.admin, err = freeAddr(ctx); err != nil {
 		return nil, errors.Join(err, o.close())
 	}
@@ -136,7 +136,7 @@ func (s *stage) openOurs(ctx context.Context, c *chain, dir string) (*shop, erro
 		flow = "flow " + s.flow
 	}
 	p, err := s.launchCaddy(ctx, "caddy", ours, dir, []string{"BENCH_GAS_KEY=" + gasKey()},
-		"{admin}", o.admin, "{rpc}", c.URL(), "{seller}", payTo.Hex(), "{store}", store, "{app}", s.app, "{flow}", flow)
+		"{admin}", o.admin, "{rpc}", c.URL(), "{seller}", payTo.Hex(), "{store}", store.line, "{app}", s.app, "{flow}", flow)
 	if err != nil {
 		return nil, errors.Join(err, o.close())
 	}

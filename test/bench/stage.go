@@ -103,25 +103,3 @@ func (s *stage) folder(name string) (string, error) {
 	}
 	return dir, nil
 }
-
-// newStore gives what stands after `store` for an empty ledger in dir, and how to end what it needs.
-func (s *stage) newStore(ctx context.Context, dir string) (line string, end func() error, err error) {
-	nothing := func() error { return nil }
-	switch s.store {
-	case "sqlite":
-		return "sqlite " + filepath.Join(dir, "ledger.db"), nothing, nil
-	case "postgres":
-		name, err := s.postgres.CreateDatabase(ctx, "")
-		if err != nil {
-			return "", nothing, err
-		}
-		return "postgres " + strconv.Quote(s.postgres.URL(name)), nothing, nil
-	case "redis":
-		server, err := service.StartRedis(ctx, service.RedisOptions{})
-		if err != nil {
-			return "", nothing, err
-		}
-		return "redis " + server.URL(), server.Stop, nil
-	}
-	return "", nothing, fmt.Errorf("BENCH_STORE: %q is none of sqlite, postgres, redis", s.store)
-}
