@@ -95,3 +95,14 @@ func TestSignatures(t *testing.T) {
 		}
 	}
 }
+
+func TestNextBlock(t *testing.T) {
+	at := func(s int64) time.Time { return time.Unix(s, 0) }
+	w := &watch{seen: []time.Time{at(2), at(4), at(6)}}
+	for sent, want := range map[int64]int64{1: 0, 2: 0, 3: 4, 4: 4, 5: 6, 6: 6, 7: 0} { // 0: it was not seen, or what came before was not
+		got, ok := w.next(at(sent))
+		if ok != (want != 0) || ok && !got.Equal(at(want)) {
+			t.Errorf("the block after %d came at %s, %t; want %d", sent, got, ok, want)
+		}
+	}
+}
