@@ -262,7 +262,7 @@ func (c *chain) readGas(ctx context.Context, r *record) error {
 				}
 				r.transactions++
 				r.gasUsed += uint64(x.Gas)
-				if x.Status != types.ReceiptStatusSuccessful {
+				if uint64(x.Status) != types.ReceiptStatusSuccessful {
 					r.failed++
 				}
 			}
