@@ -39,6 +39,8 @@ type figures struct {
 	Pair latencies `json:"pair"`
 	// BlockWait is the mean time from when a payment was sent to the next block; 0 where blocks come at once.
 	BlockWait float64 `json:"block_wait_ms"`
+	// BlockLongest is the longest time between two blocks of the measured time.
+	BlockLongest float64 `json:"block_longest_ms,omitempty"`
 	// Gas of a payment, and its ratio to that of a lone transfer.
 	Gas      float64 `json:"gas_per_payment"`
 	GasRatio float64 `json:"gas_ratio"`
@@ -92,10 +94,11 @@ func (s *stage) cell(ctx context.Context, system string, block time.Duration, pa
 	if err == nil {
 		err = c.settled(ctx, sales, len(before.transfers))
 	}
-	if err = errors.Join(err, o.close()); err != nil {
+	if err := errors.Join(err, o.close()); err != nil {
 		return f, err
 	}
-	return f, f.compare(ctx, c, sales, &before, lone)
+	err = f.compare(ctx, c, sales, &before, lone)
+	return f, err
 }
 
 // signatures is how many of a payer are made in advance: what it can use up, or its share of what all can.
@@ -154,6 +157,9 @@ func (f *figures) times(sales []sale, c *chain, t times) {
 	f.Success = round(ratio(float64(len(paid)), float64(f.Sales)), 4)
 	f.PerSecond = round(float64(inTime)/t.to.Sub(t.from).Seconds(), 2)
 	f.BlockWait = ms(mean(waits))
+	if c.watch != nil {
+		f.BlockLongest = ms(c.watch.longest(t.from, t.to))
+	}
 	f.Paid, f.Pair = latenciesOf(paid), latenciesOf(pair)
 }
 

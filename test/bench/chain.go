@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,6 +25,9 @@ import (
 
 // gasLimit is that of a block of Base; its transactions may have 2^24 at most.
 const gasLimit = 400_000_000
+
+// loneGas is more than enough for one transfer.
+const loneGas = 200_000
 
 // What accounts have of the token. The seller has something, so that its first payment costs no more gas than the next.
 const (
@@ -112,7 +116,7 @@ func watchBlocks(ctx context.Context, url string) (*watch, error) {
 				w.mu.Lock()
 				w.seen = append(w.seen, time.Now())
 				w.mu.Unlock()
-			case <-sub.Err():
+			case <-sub.Err(): //nolint:errcheck // the chain has ended; what waits for it will say so
 				return
 			}
 		}
@@ -130,8 +134,8 @@ func (w *watch) close() {
 func (w *watch) next(t time.Time) (time.Time, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for i := len(w.seen) - 1; i >= 0; i-- {
-		if w.seen[i].Before(t) {
+	for i, seen := range slices.Backward(w.seen) {
+		if seen.Before(t) {
 			if i+1 == len(w.seen) {
 				return time.Time{}, false
 			}
@@ -141,15 +145,27 @@ func (w *watch) next(t time.Time) (time.Time, bool) {
 	return time.Time{}, false
 }
 
+// longest is the longest time between two blocks that came in between: a machine that is too busy for its clocks shows here.
+func (w *watch) longest(from, to time.Time) (longest time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := 1; i < len(w.seen); i++ {
+		if w.seen[i].After(from) && w.seen[i-1].Before(to) {
+			longest = max(longest, w.seen[i].Sub(w.seen[i-1]))
+		}
+	}
+	return longest
+}
+
 // lone is what one transferWithAuthorization costs in gas when it is sent by itself.
 func (c *chain) lone(ctx context.Context, w *wallet) (uint64, error) {
 	eth, used := ethclient.NewClient(c.Client()), uint64(0)
-	for i := range 2 { // the second one finds things as later ones do
-		s, err := w.signed(i, price)
+	for range 2 { // the second one finds things as later ones do
+		s, err := w.signed(0, price)
 		if err != nil {
 			return 0, err
 		}
-		call := map[string]any{"from": anvil.Minter, "to": devnet.TokenAddress, "data": hexutil.Bytes(s.auth.TransferCalldata(s.sig))}
+		call := map[string]any{"from": anvil.Minter, "to": devnet.TokenAddress, "gas": hexutil.Uint64(loneGas), "data": hexutil.Bytes(s.auth.TransferCalldata(s.sig))}
 		var hash common.Hash
 		if err := c.Client().CallContext(ctx, &hash, "eth_sendTransaction", call); err != nil {
 			return 0, fmt.Errorf("a lone transfer: %w", err)
@@ -188,10 +204,10 @@ type record struct {
 
 // read reads the whole chain.
 func (c *chain) read(ctx context.Context) (r record, err error) {
-	if r, err = c.transfersSince(ctx, 0); err != nil {
-		return r, err
+	if r, err = c.transfersSince(ctx, 0); err == nil {
+		err = c.readGas(ctx, &r)
 	}
-	return r, c.readGas(ctx, &r)
+	return r, err
 }
 
 // transfersSince reads the payments of the chain without the first few.

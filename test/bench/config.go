@@ -32,6 +32,8 @@ type config struct {
 	profile string
 	peer    string // the folder of the peer, with its node_modules
 
+	// fewest is how many blocks a cell is measured for at least.
+	fewest int
 	// patience is how long a client waits for an answer.
 	patience time.Duration
 	// rounds, slice and paced are of the hot paths: how often each is measured, and for how long at full and at modest load.
@@ -43,7 +45,7 @@ func configFrom(env func(string) string) (c config, err error) {
 	c = config{
 		store: or(env("BENCH_STORE"), "sqlite"), flow: env("BENCH_FLOW"), app: env("BENCH_APP"), json: env("BENCH_JSON"),
 		dir: env("BENCH_DIR"), profile: env("BENCH_PROFILE"), only: strings.Split(or(env("BENCH_ONLY"), "hot,ours,peer"), ","),
-		patience: 30 * time.Second, rounds: 5, slice: time.Second, paced: time.Second,
+		fewest: 4, patience: 30 * time.Second, rounds: 5, slice: time.Second, paced: time.Second,
 	}
 	if c.payers, err = list(or(env("BENCH_PAYERS"), "1,8,32,128,1024,2048"), positive); err != nil {
 		return c, fmt.Errorf("BENCH_PAYERS: %w", err)
@@ -68,8 +70,10 @@ func configFrom(env func(string) string) (c config, err error) {
 	return c, err
 }
 
-// window is how long a cell is measured on a chain: at least four blocks.
-func (c *config) window(block time.Duration) time.Duration { return max(c.seconds, 4*block) }
+// window is how long a cell is measured on a chain.
+func (c *config) window(block time.Duration) time.Duration {
+	return max(c.seconds, time.Duration(c.fewest)*block)
+}
 
 func (c *config) has(part string) bool { return slices.Contains(c.only, part) }
 

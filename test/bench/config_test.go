@@ -13,12 +13,12 @@ func TestConfig(t *testing.T) {
 		env  map[string]string
 		want string // a part of the error
 	}{
-		"payers":       {env: map[string]string{"BENCH_PAYERS": "1,x"}, want: "BENCH_PAYERS"},
-		"no payers":    {env: map[string]string{"BENCH_PAYERS": "0"}, want: "BENCH_PAYERS"},
-		"seconds":      {env: map[string]string{"BENCH_SECONDS": "1.5"}, want: "BENCH_SECONDS"},
-		"runs":         {env: map[string]string{"BENCH_RUNS": "-1"}, want: "BENCH_RUNS"},
-		"blocks":       {env: map[string]string{"BENCH_BLOCKS": "0,1500ms"}, want: "BENCH_BLOCKS"},
-		"parts":        {env: map[string]string{"BENCH_ONLY": "hot,cold"}, want: "BENCH_ONLY"},
+		"payers":        {env: map[string]string{"BENCH_PAYERS": "1,x"}, want: "BENCH_PAYERS"},
+		"no payers":     {env: map[string]string{"BENCH_PAYERS": "0"}, want: "BENCH_PAYERS"},
+		"seconds":       {env: map[string]string{"BENCH_SECONDS": "1.5"}, want: "BENCH_SECONDS"},
+		"runs":          {env: map[string]string{"BENCH_RUNS": "-1"}, want: "BENCH_RUNS"},
+		"blocks":        {env: map[string]string{"BENCH_BLOCKS": "0,1500ms"}, want: "BENCH_BLOCKS"},
+		"parts":         {env: map[string]string{"BENCH_ONLY": "hot,cold"}, want: "BENCH_ONLY"},
 		"another place": {want: "test/bench/peer"},
 	}
 	for name, tc := range tests {
@@ -28,7 +28,9 @@ func TestConfig(t *testing.T) {
 			}
 		})
 	}
-	c, _ := configFrom(func(s string) string { return map[string]string{"BENCH_PAYERS": "1, 8", "BENCH_BLOCKS": "0,2s", "BENCH_SECONDS": "5"}[s] })
+	c, _ := configFrom(func(s string) string {
+		return map[string]string{"BENCH_PAYERS": "1, 8", "BENCH_BLOCKS": "0,2s", "BENCH_SECONDS": "5"}[s]
+	})
 	if !slices.Equal(c.payers, []int{1, 8}) || !slices.Equal(c.blocks, []time.Duration{0, 2 * time.Second}) {
 		t.Errorf("payers %v, blocks %v", c.payers, c.blocks)
 	}

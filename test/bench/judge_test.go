@@ -87,13 +87,13 @@ func TestPayments(t *testing.T) {
 		logs          []types.Log
 		found, strays int
 	}{
-		"two in one transaction":     {logs: []types.Log{used(1, 1, 9, 0), moved(1, payTo, price, 9, 1), used(2, 1, 9, 2), moved(2, payTo, price, 9, 3)}, found: 2},
-		"to somebody else":           {logs: []types.Log{used(1, 1, 9, 0), moved(1, account(7), price, 9, 1)}},
-		"another amount":             {logs: []types.Log{used(1, 1, 9, 0), moved(1, payTo, price+1, 9, 1)}, strays: 1},
-		"without an authorization":   {logs: []types.Log{moved(1, payTo, price, 9, 1)}, strays: 1},
-		"another's authorization":    {logs: []types.Log{used(2, 1, 9, 0), moved(1, payTo, price, 9, 1)}, strays: 1},
-		"not right behind":           {logs: []types.Log{used(1, 1, 9, 0), moved(1, payTo, price, 9, 2)}, strays: 1},
-		"of another transaction":     {logs: []types.Log{used(1, 1, 8, 0), moved(1, payTo, price, 9, 1)}, strays: 1},
+		"two in one transaction":      {logs: []types.Log{used(1, 1, 9, 0), moved(1, payTo, price, 9, 1), used(2, 1, 9, 2), moved(2, payTo, price, 9, 3)}, found: 2},
+		"to somebody else":            {logs: []types.Log{used(1, 1, 9, 0), moved(1, account(7), price, 9, 1)}},
+		"another amount":              {logs: []types.Log{used(1, 1, 9, 0), moved(1, payTo, price+1, 9, 1)}, strays: 1},
+		"without an authorization":    {logs: []types.Log{moved(1, payTo, price, 9, 1)}, strays: 1},
+		"another's authorization":     {logs: []types.Log{used(2, 1, 9, 0), moved(1, payTo, price, 9, 1)}, strays: 1},
+		"not right behind":            {logs: []types.Log{used(1, 1, 9, 0), moved(1, payTo, price, 9, 2)}, strays: 1},
+		"of another transaction":      {logs: []types.Log{used(1, 1, 8, 0), moved(1, payTo, price, 9, 1)}, strays: 1},
 		"one authorization, two ways": {logs: []types.Log{used(1, 1, 9, 0), moved(1, payTo, price, 9, 1), moved(1, payTo, price, 9, 2)}, found: 1, strays: 1},
 	}
 	for name, tc := range tests {

@@ -75,7 +75,7 @@ func revision() (r string) {
 	return r
 }
 
-// probeFsync writes pages to the disk that the ledger will be on: what a commit costs there at the least.
+// probeFsync writes pages of a file anew on the disk that the ledger will be on: what a commit costs there at the least.
 func probeFsync(dir string) (l latencies, err error) {
 	const pages, size = 200, 4096
 	f, err := os.Create(filepath.Join(dir, "fsync"))
@@ -84,6 +84,12 @@ func probeFsync(dir string) (l latencies, err error) {
 	}
 	defer func() { err = errors.Join(err, f.Close(), os.Remove(f.Name())) }()
 	page, took := make([]byte, size), make([]time.Duration, pages)
+	if _, err := f.Write(make([]byte, pages*size)); err != nil {
+		return l, fmt.Errorf("measuring fsync: %w", err)
+	}
+	if err := f.Sync(); err != nil {
+		return l, fmt.Errorf("measuring fsync: %w", err)
+	}
 	for i := range took {
 		began := time.Now()
 		if _, err := f.WriteAt(page, int64(i)*size); err != nil {

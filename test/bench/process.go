@@ -112,7 +112,7 @@ func (p *process) lastWords() []byte {
 func (p *process) cpu() time.Duration { return cpuOf(p.cmd.Process.Pid) }
 
 func cpuOf(pid int) time.Duration {
-	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return 0
 	}
@@ -128,7 +128,7 @@ func cpuOf(pid int) time.Duration {
 
 // resident is how many bytes of memory it has; 0 on systems without /proc.
 func (p *process) resident() uint64 {
-	statm, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), "statm"))
+	statm, err := os.ReadFile("/proc/" + strconv.Itoa(p.cmd.Process.Pid) + "/statm")
 	if err != nil {
 		return 0
 	}

@@ -95,6 +95,7 @@ func medians(runs []figures) figures {
 		Success:      of(func(f *figures) float64 { return f.Success }),
 		PerSecond:    of(func(f *figures) float64 { return f.PerSecond }),
 		BlockWait:    of(func(f *figures) float64 { return f.BlockWait }),
+		BlockLongest: of(func(f *figures) float64 { return f.BlockLongest }),
 		Gas:          of(func(f *figures) float64 { return f.Gas }),
 		GasRatio:     of(func(f *figures) float64 { return f.GasRatio }),
 		Transactions: int(of(func(f *figures) float64 { return float64(f.Transactions) })),
@@ -246,6 +247,9 @@ func printTroubles(out io.Writer, cells []figures) {
 		}
 		for _, why := range slices.Sorted(maps.Keys(f.Verdict.Unanswered)) {
 			_, _ = fmt.Fprintf(out, "%s: %d payments moved money and were not answered 200: %s\n", where, f.Verdict.Unanswered[why], why)
+		}
+		if f.BlockLongest > 1500*f.Block {
+			_, _ = fmt.Fprintf(out, "%s: between two blocks were %.1f s: the machine is too busy\n", where, f.BlockLongest/1000)
 		}
 		if f.Reverted > 0 {
 			_, _ = fmt.Fprintf(out, "%s: %d transactions were reverted\n", where, f.Reverted)

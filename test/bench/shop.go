@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,8 +26,8 @@ type shop struct {
 
 // close ends everything, in the opposite order of starting.
 func (s *shop) close() (err error) {
-	for i := len(s.processes) - 1; i >= 0; i-- {
-		err = errors.Join(err, s.processes[i].stop())
+	for _, p := range slices.Backward(s.processes) {
+		err = errors.Join(err, p.stop())
 	}
 	for _, end := range s.ends {
 		err = errors.Join(err, end())

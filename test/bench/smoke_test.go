@@ -26,7 +26,7 @@ func small(t *testing.T) config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.rounds, c.slice, c.paced = 1, 200*time.Millisecond, 200*time.Millisecond
+	c.fewest, c.rounds, c.slice, c.paced = 2, 1, 200*time.Millisecond, 200*time.Millisecond
 	return c
 }
 

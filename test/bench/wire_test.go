@@ -12,7 +12,9 @@ import (
 	"time"
 )
 
-func get(addr, path string) []byte { return []byte("GET " + path + " HTTP/1.1\r\nHost: " + addr + "\r\n\r\n") }
+func get(addr, path string) []byte {
+	return []byte("GET " + path + " HTTP/1.1\r\nHost: " + addr + "\r\n\r\n")
+}
 
 // What the client reads of an answer is what net/http says, whichever way the body comes; the connection is used again.
 func TestWireReadsAnswers(t *testing.T) {
