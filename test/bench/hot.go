@@ -25,6 +25,7 @@ const (
 // The hot paths, by their names in tables.
 const (
 	hotBare    = "reverse_proxy"
+	hotTold    = "reverse_proxy, telling as much"
 	hotPass    = "a pass's token"
 	hotRespond = "respond 402"
 	hotOffer   = "402"
@@ -60,6 +61,7 @@ type hotReport struct {
 type path struct {
 	name     string
 	process  *process
+	uri      string
 	requests [][]byte // one for each client
 	status   int
 	beside   string
@@ -137,7 +139,7 @@ func (s *stage) hotPaths(ctx context.Context, c *chain, o *shop, dir string) (pa
 		return nil, nil, err
 	}
 	plain, err := s.launchCaddy(ctx, "bare", bare, dir, nil,
-		"{header}", strings.Repeat("x", len(offer.offer)), "{body}", strings.Repeat("x", offer.length))
+		"{told}", s.telling(), "{header}", strings.Repeat("x", len(offer.offer)), "{body}", strings.Repeat("x", offer.length))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -145,10 +147,11 @@ func (s *stage) hotPaths(ctx context.Context, c *chain, o *shop, dir string) (pa
 
 	caddy := o.processes[0]
 	paths = []*path{
-		{name: hotBare, process: plain, status: 200},
-		{name: hotPass, process: caddy, status: 200, beside: hotBare},
-		{name: hotRespond, process: plain, status: 402},
-		{name: hotOffer, process: caddy, status: 402, beside: hotRespond},
+		{name: hotBare, process: plain, uri: "/pass", status: 200},
+		{name: hotTold, process: plain, uri: "/told", status: 200, beside: hotBare},
+		{name: hotPass, process: caddy, uri: "/pass", status: 200, beside: hotBare},
+		{name: hotRespond, process: plain, uri: "/paid", status: 402},
+		{name: hotOffer, process: caddy, uri: "/paid", status: 402, beside: hotRespond},
 	}
 	if s.has(partPeer) {
 		peer, err := s.openPeer(ctx, c, dir)
@@ -156,7 +159,7 @@ func (s *stage) hotPaths(ctx context.Context, c *chain, o *shop, dir string) (pa
 			return nil, nil, err
 		}
 		ends = append(ends, peer.close)
-		paths = append(paths, &path{name: hotExpress, process: peer.processes[1], status: 402, beside: hotRespond})
+		paths = append(paths, &path{name: hotExpress, process: peer.processes[1], uri: "/paid", status: 402, beside: hotRespond})
 	}
 	for _, p := range paths {
 		for i := range hotClients {
@@ -168,10 +171,24 @@ func (s *stage) hotPaths(ctx context.Context, c *chain, o *shop, dir string) (pa
 
 // request asks for a path; what is compared with another sends the same.
 func request(p *path, token string) []byte {
-	if p.status == 402 {
-		return []byte("GET /paid HTTP/1.1\r\nHost: " + p.process.addr + "\r\nAccept: */*\r\n\r\n")
+	text := "GET " + p.uri + " HTTP/1.1\r\nHost: " + p.process.addr + "\r\nAccept: */*\r\n"
+	if p.status == 200 {
+		text += "Authorization: Bearer " + token + "\r\n"
 	}
-	return []byte("GET /pass HTTP/1.1\r\nHost: " + p.process.addr + "\r\nAccept: */*\r\nAuthorization: Bearer " + token + "\r\n\r\n")
+	return []byte(text + "\r\n")
+}
+
+// telling is what makes reverse_proxy add headers of the names and lengths that our Caddy adds.
+func (s *stage) telling() string {
+	var lines []string
+	if told := s.told.Load(); told != nil {
+		for name, values := range *told {
+			if strings.HasPrefix(name, "X-Payment-") {
+				lines = append(lines, "header_up "+name+" "+strings.Repeat("x", len(values[0])))
+			}
+		}
+	}
+	return strings.Join(lines, "\n")
 }
 
 // passes buys a pass for each client, and gives an offer of a single request, too.

@@ -96,7 +96,8 @@ http://{addr} {
 }
 `
 
-// bare is the configuration of the same Caddy without a paywall: what it must be compared with.
+// bare is the configuration of the same Caddy without a paywall: what ours must be compared with. Under /told the upstream is
+// told as much as by ours.
 const bare = `{
 	admin off
 	persist_config off
@@ -112,6 +113,11 @@ http://{addr} {
 		header Payment-Required "{header}"
 		header Content-Type application/json
 		respond "{body}" 402
+	}
+	handle /told* {
+		reverse_proxy {upstream} {
+			{told}
+		}
 	}
 	handle {
 		reverse_proxy {upstream}

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddy-x402/caddy-x402/test/service"
@@ -28,6 +29,9 @@ type stage struct {
 	served   chan struct{}
 	postgres *service.Postgres
 	cells    int // how many folders were made
+
+	// told is the header of the first request that the upstream was told the payment of.
+	told atomic.Pointer[http.Header]
 }
 
 // setUp builds Caddy and starts the upstream, and the server of the store if it needs one.
@@ -68,7 +72,11 @@ func (s *stage) startUpstream(ctx context.Context) error {
 		return fmt.Errorf("starting the upstream: %w", err)
 	}
 	s.upstream, s.served = l.Addr().String(), make(chan struct{})
-	s.server = &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	s.server = &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.told.Load() == nil && r.Header.Get("X-Payment-Id") != "" {
+			told := r.Header.Clone()
+			s.told.CompareAndSwap(nil, &told)
+		}
 		w.Header()["Content-Type"] = []string{"application/json"}
 		_, _ = w.Write([]byte(body))
 	})}
