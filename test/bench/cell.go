@@ -191,8 +191,8 @@ func (f *figures) compare(ctx context.Context, c *chain, sales []sale, before *r
 		return err
 	}
 	f.Verdict = judge(sales, &r)
-	f.Transactions, f.Reverted = r.transactions, r.failed
-	f.Gas = round(ratio(float64(r.gasUsed), float64(len(r.transfers))), 0)
+	f.Transactions, f.Reverted = r.transactions-before.transactions, r.failed
+	f.Gas = round(ratio(float64(r.gasUsed-before.gasUsed), float64(len(r.transfers))), 0)
 	f.GasRatio = round(ratio(f.Gas, float64(lone)), 3)
 	return nil
 }

@@ -157,7 +157,8 @@ func (w *watch) longest(from, to time.Time) (longest time.Duration) {
 	return longest
 }
 
-// lone is what one transferWithAuthorization costs in gas when it is sent by itself.
+// lone is what one transferWithAuthorization costs in gas when it is sent by itself. The gas wallet sends it, so that it is no
+// new one afterwards: viem's nonce manager makes a mistake with the first nonce of all.
 func (c *chain) lone(ctx context.Context, w *wallet) (uint64, error) {
 	eth, used := ethclient.NewClient(c.Client()), uint64(0)
 	for range 2 { // the second one finds things as later ones do
@@ -165,7 +166,7 @@ func (c *chain) lone(ctx context.Context, w *wallet) (uint64, error) {
 		if err != nil {
 			return 0, err
 		}
-		call := map[string]any{"from": anvil.Minter, "to": devnet.TokenAddress, "gas": hexutil.Uint64(loneGas), "data": hexutil.Bytes(s.auth.TransferCalldata(s.sig))}
+		call := map[string]any{"from": gas.Address, "to": devnet.TokenAddress, "gas": hexutil.Uint64(loneGas), "data": hexutil.Bytes(s.auth.TransferCalldata(s.sig))}
 		var hash common.Hash
 		if err := c.Client().CallContext(ctx, &hash, "eth_sendTransaction", call); err != nil {
 			return 0, fmt.Errorf("a lone transfer: %w", err)
