@@ -63,7 +63,7 @@ for (const job of ["verify", "settle"]) {
 app.get("/supported", (_, res) => {
   res.json(facilitator.getSupported());
 });
-app.listen(Number(PORT), "127.0.0.1");
+app.listen(Number(PORT), "127.0.0.1", 4096); // thousands may connect at once
 
 // It ends with whoever started it.
 process.stdin.on("end", () => process.exit(0)).resume();

@@ -32,7 +32,7 @@ app.use(
 app.get("/paid", (_, res) => {
   res.json({ city: "Berlin", weather: "sunny", temperature: 21 });
 });
-app.listen(Number(PORT), "127.0.0.1");
+app.listen(Number(PORT), "127.0.0.1", 4096); // thousands may connect at once
 
 // It ends with whoever started it.
 process.stdin.on("end", () => process.exit(0)).resume();
