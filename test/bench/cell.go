@@ -15,6 +15,8 @@ import (
 const (
 	// warmUp is how long a load runs before it is measured, beside one block.
 	warmUp = time.Second
+	// minStep is by how much the measured time is prolonged: by a block, and this at least.
+	minStep = 500 * time.Millisecond
 	// settlePatience is how long after a load answers may wait for their transfers.
 	settlePatience = 10 * time.Second
 	settlePause    = 100 * time.Millisecond
@@ -32,7 +34,8 @@ type figures struct {
 	// Sales ended after the warm-up; what of them were answered 200.
 	Sales   int     `json:"sales"`
 	Success float64 `json:"success"`
-	// PerSecond are the paid answers of the measured time.
+	// Seconds is how long it was measured, PerSecond the paid answers of that time.
+	Seconds   float64 `json:"seconds"`
 	PerSecond float64 `json:"payments_per_second"`
 	// Paid is the paid request alone, Pair with the 402 before it and the signature; of sales that were answered 200.
 	Paid latencies `json:"paid"`
@@ -112,25 +115,24 @@ func (f *figures) run(ctx context.Context, s *stage, o *shop, c *chain, w *walle
 	for i := range payers {
 		payers[i] = &payer{account: devnet.Payer(i).Address, purse: w.purses[i], sign: func() (signed, error) { return w.signed(i, price) }}
 	}
-	begin := time.Now()
-	t := times{begin: begin, from: begin.Add(warmUp + c.block), patience: s.patience}
-	t.to = t.from.Add(window)
-
-	meter := newMeter(ctx, o, c, t)
+	p := &period{over: make(chan struct{}), times: times{
+		from: time.Now().Add(warmUp + c.block), window: window, step: max(c.block, minStep), extra: s.patience, patience: s.patience,
+	}}
+	meter := newMeter(ctx, o, c, p)
 	stopProfile := s.profileCell(ctx, o, f, window)
-	sales, late := load(ctx, o.addr, payers, t)
+	sales, late := load(ctx, o.addr, payers, p)
 	f.CPU, f.SignedLate = meter.read(), late
 	stopProfile()
 	if err := ctx.Err(); err != nil {
 		return sales, err
 	}
 	f.Resident = round(float64(o.resident())/(1<<20), 1)
-	f.times(sales, c, t)
+	f.times(sales, c, p)
 	return sales, o.alive()
 }
 
 // times sums up what ended after the warm-up.
-func (f *figures) times(sales []sale, c *chain, t times) {
+func (f *figures) times(sales []sale, c *chain, t *period) {
 	var paid, pair, waits []time.Duration
 	inTime := 0
 	f.Failures = map[string]int{}
@@ -155,7 +157,8 @@ func (f *figures) times(sales []sale, c *chain, t times) {
 		}
 	}
 	f.Success = round(ratio(float64(len(paid)), float64(f.Sales)), 4)
-	f.PerSecond = round(float64(inTime)/t.to.Sub(t.from).Seconds(), 2)
+	f.Seconds = t.to.Sub(t.from).Seconds()
+	f.PerSecond = round(float64(inTime)/f.Seconds, 2)
 	f.BlockWait = ms(mean(waits))
 	if c.watch != nil {
 		f.BlockLongest = ms(c.watch.longest(t.from, t.to))

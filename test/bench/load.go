@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
@@ -39,38 +40,67 @@ type payer struct {
 	sales   []sale
 }
 
-// times of a load.
+// times of a load. What ends before from is warm-up. It is measured for window, and if by then fewer sales have ended than there
+// are payers, for some steps more, so that what is too slow for the window is not taken for nothing; extra at most.
 type times struct {
-	begin, from, to time.Time // what ends before from is warm-up; nothing begins after to
-	patience        time.Duration
+	from                time.Time
+	window, step, extra time.Duration
+	patience            time.Duration // of a client who waits for an answer
+}
+
+// period is a load while it runs.
+type period struct {
+	times
+	ended atomic.Int64  // sales that ended in the measured time
+	over  chan struct{} // closed at the end of the measured time; nothing is begun after it
+	to    time.Time     // its end, once over is closed
+}
+
+// keep waits for the end of the measured time.
+func (p *period) keep(ctx context.Context, payers int) {
+	defer close(p.over)
+	for p.to = p.from.Add(p.window); wait(ctx, p.to); p.to = p.to.Add(p.step) {
+		if p.ended.Load() >= int64(payers) || !p.to.Before(p.from.Add(p.window+p.extra)) {
+			return
+		}
+	}
 }
 
 // load lets payers buy from a server, and gives all that they bought; late is how many authorizations had to be signed meanwhile.
-func load(ctx context.Context, addr string, payers []*payer, t times) (sales []sale, late int) {
+func load(ctx context.Context, addr string, payers []*payer, p *period) (sales []sale, late int) {
 	var running sync.WaitGroup
-	for _, p := range payers {
-		p.host, p.wire.addr = addr, addr
+	running.Go(func() { p.keep(ctx, len(payers)) })
+	for _, b := range payers {
+		b.host, b.wire.addr = addr, addr
 		running.Go(func() {
-			defer p.wire.close()
-			p.buy(ctx, t)
+			defer b.wire.close()
+			b.buy(ctx, p)
 		})
 	}
 	running.Wait()
-	for _, p := range payers {
-		sales, late = append(sales, p.sales...), late+p.late
+	for _, b := range payers {
+		sales, late = append(sales, b.sales...), late+b.late
 	}
 	return sales, late
 }
 
-func (p *payer) buy(ctx context.Context, t times) {
-	for ctx.Err() == nil && time.Now().Before(t.to) {
-		s := p.pair(ctx, t.patience)
+func (p *payer) buy(ctx context.Context, during *period) {
+	for {
+		select {
+		case <-during.over:
+			return
+		default:
+		}
+		s := p.pair(ctx, during.patience)
 		p.sales = append(p.sales, s)
+		if s.ended.After(during.from) {
+			during.ended.Add(1)
+		}
 		if s.ok() {
 			continue
 		}
 		select {
-		case <-ctx.Done():
+		case <-during.over:
 		case <-time.After(failurePause):
 		}
 	}

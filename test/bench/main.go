@@ -18,6 +18,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -39,6 +40,9 @@ func start(ctx context.Context) error {
 		return err
 	}
 	report, err := measure(ctx, c, os.Stderr)
+	if ctx.Err() != nil {
+		err = errors.New("interrupted")
+	}
 	if report != nil {
 		report.print(os.Stdout)
 	}

@@ -18,7 +18,7 @@ type meter struct {
 	done chan struct{}
 }
 
-func newMeter(ctx context.Context, o *shop, c *chain, t times) *meter {
+func newMeter(ctx context.Context, o *shop, c *chain, p *period) *meter {
 	m := &meter{used: map[string]float64{}, done: make(chan struct{})}
 	read := func() map[string]time.Duration {
 		used := o.cpu()
@@ -27,13 +27,11 @@ func newMeter(ctx context.Context, o *shop, c *chain, t times) *meter {
 	}
 	go func() {
 		defer close(m.done)
-		if !wait(ctx, t.from) {
+		if !wait(ctx, p.from) {
 			return
 		}
 		began, before := time.Now(), read()
-		if !wait(ctx, t.to) {
-			return
-		}
+		<-p.over
 		after, took := read(), time.Since(began)
 		for name := range after {
 			if share := ratio(float64(after[name]-before[name]), float64(took)); share > 0 {

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"strings"
 	"time"
 )
@@ -29,7 +29,7 @@ type machine struct {
 func (s *stage) lookAround(ctx context.Context) (machine, error) {
 	m := machine{
 		When: time.Now().UTC().Truncate(time.Second), CPU: cpuModel(), Cores: runtime.NumCPU(), OS: runtime.GOOS + "/" + runtime.GOARCH,
-		Go: runtime.Version(), Revision: revision(),
+		Go: runtime.Version(), Revision: revision(ctx),
 	}
 	dir, err := s.folder("probe")
 	if err != nil {
@@ -59,20 +59,13 @@ func cpuModel() string {
 	return "unknown"
 }
 
-func revision() (r string) {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
+// revision asks git; it is empty where there is none.
+func revision(ctx context.Context) string {
+	out, err := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*").Output()
+	if err != nil {
 		return ""
 	}
-	for _, s := range info.Settings {
-		switch {
-		case s.Key == "vcs.revision":
-			r = s.Value[:min(12, len(s.Value))] + r
-		case s.Key == "vcs.modified" && s.Value == "true":
-			r += "+"
-		}
-	}
-	return r
+	return strings.TrimSpace(string(out))
 }
 
 // probeFsync writes pages of a file anew on the disk that the ledger will be on: what a commit costs there at the least.

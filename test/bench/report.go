@@ -93,6 +93,7 @@ func medians(runs []figures) figures {
 		System: runs[0].System, Block: runs[0].Block, Payers: runs[0].Payers,
 		Sales:        int(of(func(f *figures) float64 { return float64(f.Sales) })),
 		Success:      of(func(f *figures) float64 { return f.Success }),
+		Seconds:      of(func(f *figures) float64 { return f.Seconds }),
 		PerSecond:    of(func(f *figures) float64 { return f.PerSecond }),
 		BlockWait:    of(func(f *figures) float64 { return f.BlockWait }),
 		BlockLongest: of(func(f *figures) float64 { return f.BlockLongest }),
