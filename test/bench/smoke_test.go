@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/caddy-x402/caddy-x402/test/interop/bed"
 )
 
@@ -21,7 +23,7 @@ func small(t *testing.T) config {
 	t.Helper()
 	bed.Install(t, "peer")
 	c, err := configFrom(func(name string) string {
-		return map[string]string{"BENCH_PAYERS": "1,4", "BENCH_BLOCKS": "0,1s", "BENCH_SECONDS": "3"}[name]
+		return map[string]string{"BENCH_PAYERS": "1,4", "BENCH_BLOCKS": "0,1s", "BENCH_SECONDS": "2"}[name]
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -33,6 +35,7 @@ func small(t *testing.T) config {
 // Each system sells on each chain, every payment that is answered is on the chain once, and nothing else is. How fast they
 // are is not asked here.
 func TestBench(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	c := small(t)
 	r, err := measure(t.Context(), c, t.Output())
 	if err != nil {
@@ -81,13 +84,14 @@ type stopper struct {
 
 func (s *stopper) Write(p []byte) (int, error) {
 	if strings.Contains(string(p), s.after) {
-		time.AfterFunc(2*time.Second, s.stop)
+		time.AfterFunc(time.Second, s.stop)
 	}
 	return len(p), nil
 }
 
 // Whoever interrupts it is left with no process.
 func TestBenchIsInterrupted(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	for _, after := range []string{"round 0", "1/4"} { // in the hot paths; while the peer is measured
 		c := small(t)
 		c.blocks, c.payers, c.rounds = c.blocks[:1], []int{4, 4}, 1000
