@@ -45,7 +45,7 @@ func configFrom(env func(string) string) (c config, err error) {
 	c = config{
 		store: or(env("BENCH_STORE"), "sqlite"), flow: env("BENCH_FLOW"), app: env("BENCH_APP"), json: env("BENCH_JSON"),
 		dir: env("BENCH_DIR"), profile: env("BENCH_PROFILE"), only: strings.Split(or(env("BENCH_ONLY"), "hot,ours,peer"), ","),
-		fewest: 4, patience: 30 * time.Second, rounds: 5, slice: time.Second, paced: time.Second,
+		fewest: 4, patience: 30 * time.Second, slice: time.Second, paced: time.Second,
 	}
 	if c.payers, err = list(or(env("BENCH_PAYERS"), "1,8,32,128,1024,2048"), positive); err != nil {
 		return c, fmt.Errorf("BENCH_PAYERS: %w", err)
@@ -61,6 +61,7 @@ func configFrom(env func(string) string) (c config, err error) {
 	if c.runs, err = positive(or(env("BENCH_RUNS"), "1")); err != nil {
 		return c, fmt.Errorf("BENCH_RUNS: %w", err)
 	}
+	c.rounds = hotRounds * c.runs
 	for _, part := range c.only {
 		if !slices.Contains([]string{partHot, partOurs, partPeer}, part) {
 			return c, fmt.Errorf("BENCH_ONLY: %q is none of hot, ours, peer", part)

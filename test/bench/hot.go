@@ -20,6 +20,8 @@ const (
 	pacedClients = 8
 	pacedEvery   = 8 * time.Millisecond
 	hotPatience  = 10 * time.Second
+	// hotRounds are those of one run.
+	hotRounds = 5
 )
 
 // The hot paths, by their names in tables.
