@@ -40,6 +40,14 @@ var (
 	payTo = common.HexToAddress("0x209693Bc6afc0C5328bA36FaF03C514EF312287C")
 	// gas is the wallet that settles, ours or the peer's.
 	gas = devnet.Developer(0)
+	// wallets are all that may be told to settle.
+	wallets = func() map[common.Address]bool {
+		all := map[common.Address]bool{}
+		for i := range 10 {
+			all[devnet.Developer(i).Address] = true
+		}
+		return all
+	}()
 )
 
 // chain is a new chain, and what is known of its blocks.
@@ -198,7 +206,7 @@ type record struct {
 	transfers []transfer
 	// strays are transfers to the seller that are not what a price was signed for.
 	strays int
-	// transactions are those of the gas wallet, failed those among them that were reverted; gasUsed is their sum.
+	// transactions are those of the gas wallets, failed those among them that were reverted; gasUsed is their sum.
 	transactions, failed int
 	gasUsed              uint64
 }
@@ -248,7 +256,7 @@ func follows(moved, used *types.Log) bool {
 		used.Index+1 == moved.Index && used.Topics[1] == moved.Topics[1] && new(big.Int).SetBytes(moved.Data).Uint64() == price
 }
 
-// readGas adds up what the gas wallet has sent.
+// readGas adds up what the gas wallets have sent.
 func (c *chain) readGas(ctx context.Context, r *record) error {
 	var head hexutil.Uint64
 	if err := c.Client().CallContext(ctx, &head, "eth_blockNumber"); err != nil {
@@ -274,7 +282,7 @@ func (c *chain) readGas(ctx context.Context, r *record) error {
 				return fmt.Errorf("reading receipts: %w", call.Error)
 			}
 			for _, x := range blocks[i] {
-				if x.From != gas.Address {
+				if !wallets[x.From] {
 					continue
 				}
 				r.transactions++
