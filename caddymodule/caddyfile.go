@@ -90,7 +90,7 @@ func duration(d *caddyfile.Dispenser, into *caddy.Duration) func() error {
 //		pay_to  <address>
 //		rpc     <url...>
 //		asset   <address> { symbol <s> ; name <s> ; version <s> ; decimals <n> }
-//		wallet  <key> { ... }                  # or: settler <module> ...
+//		wallet  <key> { ... }                  # or: facilitator <url...> { ... } ; settler <module> ...
 //
 //		refund  <key>                          # or: refunds off
 //		store   <module> [<args...>] { ... }   # x402.stores.*; default: sqlite
@@ -243,9 +243,10 @@ func networkSubdirectives(d *caddyfile.Dispenser, n *Network) map[string]func() 
 			}
 			return nil
 		},
-		"asset":   func() error { return parseAsset(d, n) },
-		"wallet":  settler("wallet"),
-		"settler": settler("settler"),
+		"asset":       func() error { return parseAsset(d, n) },
+		"wallet":      settler("wallet"),
+		"facilitator": settler("facilitator"),
+		"settler":     settler("settler"),
 	}
 }
 

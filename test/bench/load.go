@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"sync"
@@ -163,6 +164,13 @@ func reason(a answer, err error) string {
 		return "connection: " + words[len(words)-1]
 	}
 	why := fmt.Sprint(a.status)
+	var problem struct {
+		Code  string `json:"code"`
+		Error string `json:"error"`
+	}
+	if json.Unmarshal([]byte(a.problem), &problem) == nil && problem.Code+problem.Error != "" {
+		return why + " " + or(problem.Code, problem.Error)
+	}
 	var offer x402.PaymentRequired
 	var receipt x402.SettlementResponse
 	if x402.DecodeHeader(a.receipt, 1<<16, &receipt) == nil && receipt.ErrorReason != "" {

@@ -82,7 +82,7 @@ func TestPair(t *testing.T) {
 		"sold":              {unpaid: 402, amount: price, status: 200, receipt: receipt(x402.SettlementResponse{Success: true, Transaction: hash(7).Hex()}), sent: true},
 		"free":              {unpaid: 200, why: "no offer: 200"},
 		"another price":     {unpaid: 402, amount: price + 1, why: "the offer is another than expected"},
-		"not known yet":     {unpaid: 402, amount: price, status: 503, why: "503", sent: true},
+		"not known yet":     {unpaid: 402, amount: price, status: 503, why: "503 queue_full", sent: true},
 		"refused":           {unpaid: 402, amount: price, status: 402, receipt: receipt(x402.SettlementResponse{ErrorReason: "invalid_nonce"}), why: "402 invalid_nonce", sent: true},
 		"without a receipt": {unpaid: 402, amount: price, status: 200, why: "no receipt", sent: true},
 	}
@@ -101,7 +101,7 @@ func TestPair(t *testing.T) {
 					w.Header().Set(x402.HeaderResponse, tc.receipt)
 				}
 				w.WriteHeader(tc.status)
-				_, _ = fmt.Fprint(w, "an answer")
+				_, _ = fmt.Fprint(w, `{"code":"queue_full"}`)
 			}))
 			defer server.Close()
 			addr := strings.TrimPrefix(server.URL, "http://")

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strconv"
 	"time"
@@ -29,9 +30,13 @@ type answer struct {
 	token    string // X-Access-Token
 	last     bool   // the server closes the connection
 	length   int    // of the body
+	problem  string // the body of an error, if it is short
 	chunked  bool
 	received time.Time
 }
+
+// maxProblem is how long a body is that is kept.
+const maxProblem = 4096
 
 var errAnswer = errors.New("the answer is not HTTP/1.1")
 
@@ -169,12 +174,18 @@ func (a *answer) header(line []byte) (err error) {
 	return err
 }
 
-// body reads the body and throws it away.
+// body reads the body, and throws it away unless it may say what went wrong.
 func (a *answer) body(r *bufio.Reader, status int) error {
 	if status == 204 || status == 304 {
 		return nil
 	}
 	if !a.chunked {
+		if status >= 500 && a.length <= maxProblem {
+			text := make([]byte, a.length)
+			_, err := io.ReadFull(r, text)
+			a.problem = string(text)
+			return err
+		}
 		_, err := r.Discard(a.length)
 		return err
 	}

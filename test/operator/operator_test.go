@@ -1,4 +1,4 @@
-package e2e
+package operator
 
 import (
 	"bytes"
@@ -165,7 +165,7 @@ func (o *office) reload(t *testing.T, options rig.Options) {
 	if err := os.WriteFile(o.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := tryText(text); err != nil {
+	if err := rig.LoadText(text); err != nil {
 		t.Fatal(err)
 	}
 	// Connections of the configuration before may still be closed.

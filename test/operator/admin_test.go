@@ -1,4 +1,4 @@
-package e2e
+package operator
 
 import (
 	"encoding/hex"
@@ -166,14 +166,14 @@ func TestOperatorAdminFollowsReloads(t *testing.T) {
 	// With a wallet of its own: it would find what the other ledger's has sent, and think that it was lost.
 	ownWallet := fmt.Sprintf("0x%x", crypto.FromECDSA(devnet.Developer(1).Key))
 	text := strings.NewReplacer("admin off", "admin "+o.admin, fmt.Sprintf("0x%x", rig.GasKey()), ownWallet).Replace(o.Caddyfile(other))
-	if err := tryText(text); err != nil {
+	if err := rig.LoadText(text); err != nil {
 		t.Fatal(err)
 	}
 	if total() != 0 {
 		t.Errorf("in the other ledger: %d payments", total())
 	}
 	// A configuration that is refused changes nothing.
-	if err := tryText(strings.Replace(o.Caddyfile(o.options), "admin off", "admin "+o.admin, 1) + "\nhttp://192.0.2.1:1 {\n bind 192.0.2.1\n respond ok\n}\n"); err == nil {
+	if err := rig.LoadText(strings.Replace(o.Caddyfile(o.options), "admin off", "admin "+o.admin, 1) + "\nhttp://192.0.2.1:1 {\n bind 192.0.2.1\n respond ok\n}\n"); err == nil {
 		t.Fatal("the configuration was not refused")
 	}
 	if total() != 0 {
@@ -183,7 +183,7 @@ func TestOperatorAdminFollowsReloads(t *testing.T) {
 	if total() != 2 {
 		t.Errorf("back again: %d payments", total())
 	}
-	if err := tryText("{\nadmin " + o.admin + "\npersist_config off\n}\n"); err != nil {
+	if err := rig.LoadText("{\nadmin " + o.admin + "\npersist_config off\n}\n"); err != nil {
 		t.Fatal(err)
 	}
 	a := o.ask(t, http.MethodGet, "/x402/payments")
