@@ -77,6 +77,9 @@ func (s *stage) cell(ctx context.Context, system string, block time.Duration, pa
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
 	lone, err := c.lone(ctx, w)
+	if err == nil {
+		err = c.begin(ctx)
+	}
 	if err != nil {
 		return f, err
 	}

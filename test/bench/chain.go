@@ -23,11 +23,14 @@ import (
 	"github.com/caddy-x402/caddy-x402/x402"
 )
 
-// gasLimit is that of a block of Base; its transactions may have 2^24 at most.
-const gasLimit = 400_000_000
+// What blocks of Base have: their gas, of which a transaction may have 2^24 at most, and the least that a unit of it costs, in wei.
+const (
+	gasLimit = 400_000_000
+	baseFee  = 5_000_000
+)
 
-// loneGas is more than enough for one transfer.
-const loneGas = 200_000
+// enoughGas is more than enough for one transfer.
+const enoughGas = 200_000
 
 // What accounts have of the token. The seller has something, so that its first payment costs no more gas than the next.
 const (
@@ -63,7 +66,10 @@ func startChain(ctx context.Context, dir string, block time.Duration, payers int
 	for i := range payers {
 		balances[devnet.Payer(i).Address] = devnet.USDC(payerUSDC)
 	}
-	args := []string{"--gas-limit", strconv.Itoa(gasLimit), "--enable-tx-gas-limit", "--prune-history", "1024"}
+	args := []string{
+		"--gas-limit", strconv.Itoa(gasLimit), "--enable-tx-gas-limit", "--block-base-fee-per-gas", strconv.Itoa(baseFee),
+		"--disable-min-priority-fee", "--prune-history", "1024",
+	}
 	node, err := anvil.Start(ctx, anvil.Options{Dir: dir, BlockTime: block, Balances: balances, Args: args})
 	if err != nil {
 		return nil, err
@@ -165,33 +171,49 @@ func (w *watch) longest(from, to time.Time) (longest time.Duration) {
 	return longest
 }
 
-// lone is what one transferWithAuthorization costs in gas when it is sent by itself. The gas wallet sends it, so that it is no
-// new one afterwards: viem's nonce manager makes a mistake with the first nonce of all.
-func (c *chain) lone(ctx context.Context, w *wallet) (uint64, error) {
-	eth, used := ethclient.NewClient(c.Client()), uint64(0)
+// lone is what one transferWithAuthorization costs in gas when it is sent by itself.
+func (c *chain) lone(ctx context.Context, w *wallet) (used uint64, err error) {
 	for range 2 { // the second one finds things as later ones do
 		s, err := w.signed(0, price)
 		if err != nil {
 			return 0, err
 		}
-		call := map[string]any{"from": gas.Address, "to": devnet.TokenAddress, "gas": hexutil.Uint64(loneGas), "data": hexutil.Bytes(s.auth.TransferCalldata(s.sig))}
-		var hash common.Hash
-		if err := c.Client().CallContext(ctx, &hash, "eth_sendTransaction", call); err != nil {
+		if used, err = c.send(ctx, anvil.Minter, devnet.TokenAddress, s.auth.TransferCalldata(s.sig)); err != nil {
 			return 0, fmt.Errorf("a lone transfer: %w", err)
 		}
-		if err := c.Client().CallContext(ctx, nil, "evm_mine"); err != nil {
-			return 0, fmt.Errorf("a lone transfer: %w", err)
-		}
-		receipt, err := eth.TransactionReceipt(ctx, hash)
-		if err != nil {
-			return 0, fmt.Errorf("a lone transfer: %w", err)
-		}
-		if receipt.Status != types.ReceiptStatusSuccessful {
-			return 0, errors.New("a lone transfer was reverted")
-		}
-		used = receipt.GasUsed
 	}
 	return used, nil
+}
+
+// begin makes the gas wallet one that has sent something before: viem's nonce manager gives the first nonce of all out twice.
+func (c *chain) begin(ctx context.Context) error {
+	if _, err := c.send(ctx, gas.Address, gas.Address, nil); err != nil {
+		return fmt.Errorf("the gas wallet's first transaction: %w", err)
+	}
+	return nil
+}
+
+// send lets the chain sign and mine a transaction, and gives the gas that it used.
+func (c *chain) send(ctx context.Context, from, to common.Address, data []byte) (uint64, error) {
+	call := map[string]any{
+		"from": from, "to": to, "gas": hexutil.Uint64(enoughGas), "data": hexutil.Bytes(data),
+		"maxFeePerGas": hexutil.Uint64(4 * baseFee), "maxPriorityFeePerGas": hexutil.Uint64(baseFee),
+	}
+	var hash common.Hash
+	if err := c.Client().CallContext(ctx, &hash, "eth_sendTransaction", call); err != nil {
+		return 0, err
+	}
+	if err := c.Client().CallContext(ctx, nil, "evm_mine"); err != nil {
+		return 0, err
+	}
+	receipt, err := ethclient.NewClient(c.Client()).TransactionReceipt(ctx, hash)
+	if err != nil {
+		return 0, err
+	}
+	if receipt.Status != types.ReceiptStatusSuccessful {
+		return 0, errors.New("it was reverted")
+	}
+	return receipt.GasUsed, nil
 }
 
 // transfer is a payment as the chain has it.

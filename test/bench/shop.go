@@ -73,7 +73,9 @@ const ours = `{
 		network base-sepolia
 		pay_to {seller}
 		rpc {rpc}
-		wallet {env.BENCH_GAS_KEY}
+		wallet {env.BENCH_GAS_KEY} {
+			max_spend 1000
+		}
 		refunds off
 		store {store}
 		{app}
