@@ -23,11 +23,8 @@ import (
 	"github.com/caddy-x402/caddy-x402/x402"
 )
 
-// What blocks of Base have: their gas, of which a transaction may have 2^24 at most, and the least that a unit of it costs, in wei.
-const (
-	gasLimit = 400_000_000
-	baseFee  = 5_000_000
-)
+// gasLimit is that of a block of Base; its transactions may have 2^24 at most.
+const gasLimit = 400_000_000
 
 // enoughGas is more than enough for one transfer.
 const enoughGas = 200_000
@@ -66,10 +63,7 @@ func startChain(ctx context.Context, dir string, block time.Duration, payers int
 	for i := range payers {
 		balances[devnet.Payer(i).Address] = devnet.USDC(payerUSDC)
 	}
-	args := []string{
-		"--gas-limit", strconv.Itoa(gasLimit), "--enable-tx-gas-limit", "--block-base-fee-per-gas", strconv.Itoa(baseFee),
-		"--disable-min-priority-fee", "--prune-history", "1024",
-	}
+	args := []string{"--gas-limit", strconv.Itoa(gasLimit), "--enable-tx-gas-limit", "--prune-history", "1024"}
 	node, err := anvil.Start(ctx, anvil.Options{Dir: dir, BlockTime: block, Balances: balances, Args: args})
 	if err != nil {
 		return nil, err
@@ -195,10 +189,7 @@ func (c *chain) begin(ctx context.Context) error {
 
 // send lets the chain sign and mine a transaction, and gives the gas that it used.
 func (c *chain) send(ctx context.Context, from, to common.Address, data []byte) (uint64, error) {
-	call := map[string]any{
-		"from": from, "to": to, "gas": hexutil.Uint64(enoughGas), "data": hexutil.Bytes(data),
-		"maxFeePerGas": hexutil.Uint64(4 * baseFee), "maxPriorityFeePerGas": hexutil.Uint64(baseFee),
-	}
+	call := map[string]any{"from": from, "to": to, "gas": hexutil.Uint64(enoughGas), "data": hexutil.Bytes(data)}
 	var hash common.Hash
 	if err := c.Client().CallContext(ctx, &hash, "eth_sendTransaction", call); err != nil {
 		return 0, err
