@@ -12,7 +12,7 @@ LONGEST = ./test/e2e ./ledger/redis ./test/chaos ./test/crash
 CHAOS_SECONDS ?= 120
 CHAOS_STORE ?= all
 CHAOS_SEED ?=
-# Packages to lint, to benchmark.
+# Packages to lint; to benchmark, where given.
 PKG ?= ./...
 TAGS = interop
 
@@ -64,8 +64,14 @@ fuzz: ## run every fuzzer for FUZZTIME (5m) each
 		done; \
 	done
 
-bench: ## benchmarks with allocations; PKG=./token for one room, LEDGER_SIZES=1000,10000000 for larger ledgers
+bench: ## us, bare Caddy and the reference server side by side (docs/benchmarks.md); PKG=./token: the benchmarks of one room
+ifeq ($(origin PKG),file)
+	@.ci/setup test/bench/peer
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/bench ./test/bench
+	@exec bin/bench
+else
 	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . -benchmem -timeout 2h $(PKG)
+endif
 
 clean: ## remove what build made
 	rm -rf bin
