@@ -132,14 +132,18 @@ func (s *Settler) dispatch(l *lane, batch []*job) {
 		}
 		return
 	}
-	p := s.parcels.add(tx)
+	p, fresh := s.parcels.join(tx) // whoever left and came back may have found it in the journal, and carry it already
 	l.flying.Add(1)
 	s.queue.poke() // this lane may be full now: what waits is for another
 	for _, j := range batch {
 		j.end(p, nil)
 	}
 	s.crew.Go(func() {
-		s.carry(p, true)
+		if fresh {
+			s.carry(p, true)
+		} else {
+			<-p.landed
+		}
 		l.flying.Add(-1)
 		s.queue.poke()
 	})

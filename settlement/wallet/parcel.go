@@ -56,12 +56,7 @@ type parcels struct {
 	m  map[place]*parcel
 }
 
-// add gives the parcel of a transaction's nonce, with the transaction in it.
-func (ps *parcels) add(tx settlement.Transaction) *parcel {
-	p, _ := ps.join(tx)
-	return p
-}
-
+// join gives the parcel of a transaction's nonce, with the transaction in it. fresh: nobody carries it yet.
 func (ps *parcels) join(tx settlement.Transaction) (p *parcel, fresh bool) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
