@@ -122,9 +122,12 @@ func (s *Settler) dispatch(l *lane, batch []*job) {
 	case errors.Is(err, settlement.ErrNotClaimed) && len(batch) > 1: // one of them
 		s.halve(batch)
 		return
-	case errors.Is(err, errNoGas) && s.others(l, func(o *lane) bool { return !s.unfit(o) }):
+	case (errors.Is(err, errNoGas) || errors.Is(err, errSigner)) && s.others(l, func(o *lane) bool { return !s.unfit(o) }):
 		l.unfit.Store(s.now().Add(unfitFor).UnixNano())
 		s.queue.back(batch)
+		return
+	case len(batch) > 1 && s.fewerMay(err):
+		s.halve(batch)
 		return
 	default:
 		for _, j := range batch {
@@ -147,6 +150,11 @@ func (s *Settler) dispatch(l *lane, batch []*job) {
 		l.flying.Add(-1)
 		s.queue.poke()
 	})
+}
+
+// fewerMay reports whether a smaller batch may cost little enough.
+func (s *Settler) fewerMay(err error) bool {
+	return errors.Is(err, errTooDear) || errors.Is(err, errSpent) && s.costs.room(s.now(), s.set().SpendPerHour) == nil
 }
 
 // halve puts a batch back in two parts, none of which grows again.

@@ -77,13 +77,21 @@ func (c *costs) room(now time.Time, limit *big.Int) error {
 	return nil
 }
 
-// reserve notes that up to wei will be spent at a place, if that is not more than the limit allows.
+// reserve notes that up to wei will be spent at a place, if that is not more than the limit allows. What was reserved there before
+// was never recorded: one transaction is mined there.
 func (c *costs) reserve(now time.Time, at place, wei, limit *big.Int) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	sum := new(big.Int).Add(c.recent(now), wei)
+	i := slices.IndexFunc(c.list, func(x cost) bool { return x.place == at })
+	if i >= 0 {
+		sum.Sub(sum, c.list[i].wei)
+	}
 	if limit != nil && sum.Cmp(limit) > 0 {
 		return errSpent
+	}
+	if i >= 0 {
+		c.list = slices.Delete(c.list, i, i+1)
 	}
 	c.list = append(c.list, cost{at, now, wei})
 	c.total.Set(sum)

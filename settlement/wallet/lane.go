@@ -96,6 +96,15 @@ func (s *Settler) affordable(ctx context.Context, l *lane) (*laneState, error) {
 // errNoGas: the wallet has too little ether to pay gas with.
 var errNoGas = fmt.Errorf("%w: the gas wallet is empty", settlement.ErrUnavailable)
 
+// errTooDear: it has too little for this transaction.
+var errTooDear = fmt.Errorf("%w for this transaction", errNoGas)
+
+// errSigner: who signs for the wallet does not.
+var errSigner = fmt.Errorf("%w: signing failed", settlement.ErrUnavailable)
+
+// signTimeout bounds one signature: a signer far away may hang, and other lanes have others.
+const signTimeout = 5 * time.Second
+
 // enoughGas judges a wallet's balance.
 func (s *Settler) enoughGas(ctx context.Context, l *lane, wei *big.Int) error {
 	set := s.set()
@@ -144,6 +153,10 @@ func (s *Settler) record(ctx context.Context, l *lane, c call, carried []*job) (
 			tx.Payments = append(tx.Payments, j.in.Payment)
 		}
 		worst := new(big.Int).Mul(st.maxFee, new(big.Int).SetUint64(c.gas))
+		if st.balance.Cmp(worst) < 0 { // no node would take it, and its nonce would block the lane
+			l.last.CompareAndSwap(st, nil)
+			return settlement.Transaction{}, fmt.Errorf("%w: %s has %s wei, the transaction may cost %s", errTooDear, l.address, &st.balance, worst)
+		}
 		if err := s.costs.reserve(s.now(), placeOf(&tx), worst, s.set().SpendPerHour); err != nil {
 			return settlement.Transaction{}, err
 		}
@@ -223,9 +236,11 @@ func (s *Settler) sign(ctx context.Context, l *lane, c call, nonce uint64, f fee
 	tx := types.NewTx(&types.DynamicFeeTx{
 		ChainID: chainID, Nonce: nonce, GasTipCap: f.tip, GasFeeCap: f.max, Gas: c.gas, To: &c.to, Value: new(big.Int), Data: c.data,
 	})
-	sig, err := l.signer.Sign(ctx, kind.Hash(tx))
+	signing, cancel := context.WithTimeout(ctx, signTimeout)
+	defer cancel()
+	sig, err := l.signer.Sign(signing, kind.Hash(tx))
 	if err != nil {
-		return settlement.Transaction{}, fmt.Errorf("wallet: signing: %w", err)
+		return settlement.Transaction{}, fmt.Errorf("%w: %s: %w", errSigner, l.address, err)
 	}
 	if tx, err = tx.WithSignature(kind, sig); err != nil {
 		return settlement.Transaction{}, fmt.Errorf("wallet: signing: %w", err)
