@@ -78,7 +78,7 @@ func (s *Settler) others(l *lane, are func(*lane) bool) bool {
 // gasOf is what a batch is given for each payment.
 func (s *Settler) gasOf() uint64 {
 	seen := s.gasPerPayment.Load()
-	return max(paymentGas, seen+seen/2)
+	return max(paymentGas, min(seen+seen/2, s.set().GasLimit))
 }
 
 // batchSize is how many payments a transaction may carry now.
@@ -137,7 +137,8 @@ func (s *Settler) dispatch(l *lane, batch []*job) {
 	}
 	p, fresh := s.parcels.join(tx) // whoever left and came back may have found it in the journal, and carry it already
 	l.flying.Add(1)
-	s.queue.poke() // this lane may be full now: what waits is for another
+	s.queue.poke()                   // this lane may be full now: what waits is for another
+	plain := !batch[0].verdict.alone // a stranger's code takes what it likes
 	for _, j := range batch {
 		j.end(p, nil)
 	}
@@ -146,6 +147,9 @@ func (s *Settler) dispatch(l *lane, batch []*job) {
 			s.carry(p, true)
 		} else {
 			<-p.landed
+		}
+		if plain {
+			s.learn(p.receipt, len(batch))
 		}
 		l.flying.Add(-1)
 		s.queue.poke()

@@ -242,3 +242,48 @@ func startWith(t *testing.T, c *settlementtest.Case, other *ecdsa.PrivateKey) se
 	return start(t, settlementtest.Setup{URL: c.Proxy.URL(), Key: c.Wallet, Journal: c.Journal},
 		options{settings: wallet.Settings{InFlight: 1, Batch: 1}, more: []*ecdsa.PrivateKey{other}})
 }
+
+// A contract wallet that takes much gas does not make the batches of the others smaller.
+func TestExpensivePayerDoesNotShrinkBatches(t *testing.T) {
+	dev := startChain(t)
+	c := newCase(t, dev, options{settings: wallet.Settings{Batch: 30, BatchGas: 3_500_000, Linger: 300 * time.Millisecond}})
+	costly := c.Claim(fromHostile(c, dev, devnet.Expensive, 300_000))
+	c.WantSettled(costly, c.Settle(costly))
+	all := crowd(c, 31)
+	c.Stall()
+	first := settleAll(c, c.Settler, all[:1])
+	sent(c, 2)
+	rest := settleAll(c, c.Settler, all[1:])
+	txs := sent(c, 3)
+	c.H.Chain.Resume()
+	first.wantSettled(all[:1])
+	rest.wantSettled(all[1:])
+	if n := len(txs[2].Payments); n != 30 {
+		t.Errorf("a batch of %d", n)
+	}
+}
+
+// Whom a stranger has overtaken travels with others again.
+func TestOvertakenPayerIsNotIsolated(t *testing.T) {
+	c := newCase(t, startChain(t), options{settings: wallet.Settings{Linger: 300 * time.Millisecond}})
+	in := c.Claimed()
+	c.Stall()
+	run := settleAll(c, c.Settler, []settlement.Intent{in})
+	sent(c, 1)
+	c.Send(c.H.Fresh(), in.Authorization.TransferCalldata(in.Signature), nil)
+	c.Commit(1)
+	c.H.Chain.Resume()
+	run.wantSettled([]settlement.Intent{in})
+	c.Stall()
+	all := append(crowd(c, 4), c.Claimed())
+	first := settleAll(c, c.Settler, all[:1])
+	sent(c, 2)
+	rest := settleAll(c, c.Settler, all[1:])
+	txs := sent(c, 3)
+	c.H.Chain.Resume()
+	first.wantSettled(all[:1])
+	rest.wantSettled(all[1:])
+	if n := len(txs[2].Payments); n != 4 {
+		t.Errorf("a batch of %d", n)
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"github.com/caddy-x402/caddy-x402/internal/faultpoint"
 	"github.com/caddy-x402/caddy-x402/settlement"
 	"github.com/caddy-x402/caddy-x402/settlement/chain"
+	"github.com/caddy-x402/caddy-x402/x402"
 )
 
 // parcel is what was sent under one nonce of a wallet: one transaction, and those that replaced it with higher fees. One
@@ -161,13 +162,25 @@ func (s *Settler) account(p *parcel) {
 		return
 	}
 	n := len(p.first.Payments)
-	if n > 0 && r.OK {
-		if per := r.GasUsed / uint64(n); per > s.gasPerPayment.Load() {
-			s.gasPerPayment.Store(per)
-		}
-	}
 	if f := s.set().Mined; f != nil {
 		f(Mined{Wallet: p.wallet, Payments: n, OK: r.OK, GasUsed: r.GasUsed, Cost: r.Cost})
+	}
+}
+
+// learn notes what payments take that may travel with others. What failed, or burned what there was, teaches nothing.
+func (s *Settler) learn(r *chain.Receipt, payments int) {
+	if r == nil || !r.OK || payments == 0 {
+		return
+	}
+	made := 0
+	for i := range r.Logs {
+		if l := &r.Logs[i]; l.Address == s.network.Asset.Address && len(l.Topics) > 0 && l.Topics[0] == x402.TopicAuthorizationUsed {
+			made++
+		}
+	}
+	per := min(r.GasUsed/uint64(payments), s.set().GasLimit)
+	if made == payments && per > s.gasPerPayment.Load() {
+		s.gasPerPayment.Store(per)
 	}
 }
 
