@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/caddy-x402/caddy-x402/settlement"
@@ -182,10 +183,30 @@ func (s *Settler) load(ctx context.Context, l *lane, batch []*job) (call, []*job
 			batch = batch[:1]
 		}
 	}
+	if len(batch) > 1 {
+		var err error
+		if batch, _, err = s.plain(ctx, batch, func(i int) bool {
+			age := s.now().Sub(batch[i].verdict.at)
+			return age < 0 || age >= freshness
+		}); err != nil {
+			return call{}, batch, err
+		}
+	}
 	for len(batch) > 1 {
 		c := s.together(batch)
 		results, err := s.simulateBatch(ctx, l, c, len(batch))
-		if _, reverted := errors.AsType[*chain.RevertError](err); reverted {
+		_, reverted := errors.AsType[*chain.RevertError](err)
+		if err == nil || reverted {
+			rest, some, err := s.plain(ctx, batch, func(i int) bool { return reverted || !results[i].Success })
+			if err != nil {
+				return call{}, rest, err
+			}
+			if some { // they may be why the others failed
+				batch = rest
+				continue
+			}
+		}
+		if reverted {
 			half := len(batch) / 2
 			s.halve(batch[half:])
 			batch = batch[:half]
@@ -215,6 +236,33 @@ func (s *Settler) load(ctx context.Context, l *lane, batch []*job) (call, []*job
 	}
 	return s.apart(ctx, batch)
 }
+
+// plain takes out of a batch who runs code by now, among those that are suspect: such a payment is simulated anew, and travels alone.
+func (s *Settler) plain(ctx context.Context, batch []*job, suspect func(i int) bool) (rest []*job, some bool, err error) {
+	codes := make([][]byte, len(batch))
+	var queries []*chain.Query
+	for i, j := range batch {
+		if suspect(i) {
+			queries = append(queries, chain.CodeQuery(j.in.Authorization.From, &codes[i]))
+		}
+	}
+	for part := range slices.Chunk(queries, codesAtOnce) {
+		if _, err := s.chain.Ask(ctx, part...); err != nil {
+			return batch, false, err
+		}
+	}
+	for i, j := range batch {
+		if len(codes[i]) > 0 {
+			j.end(nil, errDropped)
+		} else {
+			rest = append(rest, j)
+		}
+	}
+	return rest, len(rest) < len(batch), nil
+}
+
+// codesAtOnce is how many accounts one request asks for: hosted nodes refuse more than 100.
+const codesAtOnce = 90
 
 // together is the call that makes the transfers of a batch, each whether or not the others fail.
 func (s *Settler) together(batch []*job) call {
