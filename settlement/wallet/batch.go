@@ -28,7 +28,11 @@ const (
 func (s *Settler) run(l *lane) {
 	for s.due(l) {
 		if batch := s.queue.take(s.batchSize()); len(batch) > 0 {
+			l.busy.Store(true)
+			s.queue.poke() // what came meanwhile is not for this lane
 			s.dispatch(l, batch)
+			l.busy.Store(false)
+			s.queue.poke()
 		}
 	}
 }
@@ -50,7 +54,7 @@ func (s *Settler) due(l *lane) bool {
 			rested = time.After(unfitFor / 4)
 		case flying == 0, waiting >= s.batchSize():
 			return true
-		case s.others(l, func(o *lane) bool { return o.flying.Load() == 0 && !s.unfit(o) }): // that one takes it
+		case s.others(l, func(o *lane) bool { return o.flying.Load() == 0 && !o.busy.Load() && !s.unfit(o) }): // that one takes it
 		case lingered == nil:
 			lingered = time.After(set.Linger)
 		}

@@ -34,6 +34,8 @@ type lane struct {
 	last    atomic.Pointer[laneState]
 	// flying is how many of its transactions are under way from here.
 	flying atomic.Int32
+	// busy: it is at a batch that is not sent yet.
+	busy atomic.Bool
 	// unfit is until when it leaves payments to the other lanes, as Unix nanoseconds: its wallet lacks gas.
 	unfit atomic.Int64
 }

@@ -103,3 +103,50 @@ func TestBatchIsNoLargerThanTheSpendLimit(t *testing.T) {
 		t.Errorf("none of %d was sent: %v", len(all)-1, rest.outcomes[0].Err)
 	}
 }
+
+// hangingSigner is a service that does not answer.
+type hangingSigner struct{ brokenSigner }
+
+func (hangingSigner) Sign(ctx context.Context, _ common.Hash) ([]byte, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// A lane that hangs over a signature is not idle: what comes meanwhile is taken by the other one, which has transactions under way.
+func TestHangingSignerIsNotWaitedFor(t *testing.T) {
+	c := newCase(t, startChain(t), options{})
+	ch, err := chain.New(chain.Config{Endpoints: []string{c.Proxy.URL()}, ChainID: devnet.ChainID, PollInterval: 10 * time.Millisecond})
+	c.Must(err)
+	s, err := wallet.New(wallet.Config{
+		Network: devnet.Network(), Chain: ch, Journal: c.Journal,
+		Signers: []wallet.Signer{hangingSigner{brokenSigner{crypto.PubkeyToAddress(c.H.Fresh().PublicKey)}}, local(t, c.Wallet)},
+	})
+	c.Must(err)
+	t.Cleanup(func() {
+		if err := errors.Join(s.Close(), ch.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	all := crowd(c, 12)
+	c.Stall()
+	var runs []*settling
+	for i := range 4 {
+		runs = append(runs, settleAll(c, s, all[i:i+1]))
+		time.Sleep(20 * time.Millisecond)
+	}
+	sent(c, 1) // the one hangs, the other flies
+	runs = append(runs, settleAll(c, s, all[4:]))
+	time.Sleep(2 * time.Second) // less than a signature may take
+	carried := 0
+	for _, tx := range c.Journal.All() {
+		carried += len(tx.Payments)
+	}
+	if carried < 11 {
+		t.Errorf("%d of 12 payments were sent", carried)
+	}
+	c.H.Chain.Resume()
+	for i := range 4 {
+		runs[i].wantSettled(all[i : i+1])
+	}
+	runs[4].wantSettled(all[4:])
+}

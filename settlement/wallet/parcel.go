@@ -253,8 +253,8 @@ func (s *Settler) tend(ctx context.Context, txs []settlement.Transaction, sv *su
 		next, err = s.replace(ctx, l, &last, tx, free)
 	}
 	switch {
-	case errors.Is(err, errCeiling):
-		s.log.WarnContext(ctx, "a transaction waits: higher fees would be above the ceiling", "transaction", last.Hash, "error", err)
+	case errors.Is(err, errCeiling), errors.Is(err, errSpent):
+		s.log.WarnContext(ctx, "a transaction waits: higher fees would be above the ceiling, or above what may be spent", "transaction", last.Hash, "error", err)
 		return nil
 	case err != nil:
 		s.log.WarnContext(ctx, "a stuck transaction could not be replaced; it is tried again", "transaction", last.Hash, "error", err)
@@ -302,6 +302,14 @@ func (s *Settler) replace(
 	c, payments := call{to: *tx.To(), data: tx.Data(), gas: tx.Gas()}, last.Payments
 	if free {
 		c, payments = call{to: l.address, gas: s.set().GasLimit}, nil
+	}
+	limit := s.set().SpendPerHour
+	if free {
+		limit = nil // it costs little, and all behind it wait
+	}
+	worst := new(big.Int).Mul(f.max, new(big.Int).SetUint64(c.gas))
+	if err := s.costs.reserve(s.now(), placeOf(last), worst, limit); err != nil {
+		return settlement.Transaction{}, err
 	}
 	next, err := s.sign(ctx, l, c, last.Nonce, f)
 	if err != nil {

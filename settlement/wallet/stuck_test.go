@@ -183,3 +183,23 @@ func TestSpendLimit(t *testing.T) {
 	clk.advance(time.Hour)
 	c.Must(w.Ready(c.Ctx()))
 }
+
+// What may be spent bounds replacements as well.
+func TestReplacementsAreBoundedByTheSpendLimit(t *testing.T) {
+	c, clk := stuck(t, wallet.Settings{})
+	in := c.Claimed()
+	pretend(c)
+	run := settleAll(c, c.Settler, []settlement.Intent{in})
+	first := sent(c, 1)[0]
+	most, _ := feesOf(t, first)
+	limit := new(big.Int).Mul(most, big.NewInt(210_000)) // its own worst, and 5 percent
+	c.Settler.(*wallet.Settler).Reconfigure(wallet.Settings{SpendPerHour: limit, StuckAfter: time.Minute, Rebroadcast: 100 * time.Millisecond})
+	wait(c, clk, 2*time.Minute)
+	before := c.Proxy.Count("eth_sendRawTransaction")
+	c.WaitFor("it is broadcast again", func() bool { return c.Proxy.Count("eth_sendRawTransaction") > before+4 })
+	if n := len(c.Journal.All()); n != 1 {
+		t.Errorf("%d transactions", n)
+	}
+	c.Proxy.SetFault(nil)
+	run.wantSettled([]settlement.Intent{in})
+}
