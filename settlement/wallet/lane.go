@@ -104,8 +104,8 @@ var errTooDear = fmt.Errorf("%w for this transaction", errNoGas)
 // errSigner: who signs for the wallet does not.
 var errSigner = fmt.Errorf("%w: signing failed", settlement.ErrUnavailable)
 
-// signTimeout bounds one signature: a signer far away may hang, and other lanes have others.
-const signTimeout = 5 * time.Second
+// signTimeout bounds one signature, where the signer itself does not (the KMS gives up after 10 s): other lanes have others.
+const signTimeout = 12 * time.Second
 
 // enoughGas judges a wallet's balance.
 func (s *Settler) enoughGas(ctx context.Context, l *lane, wei *big.Int) error {
