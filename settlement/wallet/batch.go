@@ -163,7 +163,7 @@ func (s *Settler) dispatch(l *lane, batch []*job) {
 
 // fewerMay reports whether a smaller batch may cost little enough.
 func (s *Settler) fewerMay(err error) bool {
-	return errors.Is(err, errTooDear) || errors.Is(err, errSpent) && s.costs.room(s.now(), s.set().SpendPerHour) == nil
+	return errors.Is(err, errTooDear) || errors.Is(err, errSpent) && s.solvent() == nil
 }
 
 // halve puts a batch back in two parts, none of which grows again.

@@ -51,7 +51,7 @@ func (s *Settler) Check(ctx context.Context, in settlement.Intent) (head uint64,
 	if err := s.queue.room(in.Authorization.From); err != nil {
 		return 0, err
 	}
-	if err := s.costs.room(s.now(), s.set().SpendPerHour); err != nil {
+	if err := s.solvent(); err != nil {
 		return 0, err
 	}
 	t := s.transfer(in)

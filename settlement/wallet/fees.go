@@ -66,12 +66,11 @@ func (c *costs) recent(now time.Time) *big.Int {
 	return &c.total
 }
 
-// room is nil if as much as for the last transaction may still be spent.
-func (c *costs) room(now time.Time, limit *big.Int) error {
+// room is nil if more than wei may still be spent.
+func (c *costs) room(now time.Time, wei, limit *big.Int) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	sum, n := c.recent(now), len(c.list)
-	if limit != nil && n > 0 && new(big.Int).Add(sum, c.list[n-1].wei).Cmp(limit) >= 0 {
+	if limit != nil && new(big.Int).Add(c.recent(now), wei).Cmp(limit) >= 0 {
 		return errSpent
 	}
 	return nil

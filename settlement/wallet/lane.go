@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/big"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -188,19 +189,29 @@ func (s *Settler) recorded(ctx context.Context, payment string) ([]settlement.Tr
 	}), nil
 }
 
+// readers is how many questions are put to the journal at once: meanwhile others may take the nonce.
+const readers = 16
+
 // overtaken looks whether the journal has more transactions of the payments than are known here.
 func (s *Settler) overtaken(ctx context.Context, carried []*job) error {
-	found := false
-	for _, j := range carried {
-		txs, err := s.recorded(ctx, j.in.Payment)
-		if err != nil {
-			return err
-		}
-		if len(txs) > len(j.txs) {
-			j.found, found = txs, true
-		}
+	errs := make([]error, len(carried))
+	var wg sync.WaitGroup
+	for part := range min(readers, len(carried)) {
+		wg.Go(func() {
+			for i := part; i < len(carried) && ctx.Err() == nil; i += readers {
+				j := carried[i]
+				txs, err := s.recorded(ctx, j.in.Payment)
+				if errs[i] = err; len(txs) > len(j.txs) {
+					j.found = txs
+				}
+			}
+		})
 	}
-	if found {
+	wg.Wait()
+	if err := errors.Join(errors.Join(errs...), ctx.Err()); err != nil {
+		return unavailable(err)
+	}
+	if slices.ContainsFunc(carried, func(j *job) bool { return j.found != nil }) {
 		return errKnown
 	}
 	return nil
@@ -231,6 +242,18 @@ func (s *Settler) nextNonce(ctx context.Context, l *lane, st *laneState) (uint64
 	return st.count, nil
 }
 
+// signature asks the signer, which may be anybody's code.
+func (l *lane) signature(ctx context.Context, digest common.Hash) (sig []byte, err error) {
+	ctx, cancel := context.WithTimeout(ctx, signTimeout)
+	defer cancel()
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("the signer panicked: %v", r)
+		}
+	}()
+	return l.signer.Sign(ctx, digest)
+}
+
 // sign makes a transaction of the wallet.
 func (s *Settler) sign(ctx context.Context, l *lane, c call, nonce uint64, f fees) (settlement.Transaction, error) {
 	chainID := new(big.Int).SetUint64(s.network.ChainID)
@@ -238,9 +261,7 @@ func (s *Settler) sign(ctx context.Context, l *lane, c call, nonce uint64, f fee
 	tx := types.NewTx(&types.DynamicFeeTx{
 		ChainID: chainID, Nonce: nonce, GasTipCap: f.tip, GasFeeCap: f.max, Gas: c.gas, To: &c.to, Value: new(big.Int), Data: c.data,
 	})
-	signing, cancel := context.WithTimeout(ctx, signTimeout)
-	defer cancel()
-	sig, err := l.signer.Sign(signing, kind.Hash(tx))
+	sig, err := l.signature(ctx, kind.Hash(tx))
 	if err != nil {
 		return settlement.Transaction{}, fmt.Errorf("%w: %s: %w", errSigner, l.address, err)
 	}

@@ -173,7 +173,9 @@ func TestSpendLimit(t *testing.T) {
 	w := c.Settler.(*wallet.Settler)
 	w.Reconfigure(wallet.Settings{SpendPerHour: big.NewInt(1e18)})
 	c.WantSettled(in, c.Settle(in))
-	w.Reconfigure(wallet.Settings{SpendPerHour: big.NewInt(1)})
+	most, _ := feesOf(t, c.WantRecorded(in, 1)[0])
+	one := new(big.Int).Mul(most, big.NewInt(200_000)) // what a payment can cost
+	w.Reconfigure(wallet.Settings{SpendPerHour: one.Add(one, big.NewInt(1))})
 	if err := w.Ready(c.Ctx()); err == nil {
 		t.Error("ready although nothing may be spent")
 	}
