@@ -136,10 +136,12 @@ func (c *Chain) furnish(ctx context.Context, balances map[common.Address]*uint25
 	}
 	storage[slot("totalSupply")] = sum.Bytes32()
 
-	calls := make([]rpc.BatchElem, 0, len(storage))
+	calls := make([]rpc.BatchElem, 0, len(storage)+1)
 	for key, value := range storage {
 		calls = append(calls, rpc.BatchElem{Method: "anvil_setStorageAt", Args: []any{devnet.TokenAddress, key, value}, Result: new(any)})
 	}
+	// A chain that has nothing but its first block is none that anybody pays on.
+	calls = append(calls, rpc.BatchElem{Method: "evm_mine", Result: new(any)})
 	return c.all(ctx, calls)
 }
 
