@@ -199,7 +199,7 @@ func (p *Payment) settle(c Change, now time.Time) error {
 	}
 	p.Transaction, p.Block, p.BlockHash = c.Transaction, c.Block, c.BlockHash
 	p.SettledAt, p.Final = now, false
-	if p.Delivery == Undelivered || givenUp && p.Delivery == NotDelivered {
+	if p.Delivery == Undelivered || givenUp && p.Delivery != Delivered {
 		p.Delivery, p.Refund = Undelivered, RefundPending
 	}
 	return nil
@@ -248,7 +248,8 @@ func (p *Payment) deliver(c Change, now time.Time) error {
 	if c.Fence != p.Hold.Fence && !(c.Event == EventUndelivered && c.Fence == 0 && !p.Held(now)) {
 		return ErrFence
 	}
-	// Flows that serve before they settle deliver what is claimed; upfront settles first.
+	// Flows that ask the upstream before they settle begin with what is claimed; upfront settles first. Of these, authorization
+	// lets nothing out that is not settled.
 	paid := p.Settlement == Settled ||
 		p.Flow != FlowUpfront && (p.Settlement == Claimed || p.Settlement == Settling)
 	switch c.Event {
@@ -259,7 +260,7 @@ func (p *Payment) deliver(c Change, now time.Time) error {
 		p.Delivery = Delivering
 		p.Hold.Until = now.Add(c.Hold)
 	case EventDelivered:
-		if p.Delivery != Delivering {
+		if p.Delivery != Delivering || p.Flow == FlowAuthorization && p.Settlement != Settled {
 			return ErrTransition
 		}
 		p.Delivery, p.DeliveredAt, p.PlanUntil = Delivered, now, c.PlanUntil

@@ -71,7 +71,7 @@ func expected(e ledger.Event, flow string, f facets) (to facets, ok bool) {
 	case ledger.EventSettle:
 		to.settlement = ledger.Settled
 		switch {
-		case f.delivery == ledger.Undelivered, is(ledger.Failed, ledger.Void) && f.delivery == ledger.NotDelivered:
+		case f.delivery == ledger.Undelivered, is(ledger.Failed, ledger.Void) && f.delivery != ledger.Delivered:
 			to.delivery, to.refund = ledger.Undelivered, ledger.RefundPending
 		}
 		return to, is(ledger.Claimed, ledger.Settling, ledger.Failed, ledger.Void)
@@ -96,7 +96,7 @@ func expected(e ledger.Event, flow string, f facets) (to facets, ok bool) {
 		return to, notServed && canServe && f.refund == ledger.NotRefunded
 	case ledger.EventDelivered:
 		to.delivery = ledger.Delivered
-		return to, f.delivery == ledger.Delivering
+		return to, f.delivery == ledger.Delivering && (flow != ledger.FlowAuthorization || is(ledger.Settled))
 	case ledger.EventUndelivered:
 		to.delivery = ledger.Undelivered
 		if f.settlement == ledger.Settled {
