@@ -129,6 +129,9 @@ func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
 
 // demand is the 402 of a request that carries no payment. It stores nothing and asks nobody.
 func (a *attempt) demand(reason x402.Reason) error {
+	if no, ok := errors.AsType[*refusal](a.noStream()); ok {
+		return a.answer(no)
+	}
 	text := string(reason)
 	if text == "" {
 		text = "Payment required"

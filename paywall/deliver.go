@@ -3,9 +3,9 @@ package paywall
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/caddy-x402/caddy-x402/internal/faultpoint"
@@ -100,7 +100,7 @@ func (a *attempt) deliver(p ledger.Payment, out settlement.Outcome) error {
 		return busy(p.ID) // overtaken; whoever holds it now delivers it
 	}
 	if q.Binding.Plan != "" {
-		a.observeDelivery(true, "")
+		a.observeDelivery(string(ledger.Delivered), "")
 		return a.servePlan(q, true)
 	}
 	faultpoint.Reached("delivering")
@@ -124,30 +124,17 @@ func (a *attempt) plan(name string) *Plan {
 // forward asks the upstream for what p paid for. The answer passes through a deliveryWriter, which commits
 // the delivery before the first byte.
 func (a *attempt) forward(p ledger.Payment) (err error) {
-	if err := a.granted(a.grantOf(&p)); err != nil {
-		a.engine.release(p, p.Hold.Fence)
-		return unavailable(codeToken, err).of(p.ID)
+	d, r, err := a.delivery(p)
+	if err != nil {
+		return err
 	}
+	defer d.end()
 	if a.Decided != nil {
 		a.Decided(a.r, "paid", "")
 	}
-	d := &deliveryWriter{ResponseWriter: a.w, attempt: a, payment: p, fence: p.Hold.Fence}
-	d.stopKeeping = a.engine.keep(a.r.Context(), p.ID, d.fence)
-	if a.keyed() {
-		a.withoutEncoding()
-	}
-	r, follow := a.r, func() {}
-	switch {
-	case !replayable(a.r.Method):
-		r, follow = detachUntilDecided(a.r)
-	case a.keyed():
-		r, d.answered, follow = detachOnceAnswered(a.r)
-	}
-	d.follow, d.call = follow, r.Context()
-	defer d.end()
 	var w http.ResponseWriter = d
 	if a.keyed() {
-		d.copied = a.record(d, p.ID, follow)
+		d.copied = a.record(d, p.ID, d.follow)
 		w = d.copied
 	}
 	defer func() {
@@ -162,6 +149,29 @@ func (a *attempt) forward(p ledger.Payment) (err error) {
 	return d.finish(err)
 }
 
+// delivery prepares the call of the upstream for p, which this request holds: what the upstream is told, and how long it may go on
+// when the client has left. The writer's end must follow.
+func (a *attempt) delivery(p ledger.Payment) (*deliveryWriter, *http.Request, error) {
+	if err := a.granted(a.grantOf(&p)); err != nil {
+		a.engine.release(p, p.Hold.Fence)
+		return nil, nil, unavailable(codeToken, err).of(p.ID)
+	}
+	d := &deliveryWriter{ResponseWriter: a.w, attempt: a, payment: p, fence: p.Hold.Fence}
+	d.stopKeeping = a.engine.keep(a.r.Context(), p.ID, d.fence)
+	if a.keyed() {
+		a.withoutEncoding()
+	}
+	r, follow := a.r, func() {}
+	switch {
+	case !replayable(a.r.Method):
+		r, follow = detachUntilDecided(a.r)
+	case a.keyed():
+		r, d.answered, follow = detachOnceAnswered(a.r)
+	}
+	d.follow, d.call = follow, r.Context()
+	return d, r, nil
+}
+
 // deliveryWriter is the point of no return. It decides at the first status that is not informational, writes
 // the decision to the ledger, and only then lets anything through. It buffers nothing.
 type deliveryWriter struct {
@@ -174,6 +184,9 @@ type deliveryWriter struct {
 	follow      func()
 	call        context.Context // of the call of the upstream
 	copied      *recording      // of the answer; nil without a key
+
+	held bool               // the answer was held back until it was paid for: see heldAnswer
+	out  settlement.Outcome // of its payment, to be written with the decision; zero if the ledger has it
 
 	decided   bool
 	lost      bool // there was no answer, and there will be none
@@ -193,7 +206,7 @@ func (d *deliveryWriter) WriteHeader(status int) {
 	if informational(status) {
 		return // nothing goes out before the decision, not even a hint
 	}
-	if d.call.Err() != nil || d.answered != nil && d.attempt.r.Context().Err() != nil {
+	if !d.held && (d.call.Err() != nil || d.answered != nil && d.attempt.r.Context().Err() != nil) {
 		d.callOff()
 		d.ResponseWriter.WriteHeader(statusClientGone) // for the access log
 		return
@@ -256,8 +269,8 @@ func (d *deliveryWriter) decide(status int) {
 	}
 	d.stopKeeping()
 	c := ledger.Change{Event: ledger.EventDelivered, Actor: actorRequest, Fence: d.fence}
-	if status >= http.StatusInternalServerError {
-		c.Event, c.Reason = ledger.EventUndelivered, fmt.Sprintf("upstream_status_%d", status)
+	if status >= undeliveredFrom(d.payment.Flow) {
+		c.Event, c.Reason = ledger.EventUndelivered, upstreamStatus+strconv.Itoa(status)
 	}
 	faultpoint.Reached("answered")
 	if err := d.commit(c); err != nil {
@@ -290,7 +303,7 @@ func (d *deliveryWriter) commit(c ledger.Change) error {
 		}
 		if err == nil {
 			d.payment = p
-			d.attempt.observeDelivery(c.Event == ledger.EventDelivered, c.Reason)
+			d.attempt.observeDelivery(deliveryOutcome(&p), c.Reason)
 			return nil
 		}
 		if !uncertain(err) {
@@ -308,9 +321,21 @@ func (d *deliveryWriter) commit(c ledger.Change) error {
 func (d *deliveryWriter) write(c ledger.Change) (ledger.Payment, error) {
 	ctx, cancel := d.attempt.detached()
 	defer cancel()
-	return d.attempt.engine.update(ctx, d.payment, func(ledger.Payment) []ledger.Change {
-		return []ledger.Change{c} // a fence that was overtaken refuses it
+	return d.attempt.engine.update(ctx, d.payment, func(p ledger.Payment) []ledger.Change {
+		cs := append(outcomeChanges(p, d.out, actorRequest), c) // a fence that was overtaken refuses it
+		if c.Event == ledger.EventUndelivered && p.Settlement == ledger.Claimed {
+			cs = append(cs, ledger.Change{Event: ledger.EventVoid, Actor: actorRequest, Reason: c.Reason}) // and never will be sent
+		}
+		return cs
 	})
+}
+
+// undeliveredFrom is the first status that means that the payer did not get what it paid for.
+func undeliveredFrom(flow string) int {
+	if flow == ledger.FlowAuthorization {
+		return http.StatusBadRequest
+	}
+	return http.StatusInternalServerError
 }
 
 // uncertain reports whether a write that failed with err may have been made all the same (see ledger.Store).
@@ -398,10 +423,14 @@ func (d *deliveryWriter) end() {
 	d.follow()
 }
 
-func (a *attempt) observeDelivery(ok bool, reason string) {
-	o := Observation{Event: "delivery", Outcome: "delivered", Reason: reason}
-	if !ok {
-		o.Outcome = "undelivered"
+// deliveryOutcome is void where nothing was charged for what was not delivered.
+func deliveryOutcome(p *ledger.Payment) string {
+	if p.Settlement == ledger.Void {
+		return statusVoid
 	}
-	a.engine.current().Observe(o)
+	return string(p.Delivery)
+}
+
+func (a *attempt) observeDelivery(outcome, reason string) {
+	a.engine.current().Observe(Observation{Event: "delivery", Outcome: outcome, Reason: reason})
 }

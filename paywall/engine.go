@@ -66,7 +66,8 @@ type Observation struct {
 	// Event is "settlement", "delivery", "reorg" or "quarantine".
 	Event   string
 	Network string
-	// Outcome is settled, failed or unknown; delivered, undelivered or discarded; imported.
+	// Outcome is settled, failed or unknown; delivered, undelivered, void (not charged) or unpaid (the upstream has answered, and the
+	// payment failed: nothing was delivered); imported.
 	Outcome string
 	Reason  string
 	// Took is how long a settlement took.
@@ -77,9 +78,10 @@ type Observation struct {
 type Engine struct {
 	store ledger.Store
 
-	limits limits
-	bodies room // for the bodies of requests with keys
-	losses losses
+	limits  limits
+	bodies  room // for the bodies of requests with keys
+	answers room // for answers that are held back
+	losses  losses
 
 	mu       sync.Mutex
 	settings Settings
@@ -100,7 +102,7 @@ func NewEngine(store ledger.Store, s Settings) *Engine {
 	e := &Engine{
 		store: store, settings: s.withDefaults(), flights: make(map[string]*flight),
 		holders: make(map[string]context.Context), turns: make(map[common.Hash]*turn),
-		limits: limits{clients: make(map[string]*spent)}, bodies: room{most: heldBodies},
+		limits: limits{clients: make(map[string]*spent)}, bodies: room{most: heldBodies}, answers: room{most: heldAnswers},
 		stop: stop, reconciled: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
 	go e.reconcileLoop(ctx)

@@ -258,6 +258,9 @@ func (a *attempt) intent(p *ledger.Payment) settlement.Intent {
 // fresh is the way of an authorization that the ledger has never seen.
 func (a *attempt) fresh(id x402.AuthorizationID) error {
 	ctx := a.r.Context()
+	if err := a.noStream(); err != nil {
+		return err
+	}
 	if err := a.needsKey(); err != nil {
 		return err
 	}
@@ -389,7 +392,7 @@ func (a *attempt) newPayment(id x402.AuthorizationID, o option, head uint64) (le
 	return ledger.Payment{
 		ID: pid, AuthorizationID: id, PayTo: a.payee.PayTo, Amount: o.price.Amount,
 		ValidBefore: a.payload.Authorization.ValidBefore.Uint64(),
-		HeaderHash:  a.hash, Binding: a.binding(o), Flow: ledger.FlowUpfront, ClaimBlock: head,
+		HeaderHash:  a.hash, Binding: a.binding(o), Flow: a.Route.Flow, ClaimBlock: head,
 	}, nil
 }
 

@@ -38,6 +38,7 @@ type cluster struct {
 	path      string
 	tokens    *Tokens
 	instances []*instance
+	flow      string       // of the route, which then sells no plan
 	calls     atomic.Int64 // of the upstream
 	serve     http.HandlerFunc
 }
@@ -53,12 +54,18 @@ var seller = common.HexToAddress("0x209693Bc6afc0C5328bA36FaF03C514EF312287C")
 // newCluster starts n instances; wrap may change what each sees of the ledger, and change how their gates are made.
 func newCluster(t *testing.T, n int, settings Settings, wrap func(i int, s ledger.Store) ledger.Store, change ...func(*Config)) *cluster {
 	t.Helper()
+	return newFlowCluster(t, "", n, settings, wrap, change...)
+}
+
+// newFlowCluster is newCluster for a route of that flow.
+func newFlowCluster(t *testing.T, flow string, n int, settings Settings, wrap func(i int, s ledger.Store) ledger.Store, change ...func(*Config)) *cluster {
+	t.Helper()
 	dev, err := devnet.Start(t.Context(), devnet.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = dev.Close() })
-	c := &cluster{t: t, chain: dev, path: filepath.Join(t.TempDir(), "ledger.db"), tokens: testTokens(t)}
+	c := &cluster{t: t, chain: dev, path: filepath.Join(t.TempDir(), "ledger.db"), tokens: testTokens(t), flow: flow}
 	c.serve = func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintf(w, "answer %d", c.calls.Load()) }
 	for i := range n {
 		c.instances = append(c.instances, c.start(i, settings, wrap, change...))
@@ -110,6 +117,9 @@ func (c *cluster) start(i int, settings Settings, wrap func(int, ledger.Store) l
 	route := &Route{
 		Name: "r", Scope: "r", Prices: price(cent), Timeout: time.Minute,
 		Plans: []Plan{{Name: "day", TTL: 24 * time.Hour, Prices: price(10 * cent)}},
+	}
+	if c.flow != "" {
+		route.Flow, route.Plans = c.flow, nil
 	}
 	config := Config{
 		Acquire: func() (*Engine, func(), error) { return in.engine, func() {}, nil }, Payees: []*Payee{payee},

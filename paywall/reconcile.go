@@ -141,6 +141,9 @@ func (e *Engine) giveUp(ctx context.Context, p ledger.Payment, out settlement.Ou
 func (e *Engine) resolveDelivery(ctx context.Context, p ledger.Payment) (ledger.Payment, error) {
 	return e.update(ctx, p, func(p ledger.Payment) []ledger.Change {
 		now := e.store.Now()
+		if p.Settlement == ledger.Claimed && p.Delivery == ledger.Delivering && !replayable(p.Binding.Method) && !p.Held(now) {
+			return interrupted(&p, actorReconciler) // the upstream may have done it; whoever held its answer is gone
+		}
 		if p.Settlement != ledger.Settled || p.Refund != ledger.NotRefunded || p.Held(now) {
 			return nil
 		}

@@ -218,5 +218,8 @@ func (a *attempt) proceed(p ledger.Payment) error {
 		a.engine.release(p, p.Hold.Fence)
 		return busy(p.ID)
 	}
+	if a.servesFirst(&p) {
+		return a.serveFirst(p)
+	}
 	return a.settle(p)
 }
