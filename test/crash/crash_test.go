@@ -15,8 +15,29 @@ import (
 
 const cent = 10_000 // atomic units
 
-// steps are the marks that a payment passes, in their order. The process dies right after each.
-var steps = []string{"claimed", "signed", "recorded", "broadcast", "settled", "delivering", "answered", "delivered"}
+// flow is an order of the steps of a payment.
+type flow struct {
+	site string // empty: the default, which is upfront
+	// steps are the marks that a payment passes, in their order. The process dies right after each.
+	steps []string
+	// asksFirst: the upstream is asked before the money moves.
+	asksFirst bool
+}
+
+var flows = map[string]flow{
+	"upfront": {steps: []string{"claimed", "signed", "recorded", "broadcast", "settled", "delivering", "answered", "delivered"}},
+	"authorization": {
+		site: `
+	x402 $0.01 {
+		flow authorization
+	}
+	x402_service
+	reverse_proxy {upstream}
+`,
+		steps:     []string{"claimed", "delivering", "served", "signed", "recorded", "broadcast", "settled", "answered", "delivered"},
+		asksFirst: true,
+	},
+}
 
 // What the client does after the crash.
 var clients = map[string]func(*scene) rig.Answer{
@@ -41,19 +62,25 @@ type scene struct {
 // Wherever the process is killed, and whatever the client does then: each payment is delivered once, or nothing was charged,
 // or it is held for refund where everybody can see it; and the ledger and the chain agree.
 func TestKilledBetweenEveryTwoSteps(t *testing.T) {
-	for _, step := range steps {
-		for behaviour, act := range clients {
-			for _, method := range []string{http.MethodGet, http.MethodPost} {
-				t.Run(step+"/"+behaviour+"/"+method, func(t *testing.T) {
-					t.Parallel()
-					play(t, step, method, act)
-				})
+	for name, f := range flows {
+		for _, step := range f.steps {
+			for behaviour, act := range clients {
+				for _, method := range []string{http.MethodGet, http.MethodPost} {
+					t.Run(name+"/"+step+"/"+behaviour+"/"+method, func(t *testing.T) {
+						t.Parallel()
+						s := play(t, f, step, method, act)
+						// Whoever sends the same again has the upstream do nothing twice.
+						if calls := s.upstream.Calls(); f.asksFirst && method == http.MethodPost && behaviour == "sends the same again" && calls > 1 {
+							t.Errorf("the upstream was asked %d times", calls)
+						}
+					})
+				}
 			}
 		}
 	}
 }
 
-func play(t *testing.T, step, method string, act func(*scene) rig.Answer) {
+func play(t *testing.T, f flow, step, method string, act func(*scene) rig.Answer) *scene {
 	chain, err := devnet.Start(t.Context(), devnet.Options{Payers: 4})
 	if err != nil {
 		t.Fatal(err)
@@ -64,7 +91,7 @@ func play(t *testing.T, step, method string, act func(*scene) rig.Answer) {
 		t: t, chain: chain, upstream: rig.NewUpstream(t, nil), buyer: rig.NewBuyer(t, 1), dir: t.TempDir(),
 		method: method, url: "http://" + addr + "/thing",
 	}
-	o := rig.Options{RPC: chain.URL(), App: "settle_timeout 20s\n hold_ttl 2s\n min_age 6s\n interval 200ms"}
+	o := rig.Options{RPC: chain.URL(), Site: f.site, App: "settle_timeout 20s\n hold_ttl 2s\n min_age 6s\n interval 200ms"}
 
 	doomed := start(t, o, s.dir, addr, s.upstream.Addr(), step)
 	s.offer = s.buyer.Offer(s.url)
@@ -80,6 +107,7 @@ func play(t *testing.T, step, method string, act func(*scene) rig.Answer) {
 	s.settle()
 	alive.kill()
 	s.judge(step, answer)
+	return s
 }
 
 func (s *scene) send(header string) rig.Answer {
@@ -104,7 +132,8 @@ func (s *scene) settle() {
 	for time.Now().Before(deadline) {
 		waiting := 0
 		for _, p := range s.payments() {
-			if p.Settlement == ledger.Settling || p.Settlement == ledger.Settled && p.Unserved() {
+			begun := p.Settlement == ledger.Claimed && p.Delivery == ledger.Delivering && s.method == http.MethodPost
+			if begun || p.Settlement == ledger.Settling || p.Settlement == ledger.Settled && p.Unserved() {
 				waiting++
 			}
 		}

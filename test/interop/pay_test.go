@@ -83,3 +83,34 @@ func TestStockClientWithoutMoney(t *testing.T) {
 		t.Errorf("the upstream was called %d times", calls)
 	}
 }
+
+// Where the money moves after the upstream has answered, stock clients notice nothing: they pay as ever. What the upstream refuses
+// costs them nothing, and they give it to their caller.
+func TestStockClientPaysAfterTheUpstreamHasAnswered(t *testing.T) {
+	bed.Install(t, ".")
+	site := `
+	x402 $0.01 {
+		flow authorization
+	}
+	reverse_proxy {upstream}
+`
+	t.Run("pays", func(t *testing.T) {
+		bed.Open(t, bed.Devnet(t, devnet.Options{}), rig.Options{Upstream: bed.Echo, Site: site}).Sells(t, ".", network)
+	})
+	t.Run("is refused by the upstream", func(t *testing.T) {
+		shop := bed.Open(t, bed.Devnet(t, devnet.Options{}), rig.Options{Site: site, Upstream: func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "there is no such thing", http.StatusNotFound)
+		}})
+		before := shop.Accounts(t, 1)
+		for _, method := range []string{http.MethodGet, http.MethodPost} {
+			b := bed.Buy(t, ".", 1, method, shop.Rig.URL("/none"), "")
+			if b.Error != "" || b.Status != http.StatusNotFound || b.Settlement != nil || !strings.Contains(b.Body, "no such thing") {
+				t.Errorf("%s: the stock client got %+v", method, b)
+			}
+		}
+		shop.Moved(t, 1, before, 0, 0)
+		if calls := shop.Upstream.Calls(); calls != 2 {
+			t.Errorf("the upstream was called %d times", calls)
+		}
+	})
+}
