@@ -27,8 +27,8 @@ type Books interface {
 	AddAnchor(ctx context.Context, a Anchor) error
 
 	// Sweep removes what is no longer needed, at most limit things, and tells how many: reservations that have expired
-	// and, where keep is not zero, what closed payments that have not changed for keep left behind. A payment is closed if it
-	// is not Open and no refund of it is pending or failed. SQL stores move the trail and the raw transactions to an
+	// and, where keep is not zero, what closed payments that have not changed for keep left behind. Closed payments are those
+	// that are not Open, of which no refund is pending or failed, and that nobody owes (see Payment.Closed). SQL stores move the trail and the raw transactions to an
 	// archive, where Audit, Records, Entries and Transactions still find them; the payment stays, since it is the claim. Redis forgets the
 	// payment, and its claim a day after the authorization has ended.
 	Sweep(ctx context.Context, keep time.Duration, limit int) (int, error)

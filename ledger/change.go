@@ -33,6 +33,7 @@ const (
 	EventRefunded     Event = "refunded"      // refund pending -> refunded
 	EventRefundFailed Event = "refund_failed" // refund pending -> refund_failed
 	EventRefundRetry  Event = "refund_retry"  // refund_failed -> pending
+	EventMadeGood     Event = "made_good"     // delivered, and failed or void: another payment has paid for it
 )
 
 // Change asks for one step. Only the fields that its event names are read.
@@ -54,7 +55,7 @@ type Change struct {
 	BlockHash   common.Hash
 	// PlanUntil is when the bought plan ends; read by delivered.
 	PlanUntil time.Time
-	// ServedBy is the payment that served in place of this one; read by void.
+	// ServedBy is the payment that served in place of this one, or has made it good; read by void, made_good.
 	ServedBy string
 }
 
@@ -132,6 +133,12 @@ func (p *Payment) step(c Change, now time.Time) error {
 		return p.refundFrom(RefundFailed, RefundPending)
 	case EventRefundRetry:
 		return p.refundFrom(RefundPending, RefundFailed)
+	case EventMadeGood:
+		if !p.Owes() || c.ServedBy == "" {
+			return ErrTransition
+		}
+		p.ServedBy = c.ServedBy
+		return nil
 	}
 	return ErrTransition
 }

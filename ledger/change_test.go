@@ -26,7 +26,7 @@ var (
 		ledger.EventChallenge, ledger.EventClaim, ledger.EventSend, ledger.EventSettle, ledger.EventFail, ledger.EventVoid,
 		ledger.EventExpire, ledger.EventCancel, ledger.EventFinal, ledger.EventTake, ledger.EventExtend,
 		ledger.EventRelease, ledger.EventDeliver, ledger.EventDelivered, ledger.EventUndelivered,
-		ledger.EventRefunded, ledger.EventRefundFailed, ledger.EventRefundRetry, ledger.EventImport,
+		ledger.EventRefunded, ledger.EventRefundFailed, ledger.EventRefundRetry, ledger.EventImport, ledger.EventMadeGood,
 	}
 )
 
@@ -309,6 +309,28 @@ func TestSettleAfterTheEnd(t *testing.T) {
 	if !p.Open() || p.Final || p.State() != ledger.StateRefundPending {
 		t.Errorf("open %v, final %v, state %s", p.Open(), p.Final, p.State())
 	}
+}
+
+// What was delivered and not paid is owed until another payment has made it good, once.
+func TestMadeGood(t *testing.T) {
+	everywhere(func(f facets) {
+		p := f.payment(ledger.FlowDeferred)
+		before := p
+		err := ledger.Apply(&p, ledger.Change{Event: ledger.EventMadeGood, ServedBy: "pay_y"}, start)
+		owed := f.delivery == ledger.Delivered && (f.settlement == ledger.Failed || f.settlement == ledger.Void)
+		if owed != before.Owes() || owed != (err == nil) || !owed && p != before {
+			t.Fatalf("%v: owes %v, error %v", f, before.Owes(), err)
+		}
+		if !owed {
+			return
+		}
+		if p.ServedBy != "pay_y" || p.Owes() || f.refund == ledger.NotRefunded && p.State() != ledger.StateDelivered {
+			t.Errorf("%v: %+v is %s", f, p, p.State())
+		}
+		if err := ledger.Apply(&p, ledger.Change{Event: ledger.EventMadeGood, ServedBy: "pay_z"}, start); err == nil {
+			t.Errorf("%v: it was made good twice", f)
+		}
+	})
 }
 
 func TestStateWords(t *testing.T) {

@@ -110,6 +110,9 @@ var testsWithOptions = []struct {
 }{
 	{"Reserve", testReserve},
 	{"KeepAnswer", testKeepAnswer},
+	{"Credit", testCredit},
+	{"CreditNotClaimed", testCreditNotClaimed},
+	{"InstancesBorrow", testInstancesBorrow},
 	{"CompeteForOneReservation", testOneReservation},
 	{"CompeteForOneAnswer", testOneAnswer},
 	{"Quarantine", testQuarantine},
