@@ -51,7 +51,7 @@ func parseHandler(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 //		name        <name>
 //		description <text>
 //		mime_type   <type>
-//		flow        upfront|authorization {
+//		flow        upfront|authorization|deferred {
 //			buffer <size>
 //		}
 //		price  <price> {
@@ -59,7 +59,7 @@ func parseHandler(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 //			name        <name>
 //			description <text>
 //			mime_type   <type>
-//			flow        upfront|authorization
+//			flow        upfront|authorization|deferred
 //		}
 //		plan   <name> <price> {
 //			ttl <duration>

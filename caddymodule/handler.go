@@ -67,6 +67,9 @@ type Handler struct {
 	//   - `authorization`: after the upstream has answered, and before its answer goes out. An answer of status 400 and above costs
 	//     nothing. Answers are held back in memory; requests for WebSocket and for events alone are refused.
 	//
+	//   - `deferred`: after the delivery, for payers who have the money and owe little; all others pay up front. A payer whose
+	//     payment then fails is refused until it is made good. What may be lost is bounded by the networks' `credit`.
+	//
 	// A price rule may say its own.
 	Flow string `json:"flow,omitempty"`
 

@@ -37,6 +37,14 @@ var (
 		Namespace: "caddy", Subsystem: "x402", Name: "quarantined_total",
 		Help: "Payments that were found on chain and not in the ledger, which must have lost them.",
 	}, []string{"network"})
+	losses = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "x402", Name: "losses_total",
+		Help: "Payments that were served before they were settled and then failed, by network. Their amounts are in the ledger and the log.",
+	}, []string{"network"})
+	refusedCredit = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "x402", Name: "credit_exhausted_total",
+		Help: "Payments that were settled up front since so much more may not be owed, by network.",
+	}, []string{"network"})
 	reorgs = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "caddy", Subsystem: "x402", Name: "reorgs_total",
 		Help: "Settled payments whose transaction was found gone.",
@@ -56,6 +64,10 @@ func observe(o paywall.Observation) {
 		deliveries.WithLabelValues(o.Outcome).Inc()
 	case "quarantine":
 		quarantined.WithLabelValues(o.Network).Inc()
+	case "loss":
+		losses.WithLabelValues(o.Network).Inc()
+	case "credit":
+		refusedCredit.WithLabelValues(o.Network).Inc()
 	case "reorg":
 		reorgs.WithLabelValues(o.Network).Inc()
 	}
@@ -65,7 +77,7 @@ func registerMetrics(r *prometheus.Registry) {
 	if r == nil {
 		return
 	}
-	for _, c := range []prometheus.Collector{requests, settlements, settlementSeconds, deliveries, quarantined, reorgs, paymentStates{}} {
+	for _, c := range []prometheus.Collector{requests, settlements, settlementSeconds, deliveries, quarantined, losses, refusedCredit, reorgs, paymentStates{}} {
 		// An error means that it is registered already: two apps do not happen, but a registry may be shared.
 		if err := r.Register(c); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 			continue

@@ -262,7 +262,7 @@ func (a *attempt) writeProblem(w http.ResponseWriter, r *refusal) error {
 // addReceipt says on a paid answer that the payment succeeded, in the version that the client speaks.
 func (a *attempt) addReceipt(h http.Header, p *ledger.Payment, accessToken string) {
 	s := x402.SettlementResponse{
-		Success: true, Payer: p.Payer.Hex(), Transaction: p.Transaction.Hex(), Network: a.networkName(p.ChainID),
+		Success: true, Payer: p.Payer.Hex(), Transaction: transactionText(p.Transaction), Network: a.networkName(p.ChainID),
 		Amount: p.Amount.Dec(),
 	}
 	if accessToken != "" {
@@ -274,6 +274,14 @@ func (a *attempt) addReceipt(h http.Header, p *ledger.Payment, accessToken strin
 	}
 	a.setResponse(h, s)
 	h.Set(headerPaymentID, p.ID)
+}
+
+// transactionText is empty while there is none.
+func transactionText(h common.Hash) string {
+	if h == (common.Hash{}) {
+		return ""
+	}
+	return h.Hex()
 }
 
 func (a *attempt) addFailure(h http.Header, r *refusal) {

@@ -282,11 +282,26 @@ func (d *deliveryWriter) decide(status int) {
 		d.follow() // else the work goes on, for when the client comes back
 	}
 	cleanResponse(d.Header())
-	d.attempt.addReceipt(d.Header(), &d.payment, "")
-	if c.Event == ledger.EventUndelivered {
-		d.Header().Set(headerPaymentStatus, statusRefundPending)
-	}
 	markPrivate(d.Header())
+	d.tell()
+}
+
+// tell says on the answer what became of its payment, and sees to it that what is owed is settled.
+func (d *deliveryWriter) tell() {
+	a, p, h := d.attempt, &d.payment, d.Header()
+	if p.Settlement == ledger.Void {
+		h.Set(headerPaymentID, p.ID)
+		h.Set(headerPaymentStatus, statusVoid)
+		return
+	}
+	a.addReceipt(h, p, "")
+	switch {
+	case p.Delivery == ledger.Undelivered:
+		h.Set(headerPaymentStatus, statusRefundPending)
+	case p.State() == ledger.StateOwed:
+		h.Set(headerPaymentStatus, statusOwed)
+		a.engine.collect(*p, a.payee, a.intent(p))
+	}
 }
 
 // commit writes the decision. While nobody can tell whether a write was made it is tried again: a payment that is delivered in the
@@ -322,7 +337,11 @@ func (d *deliveryWriter) write(c ledger.Change) (ledger.Payment, error) {
 	ctx, cancel := d.attempt.detached()
 	defer cancel()
 	return d.attempt.engine.update(ctx, d.payment, func(p ledger.Payment) []ledger.Change {
-		cs := append(outcomeChanges(p, d.out, actorRequest), c) // a fence that was overtaken refuses it
+		cs := outcomeChanges(p, d.out, actorRequest)
+		if p.Flow == ledger.FlowDeferred && p.Delivery == ledger.NotDelivered && c.Event == ledger.EventDelivered { // what is owed is begun and done at once
+			cs = append(cs, ledger.Change{Event: ledger.EventDeliver, Actor: actorRequest, Fence: d.fence, Hold: writeTimeout})
+		}
+		cs = append(cs, c) // a fence that was overtaken refuses it
 		if c.Event == ledger.EventUndelivered && p.Settlement == ledger.Claimed {
 			cs = append(cs, ledger.Change{Event: ledger.EventVoid, Actor: actorRequest, Reason: c.Reason}) // and never will be sent
 		}
@@ -332,7 +351,7 @@ func (d *deliveryWriter) write(c ledger.Change) (ledger.Payment, error) {
 
 // undeliveredFrom is the first status that means that the payer did not get what it paid for.
 func undeliveredFrom(flow string) int {
-	if flow == ledger.FlowAuthorization {
+	if flow != ledger.FlowUpfront {
 		return http.StatusBadRequest
 	}
 	return http.StatusInternalServerError

@@ -30,7 +30,7 @@ func (r *Route) prepareFlow() error {
 	case "":
 		r.Flow = ledger.FlowUpfront
 	case ledger.FlowUpfront:
-	case ledger.FlowAuthorization:
+	case ledger.FlowAuthorization, ledger.FlowDeferred:
 		if len(r.Plans) > 0 {
 			return fmt.Errorf("%w: route %s", errPlanFlow, r.Name)
 		}
@@ -93,4 +93,12 @@ func listed(values []string, what string) bool {
 		}
 	}
 	return false
+}
+
+// claimedAs is the flow of a payment that is claimed for the route. Who is served before it pays is decided for each: see lend.
+func (r *Route) claimedAs() string {
+	if r.Flow == ledger.FlowDeferred {
+		return ledger.FlowUpfront
+	}
+	return r.Flow
 }

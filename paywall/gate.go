@@ -139,15 +139,18 @@ type attempt struct {
 	wants    []want                             // what its payment must have reserved
 	kept     map[common.Hash]ledger.Reservation // read, and with an answer
 	yield    func()                             // gives back the turn of who buys what is bought once; may be nil
+
+	repays string // the id of the owed payment that this request pays for
+	lent   bool   // credit was taken for its payment
 }
 
 // Serve answers r: with next if it is paid for, else with what the client needs to know. Errors are those
 // of next.
 func (g *Gate) Serve(w http.ResponseWriter, r *http.Request, q Request, next Handler) error {
 	header, version := paymentHeader(r.Header)
-	bearer := bearerToken(r.Header)
+	bearer, repays := bearerToken(r.Header), r.Header.Get(headerOwed)
 	CleanRequest(r)
-	a := &attempt{Gate: g, Request: q, w: w, r: r, next: next, version: version}
+	a := &attempt{Gate: g, Request: q, w: w, r: r, next: next, version: version, repays: repays}
 
 	if header == "" && bearer == "" {
 		return a.demand("")
@@ -299,6 +302,12 @@ func (a *attempt) fresh(id x402.AuthorizationID) error {
 	if err != nil && !broke {
 		return a.refuseChecked(err)
 	}
+	if a.repays != "" {
+		if broke {
+			return refuse(err)
+		}
+		return a.repay(ctx, &proof{id: id, opt: opt, head: head})
+	}
 	if err := a.readBody(); err != nil {
 		return err
 	}
@@ -392,7 +401,7 @@ func (a *attempt) newPayment(id x402.AuthorizationID, o option, head uint64) (le
 	return ledger.Payment{
 		ID: pid, AuthorizationID: id, PayTo: a.payee.PayTo, Amount: o.price.Amount,
 		ValidBefore: a.payload.Authorization.ValidBefore.Uint64(),
-		HeaderHash:  a.hash, Binding: a.binding(o), Flow: a.Route.Flow, ClaimBlock: head,
+		HeaderHash:  a.hash, Binding: a.binding(o), Flow: a.Route.claimedAs(), ClaimBlock: head,
 	}, nil
 }
 
@@ -401,6 +410,9 @@ func (a *attempt) claim(ctx context.Context, f *proof) error {
 	p, err := a.newPayment(f.id, f.opt, f.head)
 	if err != nil {
 		return unavailable(codeStore, err)
+	}
+	if err := a.lend(ctx, &p); err != nil {
+		return err
 	}
 	a.engine.hold(a.r.Context(), p.ID) // before others can see it
 	defer a.engine.letGo(p.ID)

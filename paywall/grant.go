@@ -34,10 +34,7 @@ type Grant struct {
 
 // TransactionHex is the transaction as upstreams and logs are told of it; empty while it is not settled.
 func (g *Grant) TransactionHex() string {
-	if g.Transaction == (common.Hash{}) {
-		return ""
-	}
-	return g.Transaction.Hex()
+	return transactionText(g.Transaction)
 }
 
 // Tokens makes and checks the tokens of a site.

@@ -102,6 +102,17 @@ func (e *Engine) resolvePayment(ctx context.Context, p ledger.Payment) (ledger.P
 		e.log(p.ID).Warn("a payment waits on a network that is not configured any more", slog.Uint64("chain", p.ChainID))
 		return p, nil
 	}
+	if p.Settlement == ledger.Claimed && p.State() == ledger.StateOwed {
+		if e.collecting(p.ID) {
+			return p, nil
+		}
+		in, err := e.entrusted(ctx, &p, y.Network)
+		if err == nil {
+			return e.collectNow(ctx, p, y, in)
+		}
+		// Without what settles it somebody else may have; or it expires, and is lost.
+		e.log(p.ID).Error("what would settle an owed payment can't be read", slog.Any("error", err))
+	}
 	out := y.Settler.Resolve(ctx, intent(&p, y.Network))
 	if out.Status == settlement.Unknown {
 		if p.Settlement == ledger.Settled && out.Err == nil {
@@ -114,7 +125,7 @@ func (e *Engine) resolvePayment(ctx context.Context, p ledger.Payment) (ledger.P
 		e.current().Observe(Observation{Event: "reorg", Network: y.Network.ID, Outcome: "failed"})
 		return p, nil
 	}
-	if p.Settlement == ledger.Claimed && out.Status == settlement.Failed {
+	if p.Settlement == ledger.Claimed && out.Status == settlement.Failed && p.State() != ledger.StateOwed {
 		return e.giveUp(ctx, p, out)
 	}
 	return e.record(ctx, p, out, actorReconciler)
@@ -166,6 +177,10 @@ func (e *Engine) resolveDelivery(ctx context.Context, p ledger.Payment) (ledger.
 func (e *Engine) recheckAfter(p *ledger.Payment) time.Duration {
 	every := e.current().ReconcileEvery
 	switch p.Settlement {
+	case ledger.Claimed:
+		if p.State() == ledger.StateOwed {
+			return every
+		}
 	case ledger.Settling:
 		return every
 	case ledger.Settled:

@@ -218,8 +218,11 @@ func (a *attempt) proceed(p ledger.Payment) error {
 		a.engine.release(p, p.Hold.Fence)
 		return busy(p.ID)
 	}
-	if a.servesFirst(&p) {
+	switch {
+	case a.servesFirst(&p):
 		return a.serveFirst(p)
+	case a.lent && p.Flow == ledger.FlowDeferred && p.Settlement == ledger.Claimed:
+		return a.serveOwed(p)
 	}
 	return a.settle(p)
 }

@@ -19,6 +19,8 @@ type Payee struct {
 	Network x402.Network
 	PayTo   common.Address
 	Settler settlement.Settler
+	// Lending bounds what may be owed here; zero: nothing is lent.
+	Lending Lending
 	// separator is the EIP-712 domain separator of the network's asset.
 	separator common.Hash
 }
@@ -51,7 +53,8 @@ type Route struct {
 	// Timeout is announced as maxTimeoutSeconds.
 	Timeout time.Duration
 	// Flow is when the money moves: ledger.FlowUpfront, before the upstream is asked, which is the default;
-	// ledger.FlowAuthorization, after the upstream has answered, and before its answer goes out.
+	// ledger.FlowAuthorization, after the upstream has answered, and before its answer goes out; ledger.FlowDeferred,
+	// after the delivery, for payers who are good for it, and before it for all others.
 	Flow string
 	// Held is how many bytes of an answer's body are held back until it is paid for, with FlowAuthorization. Default: HeldAnswer.
 	Held int

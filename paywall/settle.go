@@ -95,8 +95,10 @@ const writeTimeout = 10 * time.Second
 
 // record writes what a settler said of p; then asks what is to follow in the same step.
 func (e *Engine) record(ctx context.Context, p ledger.Payment, out settlement.Outcome, actor string, then ...ledger.Change) (ledger.Payment, error) {
-	return e.update(ctx, p, func(p ledger.Payment) []ledger.Change {
+	failed := false
+	q, err := e.update(ctx, p, func(p ledger.Payment) []ledger.Change {
 		cs := outcomeChanges(p, out, actor)
+		failed = len(cs) > 0 && cs[0].Event == ledger.EventFail
 		for _, c := range then {
 			if c.Fence == p.Hold.Fence { // whoever overtook us delivers it
 				cs = append(cs, c)
@@ -104,6 +106,10 @@ func (e *Engine) record(ctx context.Context, p ledger.Payment, out settlement.Ou
 		}
 		return cs
 	})
+	if err == nil && failed && q.Owes() {
+		e.lost(&q)
+	}
+	return q, err
 }
 
 // outcomeChanges says which steps lead p to what its settler found.
