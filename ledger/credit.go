@@ -16,13 +16,14 @@ import (
 // ErrCredit: so much credit is not left.
 var ErrCredit = errors.New("ledger: there is not so much credit left")
 
-// Credit bounds what is served and not paid yet (FlowDeferred), for each payer and in total, over all instances that share the
+// Credit bounds what is served and not paid (FlowDeferred), for each payer and in total, over all instances that share the
 // store. Both bounds are cut into slots of one size, and a slot is a [Reservation]: of all who want it, on any number of instances,
 // one has it. Who lends takes as many slots of the payer and of the total as the amount fills, so what is outstanding never
 // exceeds a bound, and may stay below it by less than a slot for each payment.
 //
-// A slot whose payment is over (settled, failed, void, or never served) is free for whoever finds it, so a crash lends nothing for
-// ever. A reservation ends by itself with the authorization of its payment.
+// A slot is held as long as its payment is on its way, and, if that was served and did not come through, until it is made
+// good or creditTTL is over: so no more than the total is lost in that time. A slot whose payment needs it no more is free for whoever
+// finds it, so nobody need give anything back, and a crash lends nothing for ever.
 type Credit struct {
 	// ChainID and Asset are of what is lent: each has bounds of its own.
 	ChainID uint64
@@ -37,6 +38,8 @@ const (
 	mostSlots  = 1 << 16
 	// creditProbes is how many slots of the total are tried. Where more are taken in a row, next to nothing is left.
 	creditProbes = 96
+	// creditTTL is how long slots are held for what did not come through.
+	creditTTL = 24 * time.Hour
 	// unclaimedFor is how long a slot may be held for a payment that is not claimed yet.
 	unclaimedFor = time.Minute
 	// freed is what a slot is held for that was given back.
@@ -78,33 +81,40 @@ func slots(amount, unit *uint256.Int, up bool) uint64 {
 	return n.Uint64()
 }
 
-// Take lends p's amount for ttl: p may then be claimed with FlowDeferred. ErrCredit if so much is not left. What was taken is free again as soon as
-// p is over, or was not claimed within a minute.
-func (c *Credit) Take(ctx context.Context, s Creditor, p *Payment, ttl time.Duration) error {
+// Loan is what Take took. It need not be given back, but whoever comes next finds it faster if it was.
+type Loan struct {
+	store   Creditor
+	payment string
+	taken   []common.Hash
+}
+
+// Take lends p's amount: p, which is not claimed yet, may then be claimed with FlowDeferred, within a minute. ErrCredit if so much is
+// not left.
+func (c *Credit) Take(ctx context.Context, s Creditor, p *Payment) (*Loan, error) {
 	unit := c.unit()
 	need := slots(&p.Amount, unit, true)
 	of, total := min(slots(&c.PerPayer, unit, false), mostSlots), min(slots(&c.Total, unit, false), mostSlots)
 	if need == 0 || need > of || need > total {
-		return fmt.Errorf("%w: the amount alone is more than the bound", ErrCredit)
+		return nil, fmt.Errorf("%w: the amount alone is more than the bound", ErrCredit)
 	}
-	b := borrowing{credit: c, store: s, payment: p.ID, ttl: ttl, unit: unit}
-	if err := b.take(ctx, p.Payer, of, of, need); err != nil {
-		return errors.Join(err, b.give(ctx))
+	own := borrowing{Loan: Loan{store: s, payment: p.ID}, credit: c, unit: unit}
+	all := own
+	done := make(chan error, 1)
+	go func() { done <- all.take(ctx, common.Address{}, total, creditProbes+need, need) }()
+	err := own.take(ctx, p.Payer, of, of, need)
+	err = errors.Join(err, <-done)
+	own.taken = append(own.taken, all.taken...)
+	if err != nil {
+		return nil, errors.Join(err, own.Give(ctx))
 	}
-	if err := b.take(ctx, common.Address{}, total, creditProbes+need, need); err != nil {
-		return errors.Join(err, b.give(ctx))
-	}
-	return nil
+	return &own.Loan, nil
 }
 
-// borrowing is one payment on its way through the slots.
+// borrowing is one payment on its way through the slots of a pool.
 type borrowing struct {
-	credit  *Credit
-	store   Creditor
-	payment string
-	ttl     time.Duration
-	unit    *uint256.Int
-	taken   []common.Hash
+	Loan
+	credit *Credit
+	unit   *uint256.Int
 }
 
 // take takes need of n slots of a pool, beginning anywhere.
@@ -128,7 +138,7 @@ func (b *borrowing) take(ctx context.Context, pool common.Address, n, probes, ne
 func (b *borrowing) slot(ctx context.Context, key common.Hash) (got bool, err error) {
 	over := ""
 	for range 2 {
-		r, err := b.store.Reserve(ctx, Reservation{Key: key, Payment: b.payment}, over, b.ttl)
+		r, err := b.store.Reserve(ctx, Reservation{Key: key, Payment: b.payment}, over, creditTTL)
 		switch {
 		case err == nil:
 			b.taken = append(b.taken, key)
@@ -159,21 +169,21 @@ func (b *borrowing) over(ctx context.Context, r *Reservation) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("taking credit: %w", err)
 	}
-	return !p.OnCredit(b.store.Now()), nil
+	return !p.OnCredit(b.store.Now()) && !p.Owes(), nil
 }
 
-// give gives back what was taken.
-func (b *borrowing) give(ctx context.Context) error {
+// Give gives back what was taken, of a payment that was settled or came to nothing.
+func (l *Loan) Give(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	var errs []error
-	for _, key := range b.taken {
+	for _, key := range l.taken {
 		// There is no other end of a reservation than its time.
-		_, err := b.store.Reserve(ctx, Reservation{Key: key, Payment: freed}, b.payment, time.Microsecond)
+		_, err := l.store.Reserve(ctx, Reservation{Key: key, Payment: freed}, l.payment, time.Microsecond)
 		if err != nil && !errors.Is(err, ErrExists) {
 			errs = append(errs, fmt.Errorf("giving credit back: %w", err))
 		}
 	}
-	b.taken = nil
+	l.taken = nil
 	return errors.Join(errs...)
 }
 

@@ -61,25 +61,29 @@ func (a *attempt) lend(ctx context.Context, p *ledger.Payment) error {
 	end := time.Unix(int64(p.ValidBefore), 0) //nolint:gosec // it is not further away than MaxValidity
 	now := a.engine.current().Now()
 	// Who signs with a contract may take the signature back.
-	if !a.signer.Proven || end.Sub(now) < leastToLend || len(list) >= owedLimit || !a.good(ctx, p, list) {
+	if !a.signer.Proven || end.Sub(now) < leastToLend || len(list) >= owedLimit {
 		return nil
 	}
-	ttl := end.Sub(now) + time.Hour
+	if good, err := a.good(ctx, p, list); err != nil || !good {
+		return err
+	}
 	credit := ledger.Credit{
 		ChainID: p.ChainID, Asset: p.Asset, PerPayer: a.payee.Lending.PerPayer, Total: a.payee.Lending.Total,
 	}
-	err = credit.Take(ctx, a.engine.store, p, ttl)
+	trusted := make(chan error, 1)
+	in := a.intent(p)
+	go func() { trusted <- a.engine.entrust(ctx, p.ID, in, end.Sub(now)+time.Hour) }()
+	loan, err := credit.Take(ctx, a.engine.store, p)
+	err = errors.Join(err, <-trusted)
 	switch {
 	case errors.Is(err, ledger.ErrCredit):
 		a.engine.current().Observe(Observation{Event: "credit", Network: a.payee.Network.ID, Outcome: "exhausted"})
+		a.engine.lendNothing(p.ID, nil)
 		return nil
 	case err != nil:
 		return unavailable(codeStore, err)
 	}
-	if err := a.engine.entrust(ctx, p.ID, a.intent(p), ttl); err != nil {
-		return unavailable(codeStore, err)
-	}
-	p.Flow, a.lent = ledger.FlowDeferred, true
+	p.Flow, a.loan = ledger.FlowDeferred, loan
 	return nil
 }
 
@@ -100,26 +104,32 @@ func (a *attempt) owedBy(ctx context.Context, p *ledger.Payment) ([]ledger.Payme
 	return list, nil
 }
 
-// good reports whether the payer of p has the money for it beside what it owes already.
-func (a *attempt) good(ctx context.Context, p *ledger.Payment, owed []ledger.Payment) bool {
+// good reports whether the payer of p is known to have the money for it beside what it owes already. One that has it for one of them
+// alone is refused: a payment up front would take what the owed one waits for.
+func (a *attempt) good(ctx context.Context, p *ledger.Payment, owed []ledger.Payment) (bool, error) {
 	b, ok := a.payee.Settler.(settlement.Balancer)
 	if !ok {
-		return false
+		return false, nil
 	}
 	balance, err := b.TokenBalance(ctx, p.Payer)
 	if err != nil {
 		a.Logger.Warn("a payer's balance can't be read; it pays up front", slog.Any("error", err))
-		return false
+		return false, nil
 	}
-	need := p.Amount
+	var due uint256.Int
 	for i := range owed {
-		if q := &owed[i]; q.ChainID == p.ChainID && q.Asset == p.Asset {
-			if _, overflow := need.AddOverflow(&need, &q.Amount); overflow {
-				return false
+		if q := &owed[i]; q.ChainID == p.ChainID && q.Asset == p.Asset && !q.Owes() {
+			if _, overflow := due.AddOverflow(&due, &q.Amount); overflow {
+				return false, nil
 			}
 		}
 	}
-	return !balance.Lt(&need)
+	need, overflow := new(uint256.Int).AddOverflow(&due, &p.Amount)
+	if overflow || balance.Lt(need) && !due.IsZero() {
+		return false, refuse(x402.Refuse(x402.ReasonInsufficientBalance,
+			"the balance does not cover this and the %s atomic units that are owed already; nothing was charged", due.Dec()))
+	}
+	return !balance.Lt(need), nil
 }
 
 // entrusted is what settles a payment: the payer's secret until it is broadcast.
@@ -190,7 +200,7 @@ func (a *attempt) serveOwed(p ledger.Payment) error {
 }
 
 // collect settles what is owed, whether or not its client is there; no other instance tries meanwhile.
-func (e *Engine) collect(p ledger.Payment, y *Payee, in settlement.Intent) {
+func (e *Engine) collect(p ledger.Payment, y *Payee, in settlement.Intent, loan *ledger.Loan) {
 	s := e.current()
 	e.mu.Lock()
 	e.owed[p.ID] = struct{}{}
@@ -207,12 +217,38 @@ func (e *Engine) collect(p ledger.Payment, y *Payee, in settlement.Intent) {
 		if err := e.store.Recheck(ctx, p.ID, s.SettleTimeout); err != nil {
 			e.log(p.ID).Warn("an owed payment's next look could not be set", slog.Any("error", err))
 		}
-		if q, err := e.collectNow(ctx, p, y, in); err != nil || q.Settlement == ledger.Claimed || q.Settlement == ledger.Settling {
+		q, err := e.collectNow(ctx, p, y, in)
+		switch {
+		case err == nil && q.Settlement == ledger.Settled:
+			e.giveBack(p.ID, loan)
+		case err != nil || q.Settlement == ledger.Claimed || q.Settlement == ledger.Settling:
 			e.log(p.ID).Warn("an owed payment is not settled yet; the reconciler goes on", slog.Any("error", err))
 			ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
 			defer cancel()
 			_ = e.store.Recheck(ctx, p.ID, s.ReconcileEvery) // else it is looked at when the time is over
 		}
+	})
+}
+
+// giveBack frees credit; nil: there is none to be freed.
+func (e *Engine) giveBack(id string, loan *ledger.Loan) {
+	if loan == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
+	defer cancel()
+	if err := loan.Give(ctx); err != nil {
+		e.log(id).Debug("credit that is not needed any more is freed by whoever finds it", slog.Any("error", err))
+	}
+}
+
+// lendNothing undoes what was done to lend to the payment id, while its client gets its answer.
+func (e *Engine) lendNothing(id string, loan *ledger.Loan) {
+	e.background.Go(func() {
+		e.giveBack(id, loan)
+		ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
+		defer cancel()
+		e.forget(ctx, id)
 	})
 }
 

@@ -292,6 +292,7 @@ func (d *deliveryWriter) tell() {
 	if p.Settlement == ledger.Void {
 		h.Set(headerPaymentID, p.ID)
 		h.Set(headerPaymentStatus, statusVoid)
+		a.engine.lendNothing(p.ID, a.loan)
 		return
 	}
 	a.addReceipt(h, p, "")
@@ -300,7 +301,7 @@ func (d *deliveryWriter) tell() {
 		h.Set(headerPaymentStatus, statusRefundPending)
 	case p.State() == ledger.StateOwed:
 		h.Set(headerPaymentStatus, statusOwed)
-		a.engine.collect(*p, a.payee, a.intent(p))
+		a.engine.collect(*p, a.payee, a.intent(p), a.loan)
 	}
 }
 

@@ -140,8 +140,8 @@ type attempt struct {
 	kept     map[common.Hash]ledger.Reservation // read, and with an answer
 	yield    func()                             // gives back the turn of who buys what is bought once; may be nil
 
-	repays string // the id of the owed payment that this request pays for
-	lent   bool   // credit was taken for its payment
+	repays string       // the id of the owed payment that this request pays for
+	loan   *ledger.Loan // what was lent for its payment; nil if nothing was
 }
 
 // Serve answers r: with next if it is paid for, else with what the client needs to know. Errors are those

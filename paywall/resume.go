@@ -221,7 +221,7 @@ func (a *attempt) proceed(p ledger.Payment) error {
 	switch {
 	case a.servesFirst(&p):
 		return a.serveFirst(p)
-	case a.lent && p.Flow == ledger.FlowDeferred && p.Settlement == ledger.Claimed:
+	case a.loan != nil && p.Flow == ledger.FlowDeferred && p.Settlement == ledger.Claimed:
 		return a.serveOwed(p)
 	}
 	return a.settle(p)

@@ -26,7 +26,7 @@ func onCredit(t fail, who, n, amount uint64) ledger.Payment {
 // lend takes credit for p, and claims it under a hold.
 func (f *fixture) lend(p ledger.Payment, want error) ledger.Payment {
 	f.Helper()
-	err := bounds().Take(f.ctx, f.store(), &p, time.Hour)
+	_, err := bounds().Take(f.ctx, f.store(), &p)
 	if !errors.Is(err, want) {
 		f.Errorf("lending %s: %v, want %v", p.Amount.Dec(), err, want)
 	}
@@ -60,20 +60,43 @@ func testCredit(t *testing.T, open Open, _ Options) {
 	f.update(first, settle)
 	f.lend(onCredit(t, 1, 11, 201), ledger.ErrCredit)
 	f.served(f.lend(onCredit(t, 1, 12, 200), nil))
-	f.update(second, ledger.Change{Event: ledger.EventFail, Actor: "request", Reason: "why"})
-	f.served(f.lend(onCredit(t, 1, 13, 120), nil))
+	second = f.update(second, ledger.Change{Event: ledger.EventFail, Actor: "request", Reason: "why"})
+	f.lend(onCredit(t, 1, 13, 120), ledger.ErrCredit) // it is lost, until it is made good
+	f.update(second, ledger.Change{Event: ledger.EventMadeGood, Actor: "request", ServedBy: "pay_other"})
+	f.served(f.lend(onCredit(t, 1, 14, 120), nil))
 
 	// Who was not served and is held no more holds nothing.
-	f.lend(onCredit(t, 5, 14, 320), ledger.ErrCredit)
+	f.lend(onCredit(t, 5, 15, 320), ledger.ErrCredit)
 	f.update(third, ledger.Change{Event: ledger.EventRelease, Actor: "request", Fence: third.Hold.Fence})
-	f.served(f.lend(onCredit(t, 5, 15, 320), nil))
+	f.served(f.lend(onCredit(t, 5, 16, 320), nil))
+}
+
+// What is given back is free at once, and nothing else is.
+func testCreditGivenBack(t *testing.T, open Open, _ Options) {
+	f := setup(t, open)
+	p, q := onCredit(t, 1, 1, 160), onCredit(t, 1, 2, 160)
+	loan, err := bounds().Take(f.ctx, f.store(), &p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bounds().Take(f.ctx, f.store(), &q); err != nil {
+		t.Fatal(err)
+	}
+	f.lend(onCredit(t, 1, 3, 1), ledger.ErrCredit)
+	for range 2 { // twice gives no more
+		if err := loan.Give(f.ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.lend(onCredit(t, 1, 4, 161), ledger.ErrCredit)
+	f.lend(onCredit(t, 1, 5, 160), nil)
 }
 
 // What was taken for a payment that was never claimed is free again after a while.
 func testCreditNotClaimed(t *testing.T, open Open, _ Options) {
 	f := setup(t, open)
 	p := onCredit(t, 1, 1, 320)
-	if err := bounds().Take(f.ctx, f.store(), &p, time.Hour); err != nil {
+	if _, err := bounds().Take(f.ctx, f.store(), &p); err != nil {
 		t.Fatal(err)
 	}
 	f.lend(onCredit(t, 1, 2, 10), ledger.ErrCredit)
@@ -96,7 +119,7 @@ func testInstancesBorrow(t *testing.T, open Open, _ Options) {
 			}
 			p := onCredit(t, who, 100+i, 100)
 			s := stores[i%2]
-			err := bounds().Take(f.ctx, s, &p, time.Hour)
+			_, err := bounds().Take(f.ctx, s, &p)
 			if errors.Is(err, ledger.ErrCredit) {
 				return
 			}

@@ -112,6 +112,7 @@ var testsWithOptions = []struct {
 	{"KeepAnswer", testKeepAnswer},
 	{"Credit", testCredit},
 	{"CreditNotClaimed", testCreditNotClaimed},
+	{"CreditGivenBack", testCreditGivenBack},
 	{"InstancesBorrow", testInstancesBorrow},
 	{"CompeteForOneReservation", testOneReservation},
 	{"CompeteForOneAnswer", testOneAnswer},

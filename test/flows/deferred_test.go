@@ -232,7 +232,7 @@ func TestWhoOwesIsRefused(t *testing.T) {
 	s.saw("afterwards", 3, 3*cent)
 }
 
-// Who has not the money for what it owes and for this pays up front, which tells whether it can.
+// Who has not the money for what it owes and for this is refused: what is owed comes first.
 func TestBalanceBesideWhatIsOwed(t *testing.T) {
 	s := open(t, rig.Options{Site: deferredSite, App: "credit $1 $5\n settle_timeout 2s\n hold_ttl 2s"})
 	b := rig.NewBuyer(t, 5000) // beyond the payers that have money
@@ -242,15 +242,44 @@ func TestBalanceBesideWhatIsOwed(t *testing.T) {
 	first, second := b.Sign(b.Offer(s.URL("/x")), 0), b.Sign(b.Offer(s.URL("/x")), 0)
 	s.Chain.Stall()
 	id := s.owed("the first", s.again(b, http.MethodGet, "/x", "", first))
-	if a := s.again(b, http.MethodGet, "/x", "", second); a.Status == http.StatusOK {
+	if a := s.again(b, http.MethodGet, "/x", "", second); a.Status != http.StatusPaymentRequired || rig.Offered(t, a).Error != string(x402.ReasonInsufficientBalance) {
 		t.Errorf("the second: %d %v %s", a.Status, a.Header, a.Body)
 	}
 	s.Chain.Resume()
 	s.settled(b, id)
-	waitFor(t, "the refusal of the second", func() bool {
-		return s.again(b, http.MethodGet, "/x", "", second).Status == http.StatusPaymentRequired
-	})
 	s.saw("one could be paid", 1, cent)
+}
+
+// A client that leaves while the upstream works: a GET costs nothing, and is paid up front when it comes back; a POST is done, and
+// paid for.
+func TestClientOfADeferredLeaves(t *testing.T) {
+	s := open(t, rig.Options{Site: deferredSite, App: "credit $0.50 $5"})
+	for i, method := range []string{http.MethodGet, http.MethodPost} {
+		b := rig.NewBuyer(t, i)
+		asked, left := make(chan struct{}), make(chan struct{})
+		s.serve(func(w http.ResponseWriter, r *http.Request) {
+			close(asked)
+			if method == http.MethodGet {
+				<-r.Context().Done()
+			}
+			<-left
+			_, _ = io.WriteString(w, "done")
+		})
+		signed := b.Sign(b.Offer(s.URL("/x")), 0)
+		s.leave(b, method, "/x", "", signed, asked)
+		close(left)
+		if method == http.MethodPost {
+			waitFor(t, "the payment of a POST that was done", func() bool { return s.Earned() == 2*cent })
+			if a := s.insist(b, method, "/x", "", signed); a.Status != http.StatusPaymentRequired {
+				t.Errorf("a POST that comes back: %d %s", a.Status, a.Body)
+			}
+			s.saw("a POST", 3, 2*cent)
+			continue
+		}
+		s.serve(rig.Echo)
+		s.paid("a GET that comes back", b, s.insist(b, method, "/x", "", signed))
+		s.saw("a GET", 2, cent)
+	}
 }
 
 // The keys of what is owed keep working.
