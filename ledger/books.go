@@ -10,7 +10,8 @@ import (
 // Books are a Store as its operator sees it: what can be listed, exported, anchored, thinned out and moved. None
 // of it is on a request's way.
 type Books interface {
-	// List gives payments, newest first: by CreatedAt, then by ID, both descending.
+	// List gives payments, newest first: by CreatedAt, then by ID, both descending. What one payer owes (StateOwed) is found at a
+	// cost that does not grow with what it has paid: that is asked on the way of requests.
 	List(ctx context.Context, q Query) ([]Payment, error)
 	// Counts gives the number of payments by state; states without payments are absent.
 	Counts(ctx context.Context) (map[State]int64, error)

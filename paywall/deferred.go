@@ -51,7 +51,7 @@ type Lending struct {
 
 // lend makes p, which is not claimed yet, one that is served before it is paid, if its payer is good for it.
 func (a *attempt) lend(ctx context.Context, p *ledger.Payment) error {
-	if a.Route.Flow != ledger.FlowDeferred {
+	if a.Route.Flow != ledger.FlowDeferred || a.payee.Lending.Total.IsZero() {
 		return nil
 	}
 	list, err := a.owedBy(ctx, p)

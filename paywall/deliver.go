@@ -292,7 +292,6 @@ func (d *deliveryWriter) tell() {
 	if p.Settlement == ledger.Void {
 		h.Set(headerPaymentID, p.ID)
 		h.Set(headerPaymentStatus, statusVoid)
-		a.engine.lendNothing(p.ID, a.loan)
 		return
 	}
 	a.addReceipt(h, p, "")
@@ -319,6 +318,9 @@ func (d *deliveryWriter) commit(c ledger.Change) error {
 		}
 		if err == nil {
 			d.payment = p
+			if p.Settlement == ledger.Void && d.attempt.loan != nil {
+				e.lendNothing(p.ID, d.attempt.loan)
+			}
 			d.attempt.observeDelivery(deliveryOutcome(&p), c.Reason)
 			return nil
 		}
