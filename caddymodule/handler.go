@@ -27,7 +27,7 @@ func init() {
 //
 // Placeholder | Description
 // ------------|------------
-// `{http.x402.status}` | `paid`, `token`, `replayed`, `void` (the upstream refused, nothing was charged), `required`, `refused`, `unavailable`, `malformed`, `limited`, `exempt`, `free` or `denied`
+// `{http.x402.status}` | `paid`, `token`, `replayed`, `owed` (served, to be settled), `void` (the upstream refused, nothing was charged), `required`, `refused`, `unavailable`, `malformed`, `limited`, `exempt`, `free` or `denied`
 // `{http.x402.error}` | The code of why a request was not let through
 // `{http.x402.payment.id}` | The payment's id
 // `{http.x402.payment.payer}` | The payer's address, proven by its signature

@@ -40,6 +40,8 @@ const (
 	creditProbes = 96
 	// creditTTL is how long slots are held for what did not come through.
 	creditTTL = 24 * time.Hour
+	// slotTries is how often a slot is tried that is given back, or taken over, at the same moment.
+	slotTries = 4
 	// unclaimedFor is how long a slot may be held for a payment that is not claimed yet.
 	unclaimedFor = time.Minute
 	// freed is what a slot is held for that was given back.
@@ -53,30 +55,36 @@ type Creditor interface {
 	Now() time.Time
 }
 
-// unit is the size of a slot.
-func (c *Credit) unit() *uint256.Int {
-	unit := new(uint256.Int).Div(&c.PerPayer, uint256.NewInt(payerSlots))
-	// Not so small that the total has more slots than can be told apart.
-	least := new(uint256.Int).Div(&c.Total, uint256.NewInt(mostSlots))
-	if unit.Lt(least) {
-		unit = least
-	}
-	if unit.IsZero() {
-		unit.SetOne()
-	}
-	return unit
+// pool is one of the two bounds, cut into slots.
+type pool struct {
+	of    common.Address // whose; zero: the total
+	bound *uint256.Int
+	slots uint64
 }
 
-// slots is how many slots amount fills, or, rounded down, how many a bound has.
-func slots(amount, unit *uint256.Int, up bool) uint64 {
-	n := new(uint256.Int)
-	rest := new(uint256.Int)
-	n.DivMod(amount, unit, rest)
-	if up && !rest.IsZero() {
-		n.AddUint64(n, 1)
+// pools gives the bound of a payer and the total. Their slots are of about one size.
+func (c *Credit) pools(payer common.Address) (own, total pool) {
+	own = pool{payer, &c.PerPayer, payerSlots}
+	total = pool{common.Address{}, &c.Total, mostSlots}
+	if c.PerPayer.IsZero() {
+		return own, total
 	}
-	if !n.IsUint64() || n.Uint64() > mostSlots {
-		return mostSlots + 1
+	n, overflow := new(uint256.Int).MulDivOverflow(&c.Total, uint256.NewInt(payerSlots), &c.PerPayer)
+	if !overflow && n.LtUint64(mostSlots) {
+		total.slots = max(n.Uint64(), 1)
+	}
+	return own, total
+}
+
+// need is how many slots amount fills; more than there are, if it is more than the bound. What fills all slots together is the bound.
+func (p *pool) need(amount *uint256.Int) uint64 {
+	if amount.Gt(p.bound) || amount.IsZero() {
+		return p.slots + 1
+	}
+	slots := uint256.NewInt(p.slots)
+	n, _ := new(uint256.Int).MulDivOverflow(amount, slots, p.bound) // no more than slots
+	if rest := new(uint256.Int).MulMod(amount, slots, p.bound); !rest.IsZero() {
+		n.AddUint64(n, 1)
 	}
 	return n.Uint64()
 }
@@ -91,17 +99,16 @@ type Loan struct {
 // Take lends p's amount: p, which is not claimed yet, may then be claimed with FlowDeferred, within a minute. ErrCredit if so much is
 // not left.
 func (c *Credit) Take(ctx context.Context, s Creditor, p *Payment) (*Loan, error) {
-	unit := c.unit()
-	need := slots(&p.Amount, unit, true)
-	of, total := min(slots(&c.PerPayer, unit, false), mostSlots), min(slots(&c.Total, unit, false), mostSlots)
-	if need == 0 || need > of || need > total {
+	mine, everybody := c.pools(p.Payer)
+	needed, neededOfAll := mine.need(&p.Amount), everybody.need(&p.Amount)
+	if needed > mine.slots || neededOfAll > everybody.slots {
 		return nil, fmt.Errorf("%w: the amount alone is more than the bound", ErrCredit)
 	}
-	own := borrowing{Loan: Loan{store: s, payment: p.ID}, credit: c, unit: unit}
+	own := borrowing{Loan: Loan{store: s, payment: p.ID}, credit: c}
 	all := own
 	done := make(chan error, 1)
-	go func() { done <- all.take(ctx, common.Address{}, total, creditProbes+need, need) }()
-	err := own.take(ctx, p.Payer, of, of, need)
+	go func() { done <- all.take(ctx, everybody, creditProbes+neededOfAll, neededOfAll) }()
+	err := own.take(ctx, mine, mine.slots, needed)
 	err = errors.Join(err, <-done)
 	own.taken = append(own.taken, all.taken...)
 	if err != nil {
@@ -114,14 +121,13 @@ func (c *Credit) Take(ctx context.Context, s Creditor, p *Payment) (*Loan, error
 type borrowing struct {
 	Loan
 	credit *Credit
-	unit   *uint256.Int
 }
 
-// take takes need of n slots of a pool, beginning anywhere.
-func (b *borrowing) take(ctx context.Context, pool common.Address, n, probes, need uint64) error {
-	at := rand.Uint64N(n) //nolint:gosec // any place will do
-	for range min(probes, n) {
-		got, err := b.slot(ctx, b.credit.key(pool, b.unit, at))
+// take takes need slots of a pool, beginning anywhere.
+func (b *borrowing) take(ctx context.Context, from pool, probes, need uint64) error {
+	at := rand.Uint64N(from.slots) //nolint:gosec // any place will do
+	for range min(probes, from.slots) {
+		got, err := b.slot(ctx, b.credit.key(&from, at))
 		if err != nil {
 			return err
 		}
@@ -130,14 +136,14 @@ func (b *borrowing) take(ctx context.Context, pool common.Address, n, probes, ne
 				return nil
 			}
 		}
-		at = (at + 1) % n
+		at = (at + 1) % from.slots
 	}
 	return ErrCredit
 }
 
 func (b *borrowing) slot(ctx context.Context, key common.Hash) (got bool, err error) {
 	over := ""
-	for range 2 {
+	for range slotTries {
 		r, err := b.store.Reserve(ctx, Reservation{Key: key, Payment: b.payment}, over, creditTTL)
 		switch {
 		case err == nil:
@@ -187,17 +193,15 @@ func (l *Loan) Give(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// key names the slot number n of a pool: a payer's, or, for the zero address, the total's. Where the bounds lead to another size,
-// the slots are others.
-func (c *Credit) key(pool common.Address, unit *uint256.Int, n uint64) common.Hash {
+// key names the slot number n of a pool. Another bound has other slots.
+func (c *Credit) key(p *pool, n uint64) common.Hash {
 	h := sha256.New()
 	h.Write([]byte("caddy-x402 credit"))
-	var b []byte
-	b = binary.BigEndian.AppendUint64(b, c.ChainID)
-	b = append(append(b, c.Asset[:]...), pool[:]...)
-	size := unit.Bytes32()
-	b = binary.BigEndian.AppendUint64(append(b, size[:]...), n)
-	h.Write(b)
+	bound := p.bound.Bytes32()
+	b := binary.BigEndian.AppendUint64(nil, c.ChainID)
+	b = append(append(b, c.Asset[:]...), p.of[:]...)
+	b = binary.BigEndian.AppendUint64(append(b, bound[:]...), p.slots)
+	h.Write(binary.BigEndian.AppendUint64(b, n))
 	return common.Hash(h.Sum(nil))
 }
 

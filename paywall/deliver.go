@@ -112,6 +112,12 @@ func (a *attempt) deliver(p ledger.Payment, out settlement.Outcome) error {
 	return a.forward(q)
 }
 
+func (a *attempt) decided(outcome, reason string) {
+	if a.Decided != nil {
+		a.Decided(a.r, outcome, reason)
+	}
+}
+
 func (a *attempt) plan(name string) *Plan {
 	for i := range a.Route.Plans {
 		if a.Route.Plans[i].Name == name {
@@ -129,8 +135,8 @@ func (a *attempt) forward(p ledger.Payment) (err error) {
 		return err
 	}
 	defer d.end()
-	if a.Decided != nil {
-		a.Decided(a.r, "paid", "")
+	if p.Settlement == ledger.Settled {
+		a.decided("paid", "")
 	}
 	var w http.ResponseWriter = d
 	if a.keyed() {
@@ -245,6 +251,9 @@ const statusClientGone = 499
 func (d *deliveryWriter) callOff() {
 	d.decided, d.discarded = true, true
 	d.stopKeeping()
+	if d.payment.Settlement != ledger.Settled {
+		d.attempt.charge()
+	}
 	if replayable(d.attempt.r.Method) {
 		d.attempt.engine.release(d.payment, d.fence)
 		return
@@ -292,6 +301,7 @@ func (d *deliveryWriter) tell() {
 	if p.Settlement == ledger.Void {
 		h.Set(headerPaymentID, p.ID)
 		h.Set(headerPaymentStatus, statusVoid)
+		a.decided(statusVoid, p.Reason)
 		return
 	}
 	a.addReceipt(h, p, "")
@@ -300,97 +310,9 @@ func (d *deliveryWriter) tell() {
 		h.Set(headerPaymentStatus, statusRefundPending)
 	case p.State() == ledger.StateOwed:
 		h.Set(headerPaymentStatus, statusOwed)
+		a.decided(statusOwed, "")
 		a.engine.collect(*p, a.payee, a.intent(p), a.loan)
 	}
-}
-
-// commit writes the decision. While nobody can tell whether a write was made it is tried again: a payment that is delivered in the
-// ledger is served by nobody else, so its answer must go out, and one that is not must not.
-func (d *deliveryWriter) commit(c ledger.Change) error {
-	e := d.attempt.engine
-	patience, cancel := context.WithTimeout(context.WithoutCancel(d.attempt.r.Context()), e.current().SettleTimeout)
-	defer cancel()
-	var doubt error
-	for pause := firstLook; ; pause = min(2*pause, lastLook) {
-		p, err := d.write(c)
-		if err != nil && doubt != nil {
-			p, err = d.reread(c, err, doubt)
-		}
-		if err == nil {
-			d.payment = p
-			if p.Settlement == ledger.Void && d.attempt.loan != nil {
-				e.lendNothing(p.ID, d.attempt.loan)
-			}
-			d.attempt.observeDelivery(deliveryOutcome(&p), c.Reason)
-			return nil
-		}
-		if !uncertain(err) {
-			return err
-		}
-		doubt = err
-		select {
-		case <-patience.Done():
-			return err
-		case <-time.After(pause):
-		}
-	}
-}
-
-func (d *deliveryWriter) write(c ledger.Change) (ledger.Payment, error) {
-	ctx, cancel := d.attempt.detached()
-	defer cancel()
-	return d.attempt.engine.update(ctx, d.payment, func(p ledger.Payment) []ledger.Change {
-		cs := outcomeChanges(p, d.out, actorRequest)
-		if p.Flow == ledger.FlowDeferred && p.Delivery == ledger.NotDelivered && c.Event == ledger.EventDelivered { // what is owed is begun and done at once
-			cs = append(cs, ledger.Change{Event: ledger.EventDeliver, Actor: actorRequest, Fence: d.fence, Hold: writeTimeout})
-		}
-		cs = append(cs, c) // a fence that was overtaken refuses it
-		if c.Event == ledger.EventUndelivered && p.Settlement == ledger.Claimed {
-			cs = append(cs, ledger.Change{Event: ledger.EventVoid, Actor: actorRequest, Reason: c.Reason}) // and never will be sent
-		}
-		return cs
-	})
-}
-
-// undeliveredFrom is the first status that means that the payer did not get what it paid for.
-func undeliveredFrom(flow string) int {
-	if flow != ledger.FlowUpfront {
-		return http.StatusBadRequest
-	}
-	return http.StatusInternalServerError
-}
-
-// uncertain reports whether a write that failed with err may have been made all the same (see ledger.Store).
-func uncertain(err error) bool {
-	for _, no := range []error{
-		context.Canceled, context.DeadlineExceeded, ledger.ErrTransition, ledger.ErrFence, ledger.ErrConflict, ledger.ErrNotFound,
-		ledger.ErrClosed, errGivenUp,
-	} {
-		if errors.Is(err, no) {
-			return false
-		}
-	}
-	return true
-}
-
-// reread finds out whether a change was made by a write before, whose outcome the ledger could not tell, when another try has
-// failed with err. Only what the payment's state refuses can't come in any more.
-func (d *deliveryWriter) reread(c ledger.Change, err, doubt error) (ledger.Payment, error) {
-	ctx, cancel := d.attempt.detached()
-	defer cancel()
-	p, failed := d.attempt.engine.store.Payment(ctx, d.payment.ID)
-	if failed != nil {
-		return p, doubt
-	}
-	made := p.Delivery == ledger.Delivered && c.Event == ledger.EventDelivered ||
-		p.Delivery == ledger.Undelivered && c.Event == ledger.EventUndelivered
-	switch {
-	case made && p.Hold.Fence == d.fence:
-		return p, nil
-	case errors.Is(err, ledger.ErrTransition), errors.Is(err, ledger.ErrFence):
-		return p, err
-	}
-	return p, doubt
 }
 
 // discard answers 503 in place of an answer whose delivery is not on record: the payment can still be

@@ -32,8 +32,8 @@ type Config struct {
 	StatusURL func(paymentID string) string
 	// Granted hears, before the upstream is called, who paid for a request; may be nil.
 	Granted func(*http.Request, Grant)
-	// Decided hears what the gate made of each request: "paid", "token", "required", "refused",
-	// "unavailable", "malformed", "limited"; may be nil.
+	// Decided hears what the gate made of each request: "paid", "owed", "void" (served, and nothing charged), "token", "replayed",
+	// "required", "refused", "unavailable", "malformed", "limited"; may be nil.
 	Decided func(r *http.Request, outcome, reason string)
 	// ErrorStatus is the status that an error of the next handler will be answered with.
 	ErrorStatus func(error) int

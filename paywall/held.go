@@ -265,9 +265,7 @@ func (h *heldAnswer) release() {
 	if a.Granted != nil {
 		a.Granted(a.r, a.grantOf(&d.payment))
 	}
-	if a.Decided != nil {
-		a.Decided(a.r, "paid", "")
-	}
+	a.decided("paid", "")
 }
 
 // pass writes what is held to w, and lets the rest follow.
@@ -344,9 +342,7 @@ func (h *heldAnswer) void(reason string) {
 func (h *heldAnswer) voidBy(status int) {
 	reason := upstreamStatus + strconv.Itoa(status)
 	h.void(reason)
-	if a := h.d.attempt; a.Decided != nil {
-		a.Decided(a.r, "void", reason)
-	}
+	h.d.attempt.decided(statusVoid, reason)
 }
 
 // end lets nothing more out.
@@ -364,7 +360,6 @@ func (h *heldAnswer) refuse(r *refusal) {
 
 // callOff is for a client that left before there was an answer.
 func (h *heldAnswer) callOff() {
-	h.d.attempt.charge()
 	h.d.callOff()
 	h.end()
 }
