@@ -54,7 +54,7 @@ func (a *attempt) lend(ctx context.Context, p *ledger.Payment) error {
 	if err != nil {
 		return err
 	}
-	end := time.Unix(int64(p.ValidBefore), 0) //nolint:gosec // it is not further away than MaxValidity
+	end := time.Unix(int64(p.ValidBefore), 0) // it is not further away than MaxValidity
 	now := a.engine.current().Now()
 	// Who signs with a contract may take the signature back.
 	if !a.signer.Proven || end.Sub(now) < leastToLend || len(list) >= owedLimit {

@@ -414,14 +414,19 @@ func (a *attempt) claim(ctx context.Context, f *proof) error {
 	if err := a.lend(ctx, &p); err != nil {
 		return err
 	}
-	a.engine.hold(a.r.Context(), p.ID) // before others can see it
-	defer a.engine.letGo(p.ID)
+	id := p.ID
+	a.engine.hold(a.r.Context(), id) // before others can see it
+	defer a.engine.letGo(id)
 	p, err = a.engine.store.Claim(ctx, p, ledger.Change{
 		Event: ledger.EventClaim, Actor: actorRequest, Hold: a.engine.current().HoldTTL,
 	})
 	switch {
 	case errors.Is(err, ledger.ErrExists):
 		a.leaveQueue()
+		if a.loan != nil {
+			a.engine.lendNothing(id, a.loan)
+			a.loan = nil
+		}
 		return a.known(p) // a copy was faster
 	case err != nil:
 		return unavailable(codeStore, err)

@@ -2,6 +2,7 @@ package paywall
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -93,9 +94,10 @@ func (a *attempt) hold(p ledger.Payment) (err error) {
 	defer h.giveBack()
 	defer func() {
 		v := recover()
+		aborted, _ := v.(error)
 		switch {
 		case v == nil:
-		case h.instead != nil && v == http.ErrAbortHandler: // the handler gave up since its answer was refused
+		case h.instead != nil && errors.Is(aborted, http.ErrAbortHandler): // the handler gave up since its answer was refused
 			err = h.instead
 		default:
 			h.abort(v)
