@@ -73,20 +73,38 @@ func (e *Engine) collect(p ledger.Payment, y *Payee, in settlement.Intent, loan 
 		faultpoint.Reached("owed")
 		ctx, cancel := context.WithTimeout(context.Background(), s.SettleTimeout)
 		defer cancel()
-		if err := e.store.Recheck(ctx, p.ID, s.SettleTimeout); err != nil {
-			e.log(p.ID).Warn("an owed payment's next look could not be set", slog.Any("error", err))
-		}
+		stop := e.putOff(ctx, p.ID, s.HoldTTL)
 		q, err := e.collectNow(ctx, p, y, in)
-		switch {
-		case err == nil && q.Settlement == ledger.Settled:
+		stop()
+		switch q.Settlement {
+		case ledger.Settled:
 			e.giveBack(p.ID, loan)
-		case err != nil || q.Settlement == ledger.Claimed || q.Settlement == ledger.Settling:
+		case ledger.Claimed, ledger.Settling:
 			e.log(p.ID).Warn("an owed payment is not settled yet; the reconciler goes on", slog.Any("error", err))
-			ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
-			defer cancel()
-			_ = e.store.Recheck(ctx, p.ID, s.ReconcileEvery) // else it is looked at when the time is over
 		}
 	})
+}
+
+// putOff keeps other instances from looking at an open payment until stop is called, which waits for the write under way.
+func (e *Engine) putOff(ctx context.Context, id string, ttl time.Duration) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		t := time.NewTicker(ttl / 3)
+		defer t.Stop()
+		for {
+			if err := e.store.Recheck(ctx, id, ttl); err != nil && ctx.Err() == nil {
+				e.log(id).Warn("an owed payment's next look could not be set", slog.Any("error", err))
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-t.C:
+			}
+		}
+	}()
+	return func() { cancel(); <-ended }
 }
 
 // giveBack frees credit; nil: there is none to be freed.
