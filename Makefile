@@ -4,6 +4,8 @@ GO ?= go
 FUZZTIME ?= 5m
 # More flags for go test, such as -v or -run.
 TESTFLAGS ?=
+# Packages that are tested at once: many of them wait for processes, blocks and time.
+PARALLEL ?= 3
 # How long things break, over which stores (sqlite, postgres, redis, all), and what decides who does what.
 CHAOS_SECONDS ?= 120
 CHAOS_STORE ?= all
@@ -28,7 +30,7 @@ demo: ## a paid request from 402 to upstream on a local chain; KEEP=1 keeps it r
 	CGO_ENABLED=0 KEEP=$(KEEP) $(GO) run -trimpath ./cmd/demo
 
 test: setup ## every test, as CI runs it, with the race detector
-	$(GO) test -race -tags '$(TAGS)' -timeout 15m $(TESTFLAGS) ./...
+	$(GO) test -race -tags '$(TAGS)' -p $(PARALLEL) -timeout 15m $(TESTFLAGS) ./...
 
 chaos: ## three Caddys under load while all that can break breaks; CHAOS_SECONDS=120 CHAOS_STORE=all CHAOS_SEED=
 	CGO_ENABLED=0 CHAOS_SECONDS=$(CHAOS_SECONDS) CHAOS_STORE=$(CHAOS_STORE) CHAOS_SEED=$(CHAOS_SEED) \

@@ -90,7 +90,7 @@ func duration(d *caddyfile.Dispenser, into *caddy.Duration) func() error {
 //		pay_to  <address>
 //		rpc     <url...>
 //		asset   <address> { symbol <s> ; name <s> ; version <s> ; decimals <n> }
-//		wallet  <key> { ... }                  # or: settler <module> ...
+//		wallet  <key> { ... }                  # or: facilitator <url...> { ... } ; settler <module> ...
 //		credit  <for each payer> <in total>    # what may be owed, with flow deferred
 //
 //		refund  <key>                          # or: refunds off
@@ -256,8 +256,9 @@ func networkSubdirectives(d *caddyfile.Dispenser, n *Network) map[string]func() 
 			}
 			return nil
 		},
-		"wallet":  settler("wallet"),
-		"settler": settler("settler"),
+		"wallet":      settler("wallet"),
+		"facilitator": settler("facilitator"),
+		"settler":     settler("settler"),
 	}
 }
 

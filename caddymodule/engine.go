@@ -136,9 +136,13 @@ func (j *journal) Record(ctx context.Context, t settlement.Transaction) error {
 		return err
 	}
 	faultpoint.Reached("signed")
+	actor := "wallet"
+	if _, note := t.Note(); note {
+		actor = "facilitator"
+	}
 	err = s.Record(ctx, ledger.Transaction{
 		ChainID: t.ChainID, Wallet: t.Wallet, Nonce: t.Nonce, Hash: t.Hash, Raw: t.Raw, Payments: t.Payments,
-	}, "wallet")
+	}, actor)
 	switch {
 	case errors.Is(err, ledger.ErrNonce):
 		return fmt.Errorf("%w: %w", settlement.ErrNonce, err)

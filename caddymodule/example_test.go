@@ -31,6 +31,11 @@ func setExampleEnv(t *testing.T) {
 		"REFUND_WALLET_PRIVATE_KEY": "59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d",
 		"TOKEN_KEY":                 "b9Xy0uS4rNQ2mKf7cEwZ8hLtJpGd1vAo6iRk",
 		"LEDGER_FILE":               filepath.Join(t.TempDir(), "ledger.db"),
+		"AVALANCHE_RPC_URL":         "https://avalanche.example.com",
+		"FACILITATOR_TOKEN":         "3sWk7PzXq9TnVb2LmRc8YdHf",
+		"FACILITATOR_KEY":           "Jt5GhQx1NvZe4WcUo6BrKy0p",
+		"CDP_API_KEY_ID":            "5f0c2f7e-1d52-4c55-9f3c-0d6a5a3b9e11",
+		"CDP_API_KEY_SECRET":        "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8DoQe/884Qvh1w3RjnS8CZZ+TWMJulDV8d3IZkElUxuA==",
 	} {
 		t.Setenv(name, value)
 	}
@@ -97,7 +102,7 @@ func TestExampleIsValid(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		for _, secret := range []string{"GAS_WALLET_PRIVATE_KEY", "REFUND_WALLET_PRIVATE_KEY", "TOKEN_KEY", "BASE_RPC_URL"} {
+		for _, secret := range []string{"GAS_WALLET_PRIVATE_KEY", "REFUND_WALLET_PRIVATE_KEY", "TOKEN_KEY", "BASE_RPC_URL", "FACILITATOR_TOKEN", "CDP_API_KEY_SECRET"} {
 			if strings.Contains(string(config), os.Getenv(secret)) {
 				t.Errorf("%s: the value of %s stands in the configuration", name, secret)
 			}
@@ -129,6 +134,7 @@ func TestExampleIsComplete(t *testing.T) {
 		"network":     "{\n x402 {\n network base {\n " + wrong + "\n}\n}\n}\n",
 		"asset":       "{\n x402 {\n network base {\n asset 0x0 {\n " + wrong + "\n}\n}\n}\n}\n",
 		"wallet":      "{\n x402 {\n wallet key {\n " + wrong + "\n}\n}\n}\n",
+		"facilitator": "{\n x402 {\n facilitator url {\n " + wrong + "\n}\n}\n}\n",
 		"x402":        ":80 {\n x402 {\n " + wrong + "\n}\n}\n",
 		"price":       ":80 {\n x402 {\n price $1 {\n " + wrong + "\n}\n}\n}\n",
 		"plan":        ":80 {\n x402 {\n plan a $1 {\n " + wrong + "\n}\n}\n}\n",

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"math/big"
+	"strconv"
 	"sync"
 	"time"
 
@@ -45,6 +47,18 @@ var (
 		Namespace: "caddy", Subsystem: "x402", Name: "credit_exhausted_total",
 		Help: "Payments that were settled up front since so much more may not be owed, by network.",
 	}, []string{"network"})
+	transactions = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "x402", Name: "transactions_total",
+		Help: "Transactions of the gas wallets that were mined, by network and outcome. One carries many payments.",
+	}, []string{"network", "outcome"})
+	carried = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "x402", Name: "carried_payments_total",
+		Help: "Payments that those transactions carried, by network.",
+	}, []string{"network"})
+	gasSpent = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "x402", Name: "gas_spent_ether_total",
+		Help: "What those transactions cost, in ether. Divided by carried_payments_total: the cost of a payment.",
+	}, []string{"network"})
 	reorgs = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "caddy", Subsystem: "x402", Name: "reorgs_total",
 		Help: "Settled payments whose transaction was found gone.",
@@ -73,11 +87,63 @@ func observe(o paywall.Observation) {
 	}
 }
 
+// ObserveTransaction counts a transaction of a gas wallet that was mined, for settler modules: how many payments it carried,
+// whether it succeeded, and what it cost in wei.
+func ObserveTransaction(network string, payments int, ok bool, wei *big.Int) {
+	outcome := "succeeded"
+	if !ok {
+		outcome = "reverted"
+	}
+	transactions.WithLabelValues(network, outcome).Inc()
+	carried.WithLabelValues(network).Add(float64(payments))
+	gasSpent.WithLabelValues(network).Add(ether(wei))
+}
+
+// ether is for metrics alone: they know nothing but floating point.
+func ether(wei *big.Int) float64 {
+	f, _ := new(big.Float).Quo(new(big.Float).SetInt(wei), big.NewFloat(1e18)).Float64()
+	return f
+}
+
+// gasBalances reads what the gas wallets of the process have.
+type gasBalances struct{}
+
+var gasBalanceDesc = prometheus.NewDesc("caddy_x402_gas_balance_ether",
+	"What a gas wallet had when it was last looked at, in ether, by network and the wallet's place in the configuration.", []string{"network", "wallet"}, nil)
+
+// gasHolder is a pooled settler that pays gas.
+type gasHolder interface {
+	GasBalances() (network string, wei []*big.Int)
+}
+
+// Describe implements prometheus.Collector.
+func (gasBalances) Describe(ch chan<- *prometheus.Desc) { ch <- gasBalanceDesc }
+
+// Collect implements prometheus.Collector.
+func (gasBalances) Collect(ch chan<- prometheus.Metric) {
+	seen := make(map[string]bool) // two settlers with other tokens may be on one network
+	pool.Range(func(_, v any) bool {
+		h, ok := v.(gasHolder)
+		if !ok {
+			return true
+		}
+		network, wei := h.GasBalances()
+		for i, w := range wei {
+			label := strconv.Itoa(i + 1)
+			if w != nil && !seen[network+" "+label] {
+				seen[network+" "+label] = true
+				ch <- prometheus.MustNewConstMetric(gasBalanceDesc, prometheus.GaugeValue, ether(w), network, label)
+			}
+		}
+		return true
+	})
+}
+
 func registerMetrics(r *prometheus.Registry) {
 	if r == nil {
 		return
 	}
-	for _, c := range []prometheus.Collector{requests, settlements, settlementSeconds, deliveries, quarantined, losses, refusedCredit, reorgs, paymentStates{}} {
+	for _, c := range []prometheus.Collector{requests, settlements, settlementSeconds, deliveries, transactions, carried, gasSpent, quarantined, losses, refusedCredit, reorgs, paymentStates{}, gasBalances{}} {
 		// An error means that it is registered already: two apps do not happen, but a registry may be shared.
 		if err := r.Register(c); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 			continue

@@ -104,7 +104,9 @@ func TestMetrics(t *testing.T) {
 		outcome("deliveries_total", "delivered"):   2,
 		outcome("deliveries_total", "undelivered"): 1,
 		settledOn: 3,
-		`caddy_x402_settlement_seconds_count{network="eip155:84532"}`: 3,
+		`caddy_x402_settlement_seconds_count{network="eip155:84532"}`:               3,
+		`caddy_x402_transactions_total{network="eip155:84532",outcome="succeeded"}`: 3,
+		`caddy_x402_carried_payments_total{network="eip155:84532"}`:                 3,
 	} {
 		if got := after[name] - before[name]; got != want {
 			t.Errorf("%s grew by %v, want %v", name, got, want)
@@ -129,11 +131,14 @@ func namesNobody(t *testing.T, text string, names ...string) {
 		}
 	}
 	for _, m := range regexp.MustCompile(`([a-z_]+)="`).FindAllStringSubmatch(text, -1) {
-		if !slices.Contains([]string{"outcome", "network", "state", "le"}, m[1]) {
+		if !slices.Contains([]string{"outcome", "network", "state", "le", "wallet"}, m[1]) {
 			t.Errorf("there is a label %s", m[1])
 		}
 	}
-	for _, name := range []string{"requests_total", "settlements_total", "settlement_seconds", "deliveries_total", "payments"} {
+	for _, name := range []string{
+		"requests_total", "settlements_total", "settlement_seconds", "deliveries_total", "payments",
+		"transactions_total", "carried_payments_total", "gas_spent_ether_total", "gas_balance_ether",
+	} {
 		if !strings.Contains(text, "# HELP caddy_x402_"+name+" ") || !strings.Contains(text, "# TYPE caddy_x402_"+name+" ") {
 			t.Errorf("caddy_x402_%s has no help or no type", name)
 		}

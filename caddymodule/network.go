@@ -118,7 +118,7 @@ func (n *Network) provision(ctx caddy.Context, a *App) (*paywall.Payee, error) {
 
 func (n *Network) provisionSettler(ctx caddy.Context, a *App) (settlement.Settler, error) {
 	if n.SettlerRaw == nil {
-		return nil, errors.New("nobody moves the money: write `wallet {env.GAS_WALLET_PRIVATE_KEY}`")
+		return nil, errors.New("nobody moves the money: write `wallet {env.GAS_WALLET_PRIVATE_KEY}`, or `facilitator https://…`")
 	}
 	mod, err := ctx.LoadModule(n, "SettlerRaw")
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -21,6 +22,8 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"github.com/caddy-x402/caddy-x402/test/service"
 )
 
 const leak = "eyJ4NDAyVmVyc2lvbiI6secret"
@@ -197,7 +200,11 @@ func TestRedactInCaddy(t *testing.T) {
 	}))
 	defer upstream.Close()
 	dir := t.TempDir()
-	addr := freeAddress(t)
+	port, err := service.FreePort(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	config := fmt.Sprintf(`{
 		admin off
 		persist_config off
@@ -282,16 +289,6 @@ func rawRequest(t *testing.T, addr, path string) {
 	if err != nil || !bytes.HasPrefix(answer, []byte("HTTP/1.1 ")) {
 		t.Fatalf("%s: answer %q, %v", path, answer, err)
 	}
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func readLog(t *testing.T, path string) string {

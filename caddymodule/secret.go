@@ -101,3 +101,21 @@ func ServerURL(what, value, mark string) (url, written string, err error) {
 	}
 	return strings.TrimSpace(url), placeholders.ReplaceAllString(value, mark), nil
 }
+
+var errLiteralSecret = errors.New("a secret must not stand in the configuration; write a placeholder such as {env.NAME} or {file./path}")
+
+// Secret reads what a placeholder of the configuration stands for, for guest modules; there must be something. what names it in
+// errors, which never show it. literal allows one that stands in the configuration itself, for a local chain.
+func Secret(what, value string, literal bool) (string, error) {
+	if !literal && value != "" && !isPlaceholder(value) {
+		return "", fmt.Errorf("%s: %w", what, errLiteralSecret)
+	}
+	secret, err := resolve(what, value)
+	if err == nil && secret == "" {
+		err = fmt.Errorf("%s is empty", what)
+	}
+	return secret, err
+}
+
+// Resolve replaces the placeholders in what is no secret, for guest modules. One that gives nothing is an error.
+func Resolve(what, value string) (string, error) { return resolve(what, value) }

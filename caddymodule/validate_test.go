@@ -345,7 +345,7 @@ func TestJSONConfigurations(t *testing.T) {
 	}{
 		"unknown field of the app":     {func(c map[string]any) { appOf(c)["netwroks"] = 1 }, `unknown field "netwroks"`},
 		"unknown field of a network":   {func(c map[string]any) { networkOf(c)["payto"] = payTo }, `unknown field "payto"`},
-		"unknown field of the wallet":  {func(c map[string]any) { networkOf(c)["settler"].(map[string]any)["keys"] = 1 }, `unknown field "keys"`},
+		"unknown field of the wallet":  {func(c map[string]any) { networkOf(c)["settler"].(map[string]any)["kees"] = 1 }, `unknown field "kees"`},
 		"unknown field of the store":   {func(c map[string]any) { appOf(c)["store"] = map[string]any{"store": "sqlite", "file": "x"} }, `unknown field "file"`},
 		"unknown field of the handler": {func(c map[string]any) { handlerOf(c)["price"] = "$1" }, `unknown field "price"`},
 		"unknown field of a price":     {func(c map[string]any) { handlerOf(c)["prices"] = []any{map[string]any{"amount": "1", "matches": 1}} }, `unknown field "matches"`},

@@ -253,7 +253,7 @@ func (a *attempt) intent(p *ledger.Payment) settlement.Intent {
 		Network: a.payee.Network, Authorization: a.payload.Authorization, Signature: a.payload.Signature,
 	}
 	if p != nil {
-		in.Payment, in.ClaimBlock = p.ID, p.ClaimBlock
+		in.Payment, in.ClaimBlock, in.Exchange = p.ID, p.ClaimBlock, a.exchange(p)
 	}
 	return in
 }

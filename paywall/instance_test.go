@@ -23,6 +23,7 @@ import (
 	"github.com/caddy-x402/caddy-x402/ledger/sqlite"
 	"github.com/caddy-x402/caddy-x402/settlement"
 	"github.com/caddy-x402/caddy-x402/settlement/chain"
+	"github.com/caddy-x402/caddy-x402/settlement/signer"
 	"github.com/caddy-x402/caddy-x402/settlement/wallet"
 	"github.com/caddy-x402/caddy-x402/token"
 	"github.com/caddy-x402/caddy-x402/x402"
@@ -104,8 +105,12 @@ func (c *cluster) start(i int, settings Settings, wrap func(int, ledger.Store) l
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	key, err := signer.NewLocal(devnet.Developer(0).Key)
+	if err != nil {
+		c.t.Fatal(err)
+	}
 	settler, err := wallet.New(wallet.Config{
-		Network: devnet.Network(), Key: devnet.Developer(0).Key, Chain: client, Journal: &journal{in.store},
+		Network: devnet.Network(), Signers: []wallet.Signer{key}, Chain: client, Journal: &journal{in.store},
 	})
 	if err != nil {
 		c.t.Fatal(err)

@@ -26,6 +26,8 @@ type Intent struct {
 	// ClaimBlock is the head at which Check saw the authorization unused. Only a transfer in a later
 	// block counts.
 	ClaimBlock uint64
+	// Exchange is what a facilitator needs besides. Settle has it; Check and Resolve need none.
+	Exchange *Exchange
 }
 
 // Status is what is known of a settlement. The zero value is Unknown, so that forgetting to decide is safe.

@@ -49,7 +49,9 @@ type Receipt struct {
 	Block     uint64
 	BlockHash common.Hash
 	GasUsed   uint64
-	Logs      []types.Log
+	// Cost is what was paid in wei, with the fee for the settlement layer where a rollup's node tells it (l1Fee).
+	Cost *big.Int
+	Logs []types.Log
 }
 
 // UnmarshalJSON reads the answer of eth_getTransactionReceipt.
@@ -60,6 +62,8 @@ func (r *Receipt) UnmarshalJSON(b []byte) error {
 		Block       *hexutil.Uint64 `json:"blockNumber"`
 		BlockHash   *common.Hash    `json:"blockHash"`
 		GasUsed     hexutil.Uint64  `json:"gasUsed"`
+		Price       hexutil.Big     `json:"effectiveGasPrice"`
+		L1Fee       hexutil.Big     `json:"l1Fee"`
 		Logs        []types.Log     `json:"logs"`
 	}
 	if err := json.Unmarshal(b, &v); err != nil {
@@ -68,9 +72,11 @@ func (r *Receipt) UnmarshalJSON(b []byte) error {
 	if v.Transaction == nil || v.Status == nil || v.Block == nil || v.BlockHash == nil {
 		return errors.New("the receipt lacks a field")
 	}
+	cost := new(big.Int).Mul(new(big.Int).SetUint64(uint64(v.GasUsed)), (*big.Int)(&v.Price))
+	cost.Add(cost, (*big.Int)(&v.L1Fee))
 	*r = Receipt{
 		Transaction: *v.Transaction, OK: *v.Status == 1, Block: uint64(*v.Block), BlockHash: *v.BlockHash,
-		GasUsed: uint64(v.GasUsed), Logs: v.Logs,
+		GasUsed: uint64(v.GasUsed), Cost: cost, Logs: v.Logs,
 	}
 	return nil
 }

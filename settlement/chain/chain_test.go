@@ -139,7 +139,7 @@ func TestSendRaw(t *testing.T) {
 		t.Fatalf("got %s, %v", got, err)
 	}
 	send(first, chain.Known)
-	send(transfer(t, 0, 0, func(tx *types.DynamicFeeTx) { tx.Gas++ }), chain.Underpriced)
+	send(transfer(t, 0, 0, func(tx *types.DynamicFeeTx) { tx.Gas++ }), chain.Outbid)
 	send(transfer(t, 2000, 0, nil), chain.Insufficient)
 	send(transfer(t, 0, 1, func(tx *types.DynamicFeeTx) { tx.Gas = 20_000 }), chain.Refused)
 	check(t, dev.Commit())

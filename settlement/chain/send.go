@@ -22,14 +22,15 @@ const (
 	Accepted     SendStatus = iota + 1
 	Known                   // it has it already
 	NonceTooLow             // a transaction with this nonce was mined: this one or another
-	Underpriced             // its fees are too low, or those needed to replace another one
+	Outbid                  // another transaction with this nonce is known, and its fees are too low to replace that one
+	Underpriced             // its fees are too low
 	Insufficient            // the wallet can't pay the gas
 	Refused                 // anything else
 )
 
 // String gives the word for logs.
 func (s SendStatus) String() string {
-	return [...]string{"not sent", "accepted", "known", "nonce too low", "underpriced", "insufficient funds", "refused"}[s]
+	return [...]string{"not sent", "accepted", "known", "nonce too low", "outbid", "underpriced", "insufficient funds", "refused"}[s]
 }
 
 // Taken reports whether the transaction is where it can be mined.
@@ -146,6 +147,7 @@ var sendMessages = []struct {
 	{"nonce below", NonceTooLow},
 	{"oldnonce", NonceTooLow},
 	{"nonce_too_low", NonceTooLow},
+	{"replacement", Outbid},
 	{"underpriced", Underpriced},
 	{"less than block base fee", Underpriced},
 	{"feetoolow", Underpriced},

@@ -40,8 +40,8 @@ type Case struct {
 // NewCase makes one.
 func NewCase(t testing.TB, h *Harness) *Case {
 	t.Helper()
-	wallet := h.fresh()
-	c := &Case{TB: t, H: h, Journal: NewJournal(), Proxy: NewProxy(t, h.Chain.URL()), Wallet: wallet, Payer: h.fresh()}
+	wallet := h.Fresh()
+	c := &Case{TB: t, H: h, Journal: NewJournal(), Proxy: NewProxy(t, h.Chain.URL()), Wallet: wallet, Payer: h.Fresh()}
 	c.PayTo = common.BytesToAddress(crypto.Keccak256([]byte(t.Name()))[12:])
 	c.Settler = c.Start()
 	return c
@@ -237,7 +237,7 @@ func (c *Case) Nonce() uint64 {
 // FrontRun lets a stranger submit the payment, and waits until that is mined.
 func (c *Case) FrontRun(in settlement.Intent) common.Hash {
 	c.Helper()
-	hash := c.Send(c.H.fresh(), in.Authorization.TransferCalldata(in.Signature), nil)
+	hash := c.Send(c.H.Fresh(), in.Authorization.TransferCalldata(in.Signature), nil)
 	if r := c.Mined(hash); r.Status != 1 {
 		c.Fatal("the stranger's transaction reverted")
 	}

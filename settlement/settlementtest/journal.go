@@ -74,7 +74,7 @@ func (j *Journal) Nonce(_ context.Context, chainID uint64, wallet common.Address
 	return n, known, nil
 }
 
-// Record stores t if it carries the next nonce, or replaces one of the same payments.
+// Record stores t if it carries the next nonce, or replaces one of the same payments, or carries none.
 func (j *Journal) Record(_ context.Context, t settlement.Transaction) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -89,7 +89,8 @@ func (j *Journal) Record(_ context.Context, t settlement.Transaction) error {
 	case !known || t.Nonce == next:
 		j.nonces[at] = t.Nonce + 1
 	case !slices.ContainsFunc(j.txs, func(o settlement.Transaction) bool {
-		return o.Nonce == t.Nonce && o.Wallet == t.Wallet && o.ChainID == t.ChainID && slices.Equal(o.Payments, t.Payments)
+		return o.Nonce == t.Nonce && o.Wallet == t.Wallet && o.ChainID == t.ChainID &&
+			(len(t.Payments) == 0 || slices.Equal(o.Payments, t.Payments))
 	}):
 		return settlement.ErrNonce
 	}

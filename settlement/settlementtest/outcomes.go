@@ -133,7 +133,7 @@ func frontRunInPool(c *Case) {
 	result := make(chan settlement.Outcome, 1)
 	go func() { result <- c.Settle(in) }()
 	c.WaitFor("ours is broadcast", func() bool { return c.Proxy.Count("eth_sendRawTransaction") > 0 })
-	hash := c.Send(c.H.fresh(), in.Authorization.TransferCalldata(in.Signature), nil)
+	hash := c.Send(c.H.Fresh(), in.Authorization.TransferCalldata(in.Signature), nil)
 	c.WaitFor("both are known", func() bool { return c.pooled() >= 2 })
 	c.Commit(1)
 	out := <-result
@@ -157,7 +157,7 @@ func frontRunBefore(c *Case) {
 
 func cancelled(c *Case) {
 	in := c.Claimed()
-	c.Mined(c.Send(c.H.fresh(), c.cancelCall(in), nil))
+	c.Mined(c.Send(c.H.Fresh(), c.cancelCall(in), nil))
 	time.Sleep(time.Second)
 	c.WantFailed(c.Settle(in), x402.ReasonNonceUsed)
 	c.WantRecorded(in, 0)
@@ -219,7 +219,7 @@ func withoutMoney(c *Case) {
 
 func moneyGone(c *Case) {
 	in := c.Claimed()
-	c.spendAll()
+	c.SpendAll()
 	time.Sleep(time.Second)
 	c.WantFailed(c.Settle(in), x402.ReasonInsufficientBalance)
 	c.WantRecorded(in, 0)
@@ -262,7 +262,7 @@ func moneyGoneInPool(c *Case) {
 }
 
 func wrongSignature(c *Case) {
-	other := c.H.fresh()
+	other := c.H.Fresh()
 	in := c.Sign(c.Payer, nil)
 	sig, err := x402.Sign(in.Authorization.Digest(c.H.Network.Domain().Separator()), other)
 	c.Must(err)

@@ -56,8 +56,8 @@ type Harness struct {
 	next atomic.Int64
 }
 
-// fresh is an account that no other case uses.
-func (h *Harness) fresh() *ecdsa.PrivateKey { return h.Account(int(h.next.Add(1) - 1)) }
+// Fresh is an account that no other case uses.
+func (h *Harness) Fresh() *ecdsa.PrivateKey { return h.Account(int(h.next.Add(1) - 1)) }
 
 // Run runs the suite.
 func Run(t *testing.T, h *Harness) {

@@ -144,7 +144,7 @@ func twoHundred(c *Case) { c.settleMany([]settlement.Settler{c.Settler}, 200) }
 func (c *Case) settleMany(settlers []settlement.Settler, n int) {
 	intents := make([]settlement.Intent, n)
 	for i := range intents {
-		intents[i] = c.Sign(c.H.fresh(), nil)
+		intents[i] = c.Sign(c.H.Fresh(), nil)
 	}
 	outcomes := make([]settlement.Outcome, n)
 	var wg sync.WaitGroup
@@ -163,16 +163,14 @@ func (c *Case) settleMany(settlers []settlement.Settler, n int) {
 		})
 	}
 	wg.Wait()
-	used := make(map[common.Hash]bool, n)
 	for i, out := range outcomes {
 		c.WantSettled(intents[i], out)
-		if used[out.Transaction] {
-			c.Errorf("transaction %s settled two payments", out.Transaction)
+		if txs, err := c.Journal.Transactions(c.Context(), intents[i].Payment); err != nil || len(txs) != 1 || txs[0].Hash != out.Transaction {
+			c.Errorf("settled by %s, recorded are %d transactions, %v", out.Transaction, len(txs), err)
 		}
-		used[out.Transaction] = true
 	}
 	c.WantReceived(uint64(n))
-	c.wantNoGap(n)
+	c.wantNoGap()
 }
 
 func ready(c *Case) {
@@ -204,8 +202,8 @@ func (c *Case) balance(a common.Address) uint64 {
 	return n.Uint64()
 }
 
-// spendAll lets the payer send all its money away.
-func (c *Case) spendAll() {
+// SpendAll lets the payer send all its money away.
+func (c *Case) SpendAll() {
 	c.Helper()
 	c.Mined(c.Send(c.Payer, spendCall(c.balance(crypto.PubkeyToAddress(c.Payer.PublicKey))), nil))
 }

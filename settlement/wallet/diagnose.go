@@ -31,7 +31,7 @@ func (s *Settler) facts(ctx context.Context, in settlement.Intent) (facts, error
 	var f facts
 	a, token := in.Authorization, s.network.Asset.Address
 	view := func(data []byte, result *[]byte) *chain.Query {
-		return chain.CallQuery(chain.Message{From: s.address, To: token, Data: data, Gas: viewGas}, result)
+		return chain.CallQuery(chain.Message{From: s.lanes[0].address, To: token, Data: data, Gas: viewGas}, result)
 	}
 	state := view(a.ID(s.network.ChainID, token).AuthorizationStateCalldata(), &f.state)
 	_, err := s.chain.Ask(ctx,

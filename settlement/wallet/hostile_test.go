@@ -126,6 +126,14 @@ func TestDelegatedAccount(t *testing.T) {
 // delegate makes the payer's account run the code.
 func delegate(t *testing.T, c *settlementtest.Case, code common.Address) {
 	t.Helper()
+	if r := c.Mined(sendDelegation(t, c, code)); r.Status != 1 {
+		t.Fatal("the delegation reverted")
+	}
+}
+
+// sendDelegation sends the transaction for it, with a tip high enough to come first.
+func sendDelegation(t *testing.T, c *settlementtest.Case, code common.Address) common.Hash {
+	t.Helper()
 	client, err := ethclient.DialContext(t.Context(), c.H.Chain.URL())
 	c.Must(err)
 	defer client.Close()
@@ -137,12 +145,10 @@ func delegate(t *testing.T, c *settlementtest.Case, code common.Address) {
 	})
 	c.Must(err)
 	tx, err := types.SignNewTx(c.Payer, types.LatestSignerForChainID(big.NewInt(devnet.ChainID)), &types.SetCodeTx{
-		ChainID: uint256.NewInt(devnet.ChainID), Nonce: nonce, GasTipCap: uint256.NewInt(1e9), GasFeeCap: uint256.NewInt(1e11),
+		ChainID: uint256.NewInt(devnet.ChainID), Nonce: nonce, GasTipCap: uint256.NewInt(50e9), GasFeeCap: uint256.NewInt(200e9),
 		Gas: 200_000, To: common.HexToAddress("0xbeef"), AuthList: []types.SetCodeAuthorization{auth},
 	})
 	c.Must(err)
 	c.Must(client.SendTransaction(t.Context(), tx))
-	if r := c.Mined(tx.Hash()); r.Status != 1 {
-		t.Fatal("the delegation reverted")
-	}
+	return tx.Hash()
 }

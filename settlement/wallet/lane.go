@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"sync/atomic"
 	"time"
 
+	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/core/types"
 
-	"github.com/caddy-x402/caddy-x402/internal/faultpoint"
 	"github.com/caddy-x402/caddy-x402/settlement"
 	"github.com/caddy-x402/caddy-x402/settlement/chain"
 )
@@ -24,14 +25,22 @@ const nonceTries = 64
 
 // lane is one wallet's way onto the chain: its nonce, taken by one at a time, and what is known of it.
 type lane struct {
+	signer  Signer
+	address common.Address
 	// nonce is held from asking for the next nonce until it is recorded.
 	nonce lock
 	// looking is held while the state is asked for.
 	looking lock
 	last    atomic.Pointer[laneState]
+	// flying is how many of its transactions are under way from here.
+	flying atomic.Int32
+	// unfit is until when it leaves payments to the other lanes, as Unix nanoseconds: its wallet lacks gas.
+	unfit atomic.Int64
 }
 
-func (l *lane) init() { l.nonce, l.looking = newLock(), newLock() }
+func newLane(signer Signer) *lane {
+	return &lane{signer: signer, address: signer.Address(), nonce: newLock(), looking: newLock()}
+}
 
 // laneState is the wallet at a moment.
 type laneState struct {
@@ -43,20 +52,20 @@ type laneState struct {
 }
 
 // state is the wallet's, at most stateAge old. The error wraps settlement.ErrUnavailable.
-func (s *Settler) state(ctx context.Context) (*laneState, error) {
-	if st := s.lane.last.Load(); st != nil && s.now().Sub(st.at) < stateAge {
+func (s *Settler) state(ctx context.Context, l *lane) (*laneState, error) {
+	if st := l.last.Load(); st != nil && s.now().Sub(st.at) < stateAge {
 		return st, nil
 	}
-	if err := s.lane.looking.lock(ctx); err != nil {
+	if err := l.looking.lock(ctx); err != nil {
 		return nil, unavailable(err)
 	}
-	defer s.lane.looking.unlock()
-	if st := s.lane.last.Load(); st != nil && s.now().Sub(st.at) < stateAge {
+	defer l.looking.unlock()
+	if st := l.last.Load(); st != nil && s.now().Sub(st.at) < stateAge {
 		return st, nil
 	}
 	st := &laneState{at: s.now()}
 	var fees chain.Fees
-	queries := append(fees.Queries(), chain.BalanceQuery(s.address, &st.balance), chain.CountQuery(s.address, &st.count))
+	queries := append(fees.Queries(), chain.BalanceQuery(l.address, &st.balance), chain.CountQuery(l.address, &st.count))
 	if _, err := s.chain.Ask(ctx, queries...); err != nil {
 		return nil, err
 	}
@@ -64,18 +73,18 @@ func (s *Settler) state(ctx context.Context) (*laneState, error) {
 	if st.maxFee, st.tip, err = fees.Result(); err != nil {
 		return nil, unavailable(err)
 	}
-	s.lane.last.Store(st)
+	l.last.Store(st)
 	return st, nil
 }
 
 // affordable is state, if a transaction may be sent now.
-func (s *Settler) affordable(ctx context.Context) (*laneState, error) {
-	st, err := s.state(ctx)
+func (s *Settler) affordable(ctx context.Context, l *lane) (*laneState, error) {
+	st, err := s.state(ctx, l)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.enoughGas(ctx, &st.balance); err != nil {
-		s.lane.last.CompareAndSwap(st, nil) // whoever fills it up shall not wait
+	if err := s.enoughGas(ctx, l, &st.balance); err != nil {
+		l.last.CompareAndSwap(st, nil) // whoever fills it up shall not wait
 		return nil, err
 	}
 	if most := s.set().MaxFeePerGas; st.maxFee.Cmp(most) > 0 {
@@ -84,55 +93,112 @@ func (s *Settler) affordable(ctx context.Context) (*laneState, error) {
 	return st, nil
 }
 
-// record signs the transfer with the wallet's next nonce and writes it down. If meanwhile somebody recorded
-// a transaction for the payment, all of its transactions come back instead: known is the number
-// that the caller knew.
-func (s *Settler) record(
-	ctx context.Context, in settlement.Intent, t transfer, gas uint64, known int,
-) (txs []settlement.Transaction, made bool, err error) {
-	st, err := s.affordable(ctx)
+// errNoGas: the wallet has too little ether to pay gas with.
+var errNoGas = fmt.Errorf("%w: the gas wallet is empty", settlement.ErrUnavailable)
+
+// enoughGas judges a wallet's balance.
+func (s *Settler) enoughGas(ctx context.Context, l *lane, wei *big.Int) error {
+	set := s.set()
+	if set.HardBalance != nil && wei.Cmp(set.HardBalance) < 0 {
+		return fmt.Errorf("%w: %s has %s wei, the floor is %s", errNoGas, l.address, wei, set.HardBalance)
+	}
+	if set.WarnBalance != nil && wei.Cmp(set.WarnBalance) < 0 {
+		s.log.WarnContext(ctx, "the gas wallet needs money", "wallet", l.address, "wei", wei, "warn_below", set.WarnBalance)
+	}
+	return nil
+}
+
+// call is what a transaction of ours does.
+type call struct {
+	to   common.Address
+	data []byte
+	gas  uint64
+}
+
+// record signs c with the wallet's next nonce and writes it down, for these payments. If somebody has recorded a
+// transaction for one of them meanwhile, errKnown is returned. It may be that nothing or all was recorded where the error
+// is none of the journal's own.
+func (s *Settler) record(ctx context.Context, l *lane, c call, carried []*job) (settlement.Transaction, error) {
+	st, err := s.affordable(ctx, l)
 	if err != nil {
-		return nil, false, err
+		return settlement.Transaction{}, err
 	}
-	if err := s.lane.nonce.lock(ctx); err != nil {
-		return nil, false, unavailable(err)
+	if err := l.nonce.lock(ctx); err != nil {
+		return settlement.Transaction{}, unavailable(err)
 	}
-	defer s.lane.nonce.unlock()
+	defer l.nonce.unlock()
 	for range nonceTries {
-		nonce, err := s.nextNonce(ctx, st)
+		nonce, err := s.nextNonce(ctx, l, st)
 		if err != nil {
-			return nil, false, err
+			return settlement.Transaction{}, err
 		}
-		// Read after the nonce: whoever records for this payment from now on takes the nonce away.
-		if txs, err = s.journal.Transactions(ctx, in.Payment); err != nil {
-			return nil, false, unavailable(err)
+		// Read after the nonce: whoever records for these payments with this wallet from now on takes the nonce away.
+		if err := s.overtaken(ctx, carried); err != nil {
+			return settlement.Transaction{}, err
 		}
-		if len(txs) > known {
-			return txs, false, nil
-		}
-		tx, err := s.sign(in, t, nonce, gas, st)
+		tx, err := s.sign(ctx, l, c, nonce, fees{st.maxFee, st.tip})
 		if err != nil {
-			return nil, false, err
+			return settlement.Transaction{}, err
+		}
+		for _, j := range carried {
+			tx.Payments = append(tx.Payments, j.in.Payment)
+		}
+		worst := new(big.Int).Mul(st.maxFee, new(big.Int).SetUint64(c.gas))
+		if err := s.costs.reserve(s.now(), placeOf(&tx), worst, s.set().SpendPerHour); err != nil {
+			return settlement.Transaction{}, err
 		}
 		err = s.journal.Record(ctx, tx)
-		if err == nil {
-			return append(txs, tx), true, nil
+		if errors.Is(err, settlement.ErrNonce) || errors.Is(err, settlement.ErrNotClaimed) {
+			s.costs.settle(placeOf(&tx), nil)
 		}
 		if !errors.Is(err, settlement.ErrNonce) {
-			return nil, false, err
+			return tx, err
 		}
 	}
-	return nil, false, unavailable(fmt.Errorf("the nonce of %s was taken by others %d times in a row", s.address, nonceTries))
+	return settlement.Transaction{}, unavailable(fmt.Errorf("the nonce of %s was taken by others %d times in a row", l.address, nonceTries))
+}
+
+// errKnown: another process has recorded a transaction for a payment of the batch.
+var errKnown = errors.New("wallet: another process has recorded a transaction for the payment")
+
+// recorded are the payment's transactions, oldest first. Notes of other settlers are none: the chain knows nothing of them.
+func (s *Settler) recorded(ctx context.Context, payment string) ([]settlement.Transaction, error) {
+	txs, err := s.journal.Transactions(ctx, payment)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	return slices.DeleteFunc(txs, func(t settlement.Transaction) bool {
+		_, note := t.Note()
+		return note
+	}), nil
+}
+
+// overtaken looks whether the journal has more transactions of the payments than are known here.
+func (s *Settler) overtaken(ctx context.Context, carried []*job) error {
+	found := false
+	for _, j := range carried {
+		txs, err := s.recorded(ctx, j.in.Payment)
+		if err != nil {
+			return err
+		}
+		if len(txs) > len(j.txs) {
+			j.found, found = txs, true
+		}
+	}
+	if found {
+		return errKnown
+	}
+	return nil
 }
 
 // nextNonce is the journal's, unless the chain is ahead of it.
-func (s *Settler) nextNonce(ctx context.Context, st *laneState) (uint64, error) {
-	nonce, known, err := s.journal.Nonce(ctx, s.network.ChainID, s.address)
+func (s *Settler) nextNonce(ctx context.Context, l *lane, st *laneState) (uint64, error) {
+	nonce, known, err := s.journal.Nonce(ctx, s.network.ChainID, l.address)
 	if err != nil {
 		return 0, unavailable(err)
 	}
 	if !known {
-		_, pending, err := s.chain.TransactionCount(ctx, s.address)
+		_, pending, err := s.chain.TransactionCount(ctx, l.address)
 		if pending > 0 {
 			s.losses.note(signs{fresh: true})
 		}
@@ -142,48 +208,36 @@ func (s *Settler) nextNonce(ctx context.Context, st *laneState) (uint64, error) 
 		return nonce, nil
 	}
 	s.log.WarnContext(ctx, "the wallet was used elsewhere, or the ledger lost what it had recorded: its nonce is set after the chain's",
-		"wallet", s.address, "journal", nonce, "chain", st.count)
-	s.losses.note(signs{behind: true, nonce: nonce})
-	if err := s.journal.Advance(ctx, s.network.ChainID, s.address, st.count); err != nil {
+		"wallet", l.address, "journal", nonce, "chain", st.count)
+	s.losses.note(behind(l.address, nonce))
+	if err := s.journal.Advance(ctx, s.network.ChainID, l.address, st.count); err != nil {
 		return 0, unavailable(err)
 	}
 	return st.count, nil
 }
 
-func (s *Settler) sign(
-	in settlement.Intent, t transfer, nonce, gas uint64, st *laneState,
-) (settlement.Transaction, error) {
+// sign makes a transaction of the wallet.
+func (s *Settler) sign(ctx context.Context, l *lane, c call, nonce uint64, f fees) (settlement.Transaction, error) {
 	chainID := new(big.Int).SetUint64(s.network.ChainID)
-	tx, err := types.SignNewTx(s.key, types.LatestSignerForChainID(chainID), &types.DynamicFeeTx{
-		ChainID: chainID, Nonce: nonce, GasTipCap: st.tip, GasFeeCap: st.maxFee, Gas: gas,
-		To: &s.network.Asset.Address, Value: new(big.Int), Data: t.data,
+	kind := types.LatestSignerForChainID(chainID)
+	tx := types.NewTx(&types.DynamicFeeTx{
+		ChainID: chainID, Nonce: nonce, GasTipCap: f.tip, GasFeeCap: f.max, Gas: c.gas, To: &c.to, Value: new(big.Int), Data: c.data,
 	})
+	sig, err := l.signer.Sign(ctx, kind.Hash(tx))
 	if err != nil {
 		return settlement.Transaction{}, fmt.Errorf("wallet: signing: %w", err)
+	}
+	if tx, err = tx.WithSignature(kind, sig); err != nil {
+		return settlement.Transaction{}, fmt.Errorf("wallet: signing: %w", err)
+	}
+	if from, err := types.Sender(kind, tx); err != nil || from != l.address {
+		return settlement.Transaction{}, fmt.Errorf("wallet: the signature for %s is another's (%s)", l.address, from)
 	}
 	raw, err := tx.MarshalBinary()
 	if err != nil {
 		return settlement.Transaction{}, fmt.Errorf("wallet: encoding a transaction: %w", err)
 	}
 	return settlement.Transaction{
-		ChainID: s.network.ChainID, Wallet: s.address, Nonce: nonce, Hash: tx.Hash(), Raw: raw,
-		Payments: []string{in.Payment}, CreatedAt: s.now(),
+		ChainID: s.network.ChainID, Wallet: l.address, Nonce: nonce, Hash: tx.Hash(), Raw: raw, CreatedAt: s.now(),
 	}, nil
-}
-
-// broadcast gives transactions to the chain. What is refused stays recorded and is tried again, so that an
-// error here is only logged.
-func (s *Settler) broadcast(ctx context.Context, txs []settlement.Transaction) {
-	for _, tx := range txs {
-		status, err := s.chain.SendRaw(ctx, tx.Raw)
-		faultpoint.Reached("broadcast")
-		switch {
-		case status.Taken():
-		case status == chain.NonceTooLow:
-			s.lane.last.Store(nil) // the count is out of date
-		default:
-			s.log.WarnContext(ctx, "a transaction was not taken; it is tried again",
-				"transaction", tx.Hash, "nonce", tx.Nonce, "status", status.String(), "error", err)
-		}
-	}
 }

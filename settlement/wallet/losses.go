@@ -32,18 +32,30 @@ type losses struct {
 
 // signs are the reasons for a survey.
 type signs struct {
-	// behind: nonces from nonce on are used on the chain by what the journal does not know.
-	behind bool
-	nonce  uint64
-	// fresh: the wallet was used, and the journal knows nothing of it.
+	// behind is, by wallet, the first nonce that is used on the chain by what the journal does not know.
+	behind map[common.Address]uint64
+	// fresh: a wallet was used, and the journal knows nothing of it.
 	fresh bool
 }
 
 func (g *signs) add(o signs) {
-	if o.behind && (!g.behind || o.nonce < g.nonce) {
-		g.behind, g.nonce = true, o.nonce
+	for w, n := range o.behind {
+		if had, ok := g.behind[w]; ok && had <= n {
+			continue
+		}
+		if g.behind == nil {
+			g.behind = make(map[common.Address]uint64)
+		}
+		g.behind[w] = n
 	}
 	g.fresh = g.fresh || o.fresh
+}
+
+func (g *signs) any() bool { return len(g.behind) > 0 || g.fresh }
+
+// behind is the sign that a wallet's nonces from nonce on are used by what the journal does not know.
+func behind(wallet common.Address, nonce uint64) signs {
+	return signs{behind: map[common.Address]uint64{wallet: nonce}}
 }
 
 // stretch is a survey from block from, done up to next.
@@ -76,56 +88,64 @@ func (l *losses) repeat(from, head uint64) {
 
 // noteDead notices transactions of ours under whose nonces others were mined.
 func (s *Settler) noteDead(txs []settlement.Transaction, sv *survey) {
-	alive := make(map[uint64]bool)
+	alive := make(map[place]bool)
 	mined := make(map[common.Hash]bool)
 	for _, r := range sv.receipts {
 		mined[r.Transaction] = true
 	}
 	for _, tx := range sv.open {
-		alive[tx.Nonce] = true
+		alive[placeOf(&tx)] = true
 	}
 	for _, tx := range txs {
 		if mined[tx.Hash] {
-			alive[tx.Nonce] = true // one of several under this nonce
+			alive[placeOf(&tx)] = true // one of several under this nonce
 		}
 	}
 	for _, tx := range txs {
-		if tx.Wallet != s.address || alive[tx.Nonce] {
+		if _, freed := s.freed.get(tx.Hash); freed || s.laneOf(tx.Wallet) == nil || alive[placeOf(&tx)] {
 			continue
 		}
 		if _, known := s.losses.dead.get(tx.Hash); !known {
 			s.losses.dead.put(tx.Hash, struct{}{})
-			s.losses.note(signs{behind: true, nonce: tx.Nonce})
+			s.losses.note(behind(tx.Wallet, tx.Nonce))
 		}
 	}
 }
 
-// compare looks, now and then, whether the journal is behind the chain. advance is what to raise the journal's nonce to
-// once what is missing was found; 0: nothing.
-func (s *Settler) compare(ctx context.Context, asked bool) (advance uint64, err error) {
+// compare looks, now and then, whether the journal is behind the chain. advance is what to raise the journal's nonces to
+// once what is missing was found.
+func (s *Settler) compare(ctx context.Context, asked bool) (advance map[common.Address]uint64, err error) {
 	l := &s.losses
 	if !asked && s.now().Sub(l.compared) < compareEvery {
-		return 0, nil
+		return nil, nil
 	}
-	var count uint64
+	counts := make([]uint64, len(s.lanes))
+	queries := make([]*chain.Query, len(s.lanes))
+	for i, lane := range s.lanes {
+		queries[i] = chain.CountQuery(lane.address, &counts[i])
+	}
 	// Before the journal: a nonce is recorded before its transaction can be mined.
-	if _, err := s.chain.Ask(ctx, chain.CountQuery(s.address, &count)); err != nil {
-		return 0, err
+	if _, err := s.chain.Ask(ctx, queries...); err != nil {
+		return nil, err
 	}
-	nonce, known, err := s.journal.Nonce(ctx, s.network.ChainID, s.address)
-	if err != nil {
-		return 0, unavailable(err)
+	advance = make(map[common.Address]uint64)
+	var noticed signs
+	for i, lane := range s.lanes {
+		nonce, known, err := s.journal.Nonce(ctx, s.network.ChainID, lane.address)
+		switch {
+		case err != nil:
+			return nil, unavailable(err)
+		case known && nonce < counts[i]:
+			noticed.add(behind(lane.address, nonce))
+			advance[lane.address] = counts[i]
+		case !known && counts[i] > 0:
+			noticed.add(signs{fresh: true})
+			advance[lane.address] = counts[i]
+		}
 	}
 	l.compared = s.now()
-	switch {
-	case known && nonce < count:
-		l.note(signs{behind: true, nonce: nonce})
-		return count, nil
-	case !known && count > 0:
-		l.note(signs{fresh: true})
-		return count, nil
-	}
-	return 0, nil
+	l.note(noticed)
+	return advance, nil
 }
 
 // since is the block from which on there may be what was lost; ok is false if there is no reason to look.
@@ -138,8 +158,8 @@ func (s *Settler) since(ctx context.Context, g signs, back time.Duration, head c
 		}
 		from, ok = min(from, n), true
 	}
-	if g.behind {
-		n, e := s.sinceNonce(ctx, g.nonce, head)
+	for wallet, nonce := range g.behind {
+		n, e := s.sinceNonce(ctx, wallet, nonce, head)
 		if errors.Is(e, chain.ErrNoState) {
 			s.log.WarnContext(ctx, "no endpoint keeps old states: what the ledger lost is looked for in the last blocks only",
 				"lookback", s.set().Lookback, "error", e)
@@ -157,10 +177,10 @@ func (s *Settler) since(ctx context.Context, g signs, back time.Duration, head c
 	return from, ok, err
 }
 
-// sinceNonce is the block that holds the wallet's transaction number nonce.
-func (s *Settler) sinceNonce(ctx context.Context, nonce uint64, head chain.Head) (uint64, error) {
+// sinceNonce is the block that holds a wallet's transaction number nonce.
+func (s *Settler) sinceNonce(ctx context.Context, wallet common.Address, nonce uint64, head chain.Head) (uint64, error) {
 	return firstBlock(head.Number, func(n uint64) (bool, error) {
-		count, err := s.chain.CountAt(ctx, s.address, n)
+		count, err := s.chain.CountAt(ctx, wallet, n)
 		return count > nonce, err
 	})
 }

@@ -2,6 +2,7 @@ package wallet
 
 import (
 	"log/slog"
+	"maps"
 	"testing"
 
 	"github.com/ethereum/go-ethereum/common"
@@ -56,24 +57,24 @@ func TestNoteDead(t *testing.T) {
 		"nothing":               {},
 		"mined":                 {txs: []settlement.Transaction{tx(5, 1)}, receipts: []byte{1}},
 		"open":                  {txs: []settlement.Transaction{tx(5, 1)}, open: []settlement.Transaction{tx(5, 1)}},
-		"dead":                  {txs: []settlement.Transaction{tx(5, 1)}, want: signs{behind: true, nonce: 5}},
+		"dead":                  {txs: []settlement.Transaction{tx(5, 1)}, want: behind(me, 5)},
 		"replaced":              {txs: []settlement.Transaction{tx(5, 1), tx(5, 2)}, receipts: []byte{2}},
-		"dead, then made again": {txs: []settlement.Transaction{tx(5, 1), tx(6, 2)}, receipts: []byte{2}, want: signs{behind: true, nonce: 5}},
-		"two dead":              {txs: []settlement.Transaction{tx(6, 1), tx(5, 2)}, want: signs{behind: true, nonce: 5}},
+		"dead, then made again": {txs: []settlement.Transaction{tx(5, 1), tx(6, 2)}, receipts: []byte{2}, want: behind(me, 5)},
+		"two dead":              {txs: []settlement.Transaction{tx(6, 1), tx(5, 2)}, want: behind(me, 5)},
 		"of another wallet":     {txs: []settlement.Transaction{theirs}},
 	}
 	for name, tc := range cases {
-		s := &Settler{address: me}
+		s := &Settler{lanes: []*lane{{address: me}}}
 		sv := survey{open: tc.open}
 		for _, h := range tc.receipts {
 			sv.receipts = append(sv.receipts, &chain.Receipt{Transaction: common.Hash{h}})
 		}
 		s.noteDead(tc.txs, &sv)
-		if got := s.losses.take(); got != tc.want {
+		if got := s.losses.take(); !maps.Equal(got.behind, tc.want.behind) || got.fresh != tc.want.fresh {
 			t.Errorf("%s: %+v, want %+v", name, got, tc.want)
 		}
 		s.noteDead(tc.txs, &sv)
-		if got := s.losses.take(); got != (signs{}) {
+		if got := s.losses.take(); got.any() {
 			t.Errorf("%s, a second time: %+v", name, got)
 		}
 	}
@@ -88,7 +89,7 @@ func TestCalldataIsCheckedAgainstLogs(t *testing.T) {
 	m := movement{from: payer, nonce: a.Nonce, transfer: types.Log{
 		Topics: []common.Hash{x402.TopicTransfer, topic(payer), topic(payTo)}, Data: value[:],
 	}}
-	s := &Settler{address: me, network: x402.Network{Asset: x402.Asset{Address: token}}, log: slog.New(slog.DiscardHandler)}
+	s := &Settler{lanes: []*lane{{address: me}}, network: x402.Network{Asset: x402.Asset{Address: token}}, log: slog.New(slog.DiscardHandler)}
 	cases := map[string]struct {
 		change func(*x402.Authorization, *chain.Transaction)
 		want   bool

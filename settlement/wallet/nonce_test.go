@@ -184,10 +184,10 @@ func TestGasFloors(t *testing.T) {
 	if !strings.Contains(log.String(), "needs money") {
 		t.Errorf("no warning: %s", log.String())
 	}
-	if wei, at := w.Gas(); wei == nil || wei.Cmp(ether(101)) > 0 || at.IsZero() {
-		t.Errorf("balance %s at %s", wei, at)
+	if b := w.Balances()[0]; b.Wei == nil || b.Wei.Cmp(ether(101)) > 0 || b.At.IsZero() {
+		t.Errorf("balance %s at %s", b.Wei, b.At)
 	}
-	if w.Address() != crypto.PubkeyToAddress(c.Wallet.PublicKey) {
+	if w.Addresses()[0] != crypto.PubkeyToAddress(c.Wallet.PublicKey) {
 		t.Error("another address")
 	}
 }

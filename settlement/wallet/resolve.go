@@ -8,8 +8,8 @@ import (
 	"github.com/caddy-x402/caddy-x402/x402"
 )
 
-// Resolve finds out what happened to a payment. It makes no transaction; those that are recorded and not
-// mined it broadcasts again, an expired one as well: it reverts, and frees its nonce for those behind it.
+// Resolve finds out what happened to a payment. Transactions that are recorded and not mined it broadcasts again, and
+// replaces where they are stuck (see tend); it makes none with another nonce.
 func (s *Settler) Resolve(ctx context.Context, in settlement.Intent) settlement.Outcome {
 	done, err := s.enter()
 	if err != nil {
@@ -23,9 +23,9 @@ func (s *Settler) Resolve(ctx context.Context, in settlement.Intent) settlement.
 }
 
 func (s *Settler) resolve(ctx context.Context, in settlement.Intent) settlement.Outcome {
-	txs, err := s.journal.Transactions(ctx, in.Payment)
+	txs, err := s.recorded(ctx, in.Payment)
 	if err != nil {
-		return unknown(unavailable(err), nil)
+		return unknown(err, nil)
 	}
 	// Asked first: what was safe then is judged by receipts and logs that are no older.
 	safe, err := s.chain.Safe(ctx)
@@ -38,18 +38,41 @@ func (s *Settler) resolve(ctx context.Context, in settlement.Intent) settlement.
 	} else {
 		var head chain.Head
 		head, err = s.chain.Head(ctx)
-		sv.head = head.Number
+		sv.head = head
 	}
 	if err != nil {
 		return unknown(err, txs)
 	}
 	out := s.conclude(ctx, in, txs, sv, safe)
 	if len(sv.open) > 0 {
-		s.broadcast(ctx, sv.open)
+		s.push(ctx, &sv)
 		// Nobody looks at a final payment again; its transaction would block the wallet for ever.
 		out.Final = false
 	}
 	return out
+}
+
+// push sees to it that what is open is mined, unless it is carried here anyway.
+func (s *Settler) push(ctx context.Context, sv *survey) {
+	for len(sv.open) > 0 {
+		at := placeOf(&sv.open[0])
+		var here, rest []settlement.Transaction
+		for _, tx := range sv.open {
+			if placeOf(&tx) == at {
+				here = append(here, tx)
+			} else {
+				rest = append(rest, tx)
+			}
+		}
+		sv.open = rest
+		if s.parcels.has(at) {
+			continue
+		}
+		if next := s.tend(ctx, here, sv, false); next != nil {
+			here = append(here, *next)
+		}
+		s.broadcast(ctx, here[len(here)-1])
+	}
 }
 
 // conclude judges by what was found.
@@ -61,14 +84,11 @@ func (s *Settler) conclude(
 			return finalBy(settled(r), safe)
 		}
 	}
-	tr, err := s.search(ctx, in, sv.head)
+	tr, err := s.search(ctx, in, sv.head.Number)
 	if err != nil {
 		return unknown(err, txs)
 	}
-	var reverted *chain.Receipt
-	if len(sv.receipts) > 0 {
-		reverted = sv.receipts[len(sv.receipts)-1]
-	}
+	reverted := lone(sv.receipts, txs)
 	switch {
 	case tr.paid != nil:
 		return finalBy(settled(tr.paid), safe)

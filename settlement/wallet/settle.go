@@ -12,15 +12,18 @@ import (
 	"github.com/caddy-x402/caddy-x402/x402"
 )
 
-// maxMade bounds how many transactions one call makes. A second one follows only when the wallet was used
-// elsewhere, and its nonce went to a stranger's transaction.
-const maxMade = 3
+// maxTries bounds how often one call puts a payment into the queue. More than one follow where a batch that it was in
+// failed as a whole, and is halved until the culprit is alone; or where the wallet was used elsewhere, and its nonce went to a
+// stranger's transaction.
+const maxTries = 12
 
 var (
 	errNotMined    = errors.New("wallet: the transaction is not mined yet")
 	errReorganized = fmt.Errorf("%w: the chain is being reorganised", settlement.ErrUnavailable)
 	errOvertaken   = errors.New("wallet: the wallet's nonces are used elsewhere")
 	errVanished    = errors.New("wallet: a mined transaction is gone from the chain")
+	// errDropped: the payment failed when the batch was simulated.
+	errDropped = errors.New("wallet: the payment would fail in the batch")
 )
 
 // Settle makes the transfer, or goes on with the one that was made before, until its outcome is known or ctx ends.
@@ -33,48 +36,94 @@ func (s *Settler) Settle(ctx context.Context, in settlement.Intent) settlement.O
 	if err := s.fits(in); err != nil {
 		return unknown(err, nil)
 	}
-	txs, err := s.journal.Transactions(ctx, in.Payment)
+	back, err := s.turns.take(ctx, in.Payment)
 	if err != nil {
-		return unknown(unavailable(err), nil)
+		return unknown(err, nil)
 	}
+	defer back()
+	txs, err := s.recorded(ctx, in.Payment)
+	if err != nil {
+		return unknown(err, nil)
+	}
+	return s.settle(ctx, in, txs)
+}
+
+func (s *Settler) settle(ctx context.Context, in settlement.Intent, txs []settlement.Transaction) settlement.Outcome {
 	t := s.transfer(in)
-	made := false // the last one was made by this call: nobody can have mined it yet
-	for range maxMade + 1 {
+	most := 0
+	for range maxTries {
 		if len(txs) > 0 {
-			out, dead := s.follow(ctx, in, t, txs, made)
+			out, dead := s.follow(ctx, in, t, txs)
 			if !dead {
 				return out
 			}
+			if n := len(txs[len(txs)-1].Payments); n > 1 {
+				most = n / 2
+			}
 		}
-		gas, err := s.approve(ctx, in, t)
+		v, err := s.approve(ctx, in, t, most > 0)
 		if x402.ReasonOf(err) != "" {
 			return s.refused(ctx, in, t, err)
 		}
 		if err != nil {
 			return unknown(err, txs)
 		}
-		next, fresh, err := s.record(ctx, in, t, gas, len(txs))
-		if errors.Is(err, settlement.ErrNotClaimed) {
+		j := &job{ctx: ctx, in: in, t: t, verdict: v, txs: txs, most: most, done: make(chan dispatched, 1)}
+		p, err := s.submit(j)
+		switch {
+		case errors.Is(err, errKnown):
+			txs = j.found
+			continue
+		case errors.Is(err, errDropped):
+			most = 1
+			continue
+		case errors.Is(err, settlement.ErrNotClaimed):
 			return s.notClaimed(ctx, in, err)
-		}
-		if err != nil {
+		case err != nil:
 			return unknown(err, txs)
 		}
-		txs, made = next, fresh
+		txs = append(txs, p.first)
+		if out, ok := s.arrive(ctx, in, t, p, txs); ok {
+			return out
+		}
 	}
 	return unknown(errOvertaken, txs)
 }
 
-// approve gives the gas limit of a transfer that would succeed now; an *x402.Error if it would not.
-func (s *Settler) approve(ctx context.Context, in settlement.Intent, t transfer) (gas uint64, err error) {
-	if v, ok := s.recent.get(t.key); ok {
-		s.recent.drop(t.key)
-		if age := s.now().Sub(v.at); age >= 0 && age < freshness {
-			return v.gas, nil
+// submit lets j wait for a lane, and for the transaction that carries it.
+func (s *Settler) submit(j *job) (*parcel, error) {
+	if err := s.queue.put(j); err != nil {
+		return nil, err
+	}
+	s.start.Do(func() {
+		for _, l := range s.lanes {
+			s.crew.Go(func() { s.run(l) })
+		}
+	})
+	select {
+	case d := <-j.done:
+		return d.parcel, d.err
+	case <-j.ctx.Done(): // a lane may be at it
+	}
+	select {
+	case d := <-j.done:
+		return d.parcel, d.err
+	default:
+		return nil, unavailable(j.ctx.Err())
+	}
+}
+
+// approve gives what a simulation of the transfer found; an *x402.Error if it would fail. What Check has found counts once, and
+// not anew.
+func (s *Settler) approve(ctx context.Context, in settlement.Intent, t transfer, anew bool) (verdict, error) {
+	v, ok := s.recent.get(t.key)
+	s.recent.drop(t.key)
+	if ok && !anew {
+		if age := s.now().Sub(v.at); age >= 0 && age < maxVerdictAge {
+			return v, nil
 		}
 	}
-	v, err := s.simulate(ctx, in, t)
-	return v.gas, err
+	return s.simulate(ctx, in, t)
 }
 
 // refused is the outcome of a transfer that would fail; nothing was sent for it. An authorization that was
@@ -96,111 +145,78 @@ func (s *Settler) notClaimed(ctx context.Context, in settlement.Intent, err erro
 	return out
 }
 
-// follow broadcasts the payment's transactions and waits for the first receipt. dead: none of them can be mined
-// any more. made: the last one was never broadcast, so that there is no need to ask before.
-func (s *Settler) follow(
-	ctx context.Context, in settlement.Intent, t transfer, txs []settlement.Transaction, made bool,
-) (out settlement.Outcome, dead bool) {
-	open := txs[len(txs)-1:]
-	if !made {
-		open = nil
-	}
+// follow goes on with transactions that were made before. dead: none of them can be mined any more, and none of those
+// that were says why this payment was not made.
+func (s *Settler) follow(ctx context.Context, in settlement.Intent, t transfer, txs []settlement.Transaction) (out settlement.Outcome, dead bool) {
 	for {
-		if open == nil {
-			sv, err := s.survey(ctx, txs)
-			switch {
-			case err != nil && ctx.Err() != nil:
-				return unknown(err, txs), false
-			case err != nil:
-				open = txs
-			case len(sv.receipts) > 0:
-				return s.judge(ctx, in, t, sv.receipts), false
-			case len(sv.open) == 0:
-				return settlement.Outcome{}, true
-			default:
-				open = sv.open
-			}
-		}
-		s.broadcast(ctx, open)
-		open = nil
-		r, err := s.await(ctx, txs)
+		sv, err := s.survey(ctx, txs)
+		open := sv.open
 		switch {
-		case r != nil:
-			s.mined.put(r.Transaction, r.Block)
-			return s.judge(ctx, in, t, []*chain.Receipt{r}), false
-		case ctx.Err() != nil:
-			return unknown(fmt.Errorf("%w: %w", errNotMined, ctx.Err()), txs), false
-		case errors.Is(err, chain.ErrClosed):
+		case err != nil && ctx.Err() != nil:
 			return unknown(err, txs), false
+		case err != nil:
+			open = txs // nobody answers now, and somebody may later
+		case len(sv.receipts) > 0:
+			if out, ok := s.judge(ctx, in, t, sv.receipts, txs); ok {
+				return out, false
+			}
+			return settlement.Outcome{}, true
+		case len(open) == 0:
+			return settlement.Outcome{}, true
+		}
+		if out, ok := s.arrive(ctx, in, t, s.adopt(open), txs); ok {
+			return out, false
 		}
 	}
 }
 
-// await waits for a receipt, at most until it is time to look after the transactions.
-func (s *Settler) await(ctx context.Context, txs []settlement.Transaction) (*chain.Receipt, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.set().Rebroadcast)
-	defer cancel()
-	hashes := make([]common.Hash, len(txs))
-	for i, tx := range txs {
-		hashes[i] = tx.Hash
+// arrive waits for p, or for ctx to end. ok is false where the payment needs another look: p was lost to another
+// transaction with its nonce, or did not pay it.
+func (s *Settler) arrive(
+	ctx context.Context, in settlement.Intent, t transfer, p *parcel, txs []settlement.Transaction,
+) (out settlement.Outcome, ok bool) {
+	select {
+	case <-p.landed:
+	case <-ctx.Done():
+		return unknown(fmt.Errorf("%w: %w", errNotMined, ctx.Err()), txs), true
 	}
-	return s.chain.AwaitReceipt(ctx, hashes...)
+	switch {
+	case p.receipt != nil:
+		return s.judge(ctx, in, t, []*chain.Receipt{p.receipt}, append(txs, p.all()...))
+	case p.err != nil:
+		return unknown(p.err, txs), true
+	}
+	return settlement.Outcome{}, false
 }
 
-// judge says what the receipts of our transactions mean for the payment.
-func (s *Settler) judge(ctx context.Context, in settlement.Intent, t transfer, receipts []*chain.Receipt) settlement.Outcome {
+// judge says what the receipts of our transactions mean for the payment; ok is false where they mean nothing: it was in a
+// batch and is not paid, for a reason of its own or since a neighbour took all gas.
+func (s *Settler) judge(
+	ctx context.Context, in settlement.Intent, t transfer, receipts []*chain.Receipt, txs []settlement.Transaction,
+) (out settlement.Outcome, ok bool) {
 	for _, r := range receipts {
 		if paid(in, r) {
-			return settled(r)
+			return settled(r), true
 		}
 	}
-	return s.elsewhere(ctx, in, t, receipts[len(receipts)-1], nil)
+	last := lone(receipts, txs)
+	if last == nil {
+		return settlement.Outcome{}, false
+	}
+	s.isolated.put(in.Authorization.From, struct{}{})
+	return s.elsewhere(ctx, in, t, last, nil), true
 }
 
-// survey is what the chain knows of recorded transactions.
-type survey struct {
-	head     uint64
-	receipts []*chain.Receipt
-	// open can still be mined; what is neither mined nor open is dead: its nonce went to another transaction.
-	open []settlement.Transaction
-	// vanished: one of them was mined, and is no more.
-	vanished bool
-}
-
-// survey asks one endpoint for the wallet's count, then for the receipts: in this order a transaction that
-// is mined in between is not taken for dead.
-func (s *Settler) survey(ctx context.Context, txs []settlement.Transaction) (survey, error) {
-	var sv survey
-	receipts := make([]*chain.Receipt, len(txs))
-	var queries []*chain.Query
-	counts := make(map[common.Address]*uint64)
-	for _, tx := range txs { // an older transaction may be of another wallet: keys change
-		if counts[tx.Wallet] == nil {
-			counts[tx.Wallet] = new(uint64)
-			queries = append(queries, chain.CountQuery(tx.Wallet, counts[tx.Wallet]))
+// lone is the last receipt of a transaction that carried this payment alone: nothing else can have made it fail.
+func lone(receipts []*chain.Receipt, txs []settlement.Transaction) (last *chain.Receipt) {
+	several := make(map[common.Hash]bool)
+	for _, tx := range txs {
+		several[tx.Hash] = len(tx.Payments) > 1
+	}
+	for _, r := range receipts {
+		if !several[r.Transaction] {
+			last = r
 		}
 	}
-	for i, tx := range txs {
-		queries = append(queries, chain.ReceiptQuery(tx.Hash, &receipts[i]))
-	}
-	var err error
-	if sv.head, err = s.chain.Ask(ctx, queries...); err != nil {
-		return sv, err
-	}
-	for i, tx := range txs {
-		switch {
-		case receipts[i] != nil:
-			sv.receipts = append(sv.receipts, receipts[i])
-			s.mined.put(tx.Hash, receipts[i].Block)
-		case tx.Nonce >= *counts[tx.Wallet]:
-			sv.open = append(sv.open, tx)
-		}
-		if _, was := s.mined.get(tx.Hash); was && receipts[i] == nil {
-			sv.vanished = true
-			s.mined.drop(tx.Hash)
-			s.log.ErrorContext(ctx, "a mined transaction is gone from the chain; it is broadcast again", "transaction", tx.Hash)
-		}
-	}
-	s.noteDead(txs, &sv)
-	return sv, nil
+	return last
 }

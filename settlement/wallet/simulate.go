@@ -17,9 +17,12 @@ const freshness = time.Second
 type verdict struct {
 	// head is a block after which the authorization was unused.
 	head uint64
-	// gas is the limit to send the transfer with.
+	// gas is the limit to send the transfer with, alone.
 	gas uint64
-	at  time.Time
+	// alone: it must not travel with others. The payer's code judges it, and that is a stranger's; or a transaction with a
+	// payment of this payer has failed before.
+	alone bool
+	at    time.Time
 }
 
 // unavailable wraps err as "ask again later".
@@ -33,30 +36,33 @@ func unavailable(err error) error {
 // simulate runs the transfer on the newest block, from the wallet and with the gas that it would be sent
 // with. A transfer that fails gives an *x402.Error; everything else wraps settlement.ErrUnavailable.
 func (s *Settler) simulate(ctx context.Context, in settlement.Intent, t transfer) (verdict, error) {
-	if err := s.tokenExists(ctx); err != nil {
+	if there, err := s.token.exists(ctx, s.chain); err != nil {
 		return verdict{}, err
+	} else if !there {
+		return verdict{}, errNoToken(s.network)
 	}
 	if !t.proven {
 		return s.simulateContract(ctx, in, t)
 	}
 	v := verdict{gas: s.set().GasLimit, at: s.now()}
-	var result []byte
+	var result, code []byte
 	q := chain.CallQuery(s.message(t, v.gas), &result)
-	head, err := s.chain.Ask(ctx, q)
+	head, err := s.chain.Ask(ctx, q, chain.CodeQuery(in.Authorization.From, &code))
 	if err != nil {
 		return verdict{}, err
 	}
 	v.head = head
+	if len(code) > 0 {
+		// An account that runs code (EIP-7702) is judged by that code, which may need more gas.
+		return s.simulateContract(ctx, in, t)
+	}
 	if q.Err == nil {
+		_, v.alone = s.isolated.get(in.Authorization.From)
 		return v, nil
 	}
 	facts, err := s.facts(ctx, in)
 	if err != nil {
 		return verdict{}, err
-	}
-	if len(facts.payerCode) > 0 {
-		// An account that runs code (EIP-7702) is judged by that code, which may need more gas.
-		return s.simulateContract(ctx, in, t)
 	}
 	return verdict{}, s.blame(ctx, in, t, facts, q.Err)
 }
@@ -65,7 +71,7 @@ func (s *Settler) simulate(ctx context.Context, in settlement.Intent, t transfer
 // may burn is capped, and the transfer is sent with little more gas than it needs.
 func (s *Settler) simulateContract(ctx context.Context, in settlement.Intent, t transfer) (verdict, error) {
 	most := s.set().ContractGas
-	v := verdict{at: s.now()}
+	v := verdict{at: s.now(), alone: true}
 	var result []byte
 	var gas uint64
 	m := s.message(t, most)
@@ -86,29 +92,5 @@ func (s *Settler) simulateContract(ctx context.Context, in settlement.Intent, t 
 }
 
 func (s *Settler) message(t transfer, gas uint64) chain.Message {
-	return chain.Message{From: s.address, To: s.network.Asset.Address, Data: t.data, Gas: gas}
-}
-
-// tokenExists asks once whether there is a contract at the asset's address: calls of an address without
-// code succeed.
-func (s *Settler) tokenExists(ctx context.Context) error {
-	if s.tokenOK.Load() {
-		return nil
-	}
-	if err := s.lane.looking.lock(ctx); err != nil { // one asks, the others wait for the answer
-		return unavailable(err)
-	}
-	defer s.lane.looking.unlock()
-	if s.tokenOK.Load() {
-		return nil
-	}
-	code, err := s.chain.Code(ctx, s.network.Asset.Address)
-	if err != nil {
-		return err
-	}
-	if len(code) == 0 {
-		return errNoToken(s.network)
-	}
-	s.tokenOK.Store(true)
-	return nil
+	return chain.Message{From: s.lanes[0].address, To: s.network.Asset.Address, Data: t.data, Gas: gas}
 }

@@ -2,6 +2,7 @@ package wallet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 
 	"github.com/caddy-x402/caddy-x402/settlement"
 	"github.com/caddy-x402/caddy-x402/settlement/chain"
+	"github.com/caddy-x402/caddy-x402/settlement/multicall"
 	"github.com/caddy-x402/caddy-x402/x402"
 )
 
@@ -47,9 +49,9 @@ func (s *Settler) Survey(ctx context.Context, q settlement.Survey) (settlement.S
 		return sum, err
 	}
 	l.going = nil
-	if e.advance > 0 {
+	for wallet, nonce := range e.advance {
 		// Not before: a process that dies here finds the same reason again.
-		err = s.journal.Advance(ctx, s.network.ChainID, s.address, e.advance)
+		err = errors.Join(err, s.journal.Advance(ctx, s.network.ChainID, wallet, nonce))
 	}
 	return sum, err
 }
@@ -61,8 +63,8 @@ type errand struct {
 	head uint64
 	// noticed: something is missing, which is not only asked for.
 	noticed bool
-	// advance is what to raise the journal's nonce to at the end; 0: nothing.
-	advance uint64
+	// advance is what to raise the journal's nonces to at the end.
+	advance map[common.Address]uint64
 }
 
 func (s *Settler) plan(ctx context.Context, q settlement.Survey) (e errand, err error) {
@@ -76,7 +78,7 @@ func (s *Settler) plan(ctx context.Context, q settlement.Survey) (e errand, err 
 		return errand{}, err
 	}
 	g := l.take()
-	e.noticed = g.behind || g.fresh
+	e.noticed = g.any()
 	if !e.noticed && q.Back <= 0 && l.going == nil && l.again == nil {
 		return errand{}, nil
 	}
@@ -230,7 +232,7 @@ func (s *Settler) paidIn(ctx context.Context, payTo common.Address, from, to uin
 			payers = append(payers, p)
 		}
 	}
-	used := make(map[place]common.Hash)
+	used := make(map[spot]common.Hash)
 	for len(payers) > 0 {
 		part := payers[:min(len(payers), payersAtOnce)]
 		payers = payers[len(part):]
@@ -243,21 +245,21 @@ func (s *Settler) paidIn(ctx context.Context, payTo common.Address, from, to uin
 		}
 		for _, l := range logs {
 			if len(l.Topics) == 3 && l.Address == s.network.Asset.Address && l.Topics[0] == x402.TopicAuthorizationUsed {
-				used[place{l.BlockHash, l.TxHash, l.Index, l.Topics[1]}] = l.Topics[2]
+				used[spot{l.BlockHash, l.TxHash, l.Index, l.Topics[1]}] = l.Topics[2]
 			}
 		}
 	}
 	var all []movement
 	for _, l := range transfers {
-		if nonce, ok := used[place{l.BlockHash, l.TxHash, l.Index - 1, l.Topics[1]}]; ok && l.Index > 0 {
+		if nonce, ok := used[spot{l.BlockHash, l.TxHash, l.Index - 1, l.Topics[1]}]; ok && l.Index > 0 {
 			all = append(all, movement{from: common.BytesToAddress(l.Topics[1][:]), nonce: nonce, transfer: l})
 		}
 	}
 	return all, nil
 }
 
-// place is where a log stands, and whose it is.
-type place struct {
+// spot is where a log stands, and whose it is.
+type spot struct {
 	block, transaction common.Hash
 	index              uint
 	payer              common.Hash
@@ -265,7 +267,7 @@ type place struct {
 
 // sent gives the authorization that t carried for m, if a wallet of ours sent t.
 func (s *Settler) sent(q settlement.Survey, t *chain.Transaction, m movement) (x402.Authorization, bool) {
-	ours := t.From == s.address
+	ours := s.laneOf(t.From) != nil
 	for _, w := range q.Wallets {
 		ours = ours || t.From == w
 	}
@@ -284,12 +286,26 @@ func (s *Settler) sent(q settlement.Survey, t *chain.Transaction, m movement) (x
 
 // carried lists the authorizations in a transaction's calldata. Whoever makes transactions of another form adds it here.
 func (s *Settler) carried(t *chain.Transaction) []x402.Authorization {
-	if t.To == nil || *t.To != s.network.Asset.Address {
+	if t.To == nil {
 		return nil
 	}
-	a, _, err := x402.ParseTransferCalldata(t.Input)
-	if err != nil {
-		return nil
+	return s.authorizations(*t.To, t.Input)
+}
+
+// authorizations are those that a call of ours executes.
+func (s *Settler) authorizations(to common.Address, data []byte) []x402.Authorization {
+	calls := []multicall.Call{{Target: to, Data: data}}
+	if to == multicall.Address {
+		var err error
+		if calls, err = multicall.ParseCalldata(data); err != nil {
+			return nil
+		}
 	}
-	return []x402.Authorization{a}
+	var all []x402.Authorization
+	for _, c := range calls {
+		if a, _, err := x402.ParseTransferCalldata(c.Data); err == nil && c.Target == s.network.Asset.Address {
+			all = append(all, a)
+		}
+	}
+	return all
 }

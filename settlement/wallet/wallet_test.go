@@ -13,6 +13,7 @@ import (
 	"github.com/caddy-x402/caddy-x402/settlement"
 	"github.com/caddy-x402/caddy-x402/settlement/chain"
 	"github.com/caddy-x402/caddy-x402/settlement/settlementtest"
+	"github.com/caddy-x402/caddy-x402/settlement/signer"
 	"github.com/caddy-x402/caddy-x402/settlement/wallet"
 )
 
@@ -52,6 +53,7 @@ type options struct {
 	settings wallet.Settings
 	logger   *slog.Logger
 	now      func() time.Time
+	more     []*ecdsa.PrivateKey // wallets beside the case's
 }
 
 // start starts a wallet with a chain client of its own; both end with t.
@@ -70,8 +72,12 @@ func start(t testing.TB, s settlementtest.Setup, o options) *wallet.Settler {
 	if o.settings.Rebroadcast == 0 {
 		o.settings.Rebroadcast = 300 * time.Millisecond
 	}
+	signers := []wallet.Signer{local(t, s.Key)}
+	for _, key := range o.more {
+		signers = append(signers, local(t, key))
+	}
 	w, err := wallet.New(wallet.Config{
-		Network: devnet.Network(), Key: s.Key, Chain: c, Journal: s.Journal, Settings: o.settings, Logger: o.logger, Now: o.now,
+		Network: devnet.Network(), Signers: signers, Chain: c, Journal: s.Journal, Settings: o.settings, Logger: o.logger, Now: o.now,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -85,4 +91,13 @@ func start(t testing.TB, s settlementtest.Setup, o options) *wallet.Settler {
 		}
 	})
 	return w
+}
+
+func local(t testing.TB, key *ecdsa.PrivateKey) wallet.Signer {
+	t.Helper()
+	s, err := signer.NewLocal(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/caddy-x402/caddy-x402/paywall"
 	"github.com/caddy-x402/caddy-x402/settlement"
 	"github.com/caddy-x402/caddy-x402/settlement/chain"
+	"github.com/caddy-x402/caddy-x402/settlement/signer"
 	"github.com/caddy-x402/caddy-x402/settlement/wallet"
 	"github.com/caddy-x402/caddy-x402/test/rig"
 	"github.com/caddy-x402/caddy-x402/x402"
@@ -152,7 +153,11 @@ func secondEngine(t *testing.T, r *rig.Rig, store ledger.Store) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, err := wallet.New(wallet.Config{Network: devnet.Network(), Key: devnet.Developer(0).Key, Chain: client, Journal: journalOf{store}})
+	key, err := signer.NewLocal(devnet.Developer(0).Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := wallet.New(wallet.Config{Network: devnet.Network(), Signers: []wallet.Signer{key}, Chain: client, Journal: journalOf{store}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -46,7 +46,7 @@ func TestReloadsUnderLoad(t *testing.T) {
 			case <-tick.C:
 			}
 			reloads++
-			if tryText(configs[i%len(configs)]) != nil {
+			if rig.LoadText(configs[i%len(configs)]) != nil {
 				refused++
 			}
 		}
@@ -105,7 +105,7 @@ func TestRefusedReloadChangesNothing(t *testing.T) {
 	}
 	keys := b.Get(r.URL("/.well-known/jwks.json")).Body
 	for i, text := range variants(r) {
-		if err := tryText(text); err != nil && i%2 == 0 {
+		if err := rig.LoadText(text); err != nil && i%2 == 0 {
 			t.Errorf("variant %d: %v", i, err)
 		} else if err == nil && i%2 == 1 {
 			t.Errorf("variant %d was not refused", i)

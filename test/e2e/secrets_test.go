@@ -274,7 +274,7 @@ func TestConfigurationErrorsShowNoSecrets(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv(env[0], env[1])
-			err := tryText(good)
+			err := rig.LoadText(good)
 			if err == nil {
 				t.Fatal("the configuration was accepted")
 			}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -22,6 +23,7 @@ import (
 
 	_ "github.com/caddy-x402/caddy-x402" // the modules under test
 	"github.com/caddy-x402/caddy-x402/devnet"
+	"github.com/caddy-x402/caddy-x402/test/service"
 )
 
 // PayTo is the seller's address. It has nothing at the beginning.
@@ -53,6 +55,8 @@ type Options struct {
 	Global string
 	// RPC replaces the chain's endpoint.
 	RPC string
+	// Settler is who settles; default: a gas wallet of a development account.
+	Settler string
 	// Upstream answers paid requests; default: Echo.
 	Upstream http.HandlerFunc
 }
@@ -95,7 +99,12 @@ func (r *Rig) Load(o Options) {
 
 // TryLoad is Load for configurations that may be refused.
 func (r *Rig) TryLoad(o Options) error {
-	config, err := Adapt(r.Caddyfile(o))
+	return LoadText(r.Caddyfile(o))
+}
+
+// LoadText makes Caddy load a Caddyfile.
+func LoadText(text string) error {
+	config, err := Adapt(text)
 	if err != nil {
 		return err
 	}
@@ -129,6 +138,9 @@ func Caddyfile(o Options, dir, addr, upstream string) string {
 	if o.Store == "" {
 		o.Store = "sqlite " + filepath.Join(dir, "ledger.db")
 	}
+	if o.Settler == "" {
+		o.Settler = fmt.Sprintf("wallet 0x%x", GasKey())
+	}
 	_, port, _ := net.SplitHostPort(addr)
 	return strings.NewReplacer("{upstream}", upstream, "{rig_port}", port).Replace(fmt.Sprintf(`{
 	admin off
@@ -146,7 +158,7 @@ func Caddyfile(o Options, dir, addr, upstream string) string {
 		network base-sepolia
 		pay_to %s
 		rpc %s
-		wallet 0x%x
+		%s
 		refunds off
 		store %s
 		%s
@@ -155,7 +167,7 @@ func Caddyfile(o Options, dir, addr, upstream string) string {
 http://%s {
 %s
 }
-`, filepath.Join(dir, "storage"), o.Global, PayTo, o.RPC, GasKey(), o.Store, o.App, addr, site))
+`, filepath.Join(dir, "storage"), o.Global, PayTo, o.RPC, o.Settler, o.Store, o.App, addr, site))
 }
 
 func init() {
@@ -186,10 +198,9 @@ func (r *Rig) Earned() uint64 { return r.Balance(PayTo).Uint64() }
 // FreeAddr is a loopback address that nobody listens on.
 func FreeAddr(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := service.FreePort(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 }

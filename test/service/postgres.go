@@ -145,7 +145,7 @@ func (p *Postgres) prepare(ctx context.Context) error {
 		return fmt.Errorf("initdb: %w\n%s", err, out)
 	}
 	var err error
-	p.port, err = freePostgresPort(ctx)
+	p.port, err = FreePort(ctx)
 	return err
 }
 
@@ -163,16 +163,6 @@ func (p *Postgres) demote() error {
 		}
 	}
 	return errors.New("PostgreSQL does not run as root, and there is no user postgres or nobody")
-}
-
-func freePostgresPort(ctx context.Context) (int, error) {
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("a port for PostgreSQL: %w", err)
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	return port, l.Close()
 }
 
 func (p *Postgres) data() string { return filepath.Join(p.dir, "data") }

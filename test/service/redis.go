@@ -77,11 +77,10 @@ func StartRedis(ctx context.Context, o RedisOptions) (*Redis, error) {
 
 // prepare writes the server's configuration, which the server itself may change.
 func (r *Redis) prepare(ctx context.Context, o RedisOptions) error {
-	ports, err := freeRedisPorts(ctx, 2)
-	if err != nil {
+	var err error
+	if r.port, err = FreePort(ctx); err != nil {
 		return err
 	}
-	r.port = ports[0]
 	lines := []string{
 		"bind 127.0.0.1", "daemonize no", "dir " + r.dir, `logfile ""`, "loglevel notice", "databases 16",
 	}
@@ -103,7 +102,11 @@ func (r *Redis) prepare(ctx context.Context, o RedisOptions) error {
 		}
 	}
 	if o.Settings["cluster-enabled"] == "yes" {
-		lines = append(lines, "cluster-port "+strconv.Itoa(ports[1]))
+		bus, err := FreePort(ctx)
+		if err != nil {
+			return err
+		}
+		lines = append(lines, "cluster-port "+strconv.Itoa(bus))
 	}
 	var names []string
 	for name := range o.Settings {
@@ -115,27 +118,6 @@ func (r *Redis) prepare(ctx context.Context, o RedisOptions) error {
 		lines = append(lines, word+" "+o.Settings[name])
 	}
 	return os.WriteFile(r.config(), []byte(strings.Join(lines, "\n")+"\n"), 0o600)
-}
-
-// freeRedisPorts finds ports that are free at this moment, all different.
-func freeRedisPorts(ctx context.Context, n int) ([]int, error) {
-	var lc net.ListenConfig
-	var got []int
-	var open []net.Listener
-	var errs []error
-	for range n {
-		l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
-		if err != nil {
-			errs = append(errs, fmt.Errorf("a port for Redis: %w", err))
-			break
-		}
-		got = append(got, l.Addr().(*net.TCPAddr).Port)
-		open = append(open, l)
-	}
-	for _, l := range open {
-		errs = append(errs, l.Close())
-	}
-	return got, errors.Join(errs...)
 }
 
 func (r *Redis) config() string { return filepath.Join(r.dir, "redis.conf") }

@@ -24,6 +24,8 @@ var modules = []string{
 	"x402.stores.postgres",
 	"x402.stores.redis",
 	"x402.settlers.wallet",
+	"x402.signers.key",
+	"x402.signers.aws_kms",
 	"caddy.logging.encoders.x402_redact",
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"math/big"
 	"slices"
 	"sync"
 	"time"
@@ -18,10 +20,14 @@ import (
 // purse is the pooled part of a wallet: one per wallet, chain, asset and ledger, over all reloads. It lets nothing be paid
 // before its chain was found to be the configured one.
 type purse struct {
-	*wallet.Settler
 	chain *chain.Client
+	// config is what the settler is made of, once there are signers.
+	config wallet.Config
+	open   func(context.Context) ([]wallet.Signer, error)
 
 	mu       sync.Mutex
+	settler  *wallet.Settler // nil until its signers are open
+	closers  []io.Closer
 	live     []liveConfig // oldest first
 	network  x402.Network
 	rpc      []string
@@ -41,13 +47,47 @@ func newPurse(w *Wallet, c caddymodule.SettlerContext) (*purse, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rpc: %w", err)
 	}
-	s, err := wallet.New(wallet.Config{
-		Network: c.Network, Key: w.key, Chain: client, Journal: c.Journal, Settings: w.settings, Logger: w.log,
-	})
-	if err != nil {
-		return nil, errors.Join(err, client.Close())
+	p := &purse{
+		chain: client, open: w.open, network: c.Network, rpc: slices.Clone(c.RPC),
+		config: wallet.Config{Network: c.Network, Chain: client, Journal: c.Journal, Settings: w.settings, Logger: w.log},
 	}
-	return &purse{Settler: s, chain: client, network: c.Network, rpc: slices.Clone(c.RPC)}, nil
+	if len(w.signers) == 0 { // nobody has to be asked
+		if err := p.make(context.Background()); err != nil {
+			return nil, errors.Join(err, client.Close())
+		}
+	}
+	return p, nil
+}
+
+// make opens the signers and makes the settler of them. The caller holds mu, or is alone.
+func (p *purse) make(ctx context.Context) error {
+	signers, err := p.open(ctx)
+	if err != nil {
+		return err
+	}
+	var closers []io.Closer
+	for _, s := range signers {
+		if c, ok := s.(io.Closer); ok {
+			closers = append(closers, c)
+		}
+	}
+	p.config.Signers = signers
+	settler, err := wallet.New(p.config)
+	if err != nil {
+		for _, c := range closers {
+			err = errors.Join(err, c.Close())
+		}
+		return err
+	}
+	p.settler, p.closers = settler, closers
+	return nil
+}
+
+// made is the settler, if its signers are open.
+func (p *purse) made() *wallet.Settler {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.settler
 }
 
 // follow puts the settings of a starting configuration in force.
@@ -73,7 +113,9 @@ func (p *purse) configure() error {
 		return nil
 	}
 	l := p.live[len(p.live)-1]
-	p.Reconfigure(l.settings)
+	if p.config.Settings = l.settings; p.settler != nil {
+		p.settler.Reconfigure(l.settings)
+	}
 	if slices.Equal(p.rpc, l.context.RPC) && p.network == l.context.Network {
 		return nil
 	}
@@ -87,7 +129,7 @@ func (p *purse) configure() error {
 // askAgain is how long a chain that did not answer is left alone.
 const askAgain = time.Second
 
-// verify asks the chain whether it is the configured one, unless that is known.
+// verify opens the signers, and asks the chain whether it is the configured one, unless that is done.
 func (p *purse) verify(ctx context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -97,7 +139,13 @@ func (p *purse) verify(ctx context.Context) error {
 	if time.Since(p.asked) < askAgain {
 		return fmt.Errorf("%w: it did not answer a moment ago", settlement.ErrUnavailable)
 	}
-	err := p.chain.Verify(ctx, p.network)
+	var err error
+	if p.settler == nil {
+		err = p.make(ctx)
+	}
+	if err == nil {
+		err = p.chain.Verify(ctx, p.network)
+	}
 	p.verified, p.asked = err == nil, time.Now()
 	return err
 }
@@ -117,7 +165,45 @@ func (p *purse) Check(ctx context.Context, in settlement.Intent) (uint64, error)
 	if err := p.verifyDetached(ctx); err != nil {
 		return 0, unverified(err)
 	}
-	return p.Settler.Check(ctx, in)
+	return p.made().Check(ctx, in)
+}
+
+// Settle implements settlement.Settler.
+func (p *purse) Settle(ctx context.Context, in settlement.Intent) settlement.Outcome {
+	s, err := p.opened(ctx)
+	if err != nil {
+		return settlement.Outcome{Err: err}
+	}
+	return s.Settle(ctx, in)
+}
+
+// Resolve implements settlement.Settler.
+func (p *purse) Resolve(ctx context.Context, in settlement.Intent) settlement.Outcome {
+	s, err := p.opened(ctx)
+	if err != nil {
+		return settlement.Outcome{Err: err}
+	}
+	return s.Resolve(ctx, in)
+}
+
+// Survey implements settlement.Surveyor.
+func (p *purse) Survey(ctx context.Context, q settlement.Survey) (settlement.Surveyed, error) {
+	s, err := p.opened(ctx)
+	if err != nil {
+		return settlement.Surveyed{}, err
+	}
+	return s.Survey(ctx, q)
+}
+
+// opened is the settler; where its signers are not open, that is tried first.
+func (p *purse) opened(ctx context.Context) (*wallet.Settler, error) {
+	if s := p.made(); s != nil {
+		return s, nil
+	}
+	if err := p.verifyDetached(ctx); err != nil && p.made() == nil {
+		return nil, unverified(err)
+	}
+	return p.made(), nil
 }
 
 // Ready implements settlement.Settler.
@@ -125,7 +211,7 @@ func (p *purse) Ready(ctx context.Context) error {
 	if err := p.verifyDetached(ctx); err != nil {
 		return unverified(err)
 	}
-	return p.Settler.Ready(ctx)
+	return p.made().Ready(ctx)
 }
 
 func unverified(err error) error {
@@ -135,5 +221,27 @@ func unverified(err error) error {
 	return fmt.Errorf("%w: %w", settlement.ErrUnavailable, err)
 }
 
-// Destruct waits for what is under way, and closes the chain after the wallet.
-func (p *purse) Destruct() error { return errors.Join(p.Settler.Close(), p.chain.Close()) }
+// GasBalances are what the wallets had when they were last asked for.
+func (p *purse) GasBalances() (network string, wei []*big.Int) {
+	p.mu.Lock()
+	network, s := p.network.ID, p.settler
+	p.mu.Unlock()
+	if s != nil {
+		for _, b := range s.Balances() {
+			wei = append(wei, b.Wei)
+		}
+	}
+	return network, wei
+}
+
+// Destruct waits for what is under way, and closes signers and chain after the wallet.
+func (p *purse) Destruct() error {
+	var errs []error
+	if s := p.made(); s != nil {
+		errs = append(errs, s.Close())
+	}
+	for _, c := range p.closers {
+		errs = append(errs, c.Close())
+	}
+	return errors.Join(append(errs, p.chain.Close())...)
+}

@@ -55,8 +55,8 @@ func provisioned(t *testing.T, w *Wallet, c caddymodule.SettlerContext) *Wallet 
 	t.Helper()
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
 	t.Cleanup(cancel)
-	if w.Key == "" {
-		w.Key = fmt.Sprintf("%x", crypto.FromECDSA(devnet.Developer(0).Key))
+	if len(w.Keys)+len(w.SignersRaw) == 0 {
+		w.Keys = []string{fmt.Sprintf("%x", crypto.FromECDSA(devnet.Developer(0).Key))}
 	}
 	if err := w.Provision(ctx); err != nil {
 		t.Fatal(err)
@@ -121,7 +121,7 @@ func TestPurseIsShared(t *testing.T) {
 			t.Errorf("%s has the same purse", name)
 		}
 	}
-	k := provisioned(t, &Wallet{Key: fmt.Sprintf("%x", crypto.FromECDSA(devnet.Developer(1).Key))}, c)
+	k := provisioned(t, &Wallet{Keys: []string{fmt.Sprintf("%x", crypto.FromECDSA(devnet.Developer(1).Key))}}, c)
 	if k.purse.Value() == a.purse.Value() {
 		t.Error("another key has the same purse")
 	}

@@ -3,11 +3,15 @@ package wallet
 
 import (
 	"context"
-	"crypto/ecdsa"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/big"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -15,6 +19,7 @@ import (
 
 	"github.com/caddy-x402/caddy-x402/caddymodule"
 	"github.com/caddy-x402/caddy-x402/settlement"
+	"github.com/caddy-x402/caddy-x402/settlement/signer"
 	"github.com/caddy-x402/caddy-x402/settlement/wallet"
 	"github.com/caddy-x402/caddy-x402/x402"
 )
@@ -24,11 +29,15 @@ func init() {
 }
 
 // Wallet settles payments with transactions of its own, and pays their gas. The money goes from the payer to `pay_to`
-// directly: the wallet never has it.
+// directly: the wallet never has it. Payments that wait at the same time travel in one transaction.
 type Wallet struct {
-	// The wallet's private key in hex, as a placeholder such as `{env.GAS_WALLET_PRIVATE_KEY}` or `{file./run/secrets/gas}`. A
+	// The private keys of the wallets in hex, as placeholders such as `{env.GAS_WALLET_PRIVATE_KEY}` or
+	// `{file./run/secrets/gas}`. One is enough: several share the work, and one whose ether is used up leaves it to the others. A
 	// literal key is accepted for a test network on this machine only.
-	Key string `json:"key"`
+	Keys []string `json:"keys,omitempty"`
+
+	// More wallets, whose keys are kept elsewhere.
+	SignersRaw []json.RawMessage `json:"signers,omitempty" caddy:"namespace=x402.signers inline_key=signer"`
 
 	// The most that a unit of gas may cost, in gwei, such as `0.5`. Above it payments wait. Default: 500.
 	MaxFee string `json:"max_fee,omitempty"`
@@ -39,7 +48,24 @@ type Wallet struct {
 	// The balance in ether below which payments are refused with 503 instead of taken. Default: 0.0001.
 	MinBalance string `json:"min_balance,omitempty"`
 
-	key      *ecdsa.PrivateKey
+	// The most that may be spent on gas in an hour, in ether, by this instance: so much can a mistake, or somebody who means
+	// harm, cost. Above it payments are refused with 503. Default: 0.1.
+	MaxSpend string `json:"max_spend,omitempty"`
+
+	// How many payments a transaction carries at most. Default: 100.
+	Batch int `json:"batch,omitempty"`
+
+	// How many transactions of a wallet may be under way at once. Default: 8.
+	InFlight int `json:"in_flight,omitempty"`
+
+	// How many payments may wait for a transaction. Whoever comes then gets 503 before anything is charged. Default: 4096.
+	Queue int `json:"queue,omitempty"`
+
+	// How old a transaction must be, by the time of the chain's newest block, to be sent again with higher fees. Default: 20s.
+	StuckAfter caddy.Duration `json:"stuck_after,omitempty"`
+
+	keys     []wallet.Signer
+	signers  []caddymodule.SignerModule
 	settings wallet.Settings
 	log      *slog.Logger
 	purse    *caddymodule.Lease[*purse]
@@ -58,6 +84,9 @@ const (
 // Provision implements caddy.Provisioner.
 func (w *Wallet) Provision(ctx caddy.Context) error {
 	w.log = ctx.Slogger()
+	if err := w.loadSigners(ctx); err != nil {
+		return err
+	}
 	for _, s := range []struct {
 		name, value, standard string
 		decimals              uint8
@@ -66,6 +95,7 @@ func (w *Wallet) Provision(ctx caddy.Context) error {
 		{"max_fee", w.MaxFee, "500", gweiDecimals, &w.settings.MaxFeePerGas},
 		{"warn_balance", w.WarnBalance, "0.001", etherDecimals, &w.settings.WarnBalance},
 		{"min_balance", w.MinBalance, "0.0001", etherDecimals, &w.settings.HardBalance},
+		{"max_spend", w.MaxSpend, "0.1", etherDecimals, &w.settings.SpendPerHour},
 	} {
 		if s.value == "" {
 			s.value = s.standard
@@ -76,21 +106,69 @@ func (w *Wallet) Provision(ctx caddy.Context) error {
 		}
 		*s.into = v.ToBig()
 	}
+	for _, n := range []struct {
+		name  string
+		value int
+		most  int
+	}{{"batch", w.Batch, mostBatch}, {"in_flight", w.InFlight, mostInFlight}, {"queue", w.Queue, mostQueue}} {
+		if n.value < 0 || n.value > n.most {
+			return fmt.Errorf("%s is %d; write a number from 1 to %d", n.name, n.value, n.most)
+		}
+	}
+	if w.StuckAfter != 0 && time.Duration(w.StuckAfter) < leastStuck {
+		return fmt.Errorf("stuck_after is %s; a transaction must have the time to be mined, at least %s", time.Duration(w.StuckAfter), leastStuck)
+	}
+	w.settings.Batch, w.settings.InFlight, w.settings.Queue = w.Batch, w.InFlight, w.Queue
+	w.settings.StuckAfter = time.Duration(w.StuckAfter)
 	return nil
 }
 
+// What may be asked for. A transaction of 140 payments is at the gas that a chain takes; nodes keep some 16 of an account, and
+// drop what waits behind them.
+const (
+	mostBatch    = 140
+	mostInFlight = 16
+	mostQueue    = 1_000_000
+	leastStuck   = 5 * time.Second
+)
+
 // Join implements caddymodule.SettlerModule.
 func (w *Wallet) Join(_ caddy.Context, c caddymodule.SettlerContext) (settlement.Settler, error) {
-	key, err := caddymodule.PrivateKey("the gas wallet's key", w.Key, c.Local)
+	names, err := w.joinSigners(c)
 	if err != nil {
 		return nil, err
 	}
-	w.key = key
-	address := crypto.PubkeyToAddress(key.PublicKey)
+	if len(w.Keys)+len(names) == 0 {
+		return nil, errors.New("wallet has no key; write a placeholder such as {env.GAS_WALLET_PRIVATE_KEY}, or `signer`")
+	}
+	var addresses []string
+	w.keys = nil
+	for i, text := range w.Keys {
+		what := "the gas wallet's key"
+		if i > 0 {
+			what = fmt.Sprintf("the key of gas wallet %d", i+1)
+		}
+		key, err := caddymodule.PrivateKey(what, text, c.Local)
+		if err != nil {
+			return nil, err
+		}
+		address := crypto.PubkeyToAddress(key.PublicKey).Hex()
+		if slices.Contains(addresses, address) {
+			return nil, fmt.Errorf("%s is there twice: it is that of %s", what, address)
+		}
+		local, err := signer.NewLocal(key)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", what, err)
+		}
+		w.keys, addresses = append(w.keys, local), append(addresses, address)
+	}
+	w.settings.Mined = func(m wallet.Mined) { caddymodule.ObserveTransaction(c.Network.ID, m.Payments, m.OK, m.Cost) }
 	// What a reload may change is no part of the key; what makes it another wallet, another ledger's, or one that signatures
 	// look different to, is.
 	asset := c.Network.Asset
-	id := fmt.Sprintf("x402 wallet %s on %d for %s (%q, %q) in %s", address, c.Network.ChainID, asset.Address, asset.Name, asset.Version, c.Ledger)
+	addresses = append(addresses, names...)
+	slices.Sort(addresses)
+	id := fmt.Sprintf("x402 wallet %s on %d for %s (%q, %q) in %s", strings.Join(addresses, " "), c.Network.ChainID, asset.Address, asset.Name, asset.Version, c.Ledger)
 	w.purse, err = caddymodule.Acquire(id, func() (*purse, error) { return newPurse(w, c) })
 	if err != nil {
 		return nil, err
@@ -123,35 +201,76 @@ func (w *Wallet) Leave() error {
 
 // UnmarshalCaddyfile reads
 //
-//	wallet <key> {
+//	wallet [<key>...] {
+//		signer       <module> [<args...>] { ... }
 //		max_fee      <gwei>
 //		warn_balance <ether>
 //		min_balance  <ether>
+//		max_spend    <ether per hour>
+//		batch        <payments>
+//		in_flight    <transactions>
+//		queue        <payments>
+//		stuck_after  <duration>
 //	}
 func (w *Wallet) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume the module's name
-	if !d.Args(&w.Key) || d.NextArg() {
-		return d.ArgErr()
-	}
+	w.Keys = d.RemainingArgs()
+	seen := make(map[string]bool)
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		var field *string
-		switch d.Val() {
-		case "max_fee":
-			field = &w.MaxFee
-		case "warn_balance":
-			field = &w.WarnBalance
-		case "min_balance":
-			field = &w.MinBalance
-		default:
-			return d.Errf("unrecognized subdirective '%s' of wallet; it knows max_fee, warn_balance and min_balance", d.Val())
-		}
 		name := d.Val()
-		if *field != "" {
+		if name == "signer" {
+			raw, err := caddymodule.ParseSigner(d)
+			if err != nil {
+				return err
+			}
+			w.SignersRaw = append(w.SignersRaw, raw)
+			continue
+		}
+		if seen[name] {
 			return d.Errf("%s is there twice in wallet", name)
 		}
-		if !d.Args(field) || d.NextArg() {
+		seen[name] = true
+		if !slices.Contains(options, name) {
+			return d.Errf("unrecognized subdirective '%s' of wallet; it knows %s", name, strings.Join(options, ", "))
+		}
+		var value string
+		if !d.Args(&value) || d.NextArg() {
 			return d.ArgErr()
 		}
+		if err := w.set(d, name, value); err != nil {
+			return err
+		}
+	}
+	if len(w.Keys)+len(w.SignersRaw) == 0 {
+		return d.Err("wallet has no key; write a placeholder such as {env.GAS_WALLET_PRIVATE_KEY} after it, or `signer` into it")
+	}
+	return nil
+}
+
+// options are the subdirectives of the Caddyfile.
+var options = []string{"signer", "max_fee", "warn_balance", "min_balance", "max_spend", "batch", "in_flight", "queue", "stuck_after"}
+
+// set takes one of options.
+func (w *Wallet) set(d *caddyfile.Dispenser, name, value string) error {
+	texts := map[string]*string{
+		"max_fee": &w.MaxFee, "warn_balance": &w.WarnBalance, "min_balance": &w.MinBalance, "max_spend": &w.MaxSpend,
+	}
+	numbers := map[string]*int{"batch": &w.Batch, "in_flight": &w.InFlight, "queue": &w.Queue}
+	switch {
+	case texts[name] != nil:
+		*texts[name] = value
+	case name == "stuck_after":
+		after, err := caddy.ParseDuration(value)
+		if err != nil || after <= 0 {
+			return d.Errf("stuck_after %s: write a duration such as 20s", value)
+		}
+		w.StuckAfter = caddy.Duration(after)
+	default:
+		n, err := strconv.Atoi(value)
+		if err != nil || n < 1 {
+			return d.Errf("%s %s: write a whole number from 1", name, value)
+		}
+		*numbers[name] = n
 	}
 	return nil
 }

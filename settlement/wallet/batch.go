@@ -1,0 +1,244 @@
+package wallet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/caddy-x402/caddy-x402/settlement"
+	"github.com/caddy-x402/caddy-x402/settlement/chain"
+	"github.com/caddy-x402/caddy-x402/settlement/multicall"
+)
+
+const (
+	// dispatchTimeout bounds what happens between the queue and the journal.
+	dispatchTimeout = 20 * time.Second
+	// unfitFor is how long a wallet without gas leaves payments to others before it looks again.
+	unfitFor = 2 * time.Second
+
+	// batchBase is the gas of a batch without payments, and paymentGas at least what is given to each of them: USDC needs
+	// 50,000. What is not used costs nothing.
+	batchBase  = 60_000
+	paymentGas = 100_000
+)
+
+// run is a lane at work, until Close.
+func (s *Settler) run(l *lane) {
+	for s.due(l) {
+		if batch := s.queue.take(s.batchSize()); len(batch) > 0 {
+			s.dispatch(l, batch)
+		}
+	}
+}
+
+// due waits until the lane is to take what waits: at once if none of its transactions is under way; else when a batch is
+// full, or has lingered. False: the settler is closed.
+func (s *Settler) due(l *lane) bool {
+	var lingered <-chan time.Time
+	for {
+		waiting, changed := s.queue.look()
+		set := s.set()
+		flying := int(l.flying.Load())
+		var rested <-chan time.Time
+		switch {
+		case waiting == 0:
+			lingered = nil
+		case flying >= set.InFlight:
+		case s.unfit(l) && s.others(l, func(o *lane) bool { return !s.unfit(o) }):
+			rested = time.After(unfitFor / 4)
+		case flying == 0, waiting >= s.batchSize():
+			return true
+		case s.others(l, func(o *lane) bool { return o.flying.Load() == 0 && !s.unfit(o) }): // that one takes it
+		case lingered == nil:
+			lingered = time.After(set.Linger)
+		}
+		select {
+		case <-s.ctx.Done():
+			return false
+		case <-changed:
+		case <-rested:
+		case <-lingered:
+			return true
+		}
+	}
+}
+
+func (s *Settler) unfit(l *lane) bool { return s.now().UnixNano() < l.unfit.Load() }
+
+func (s *Settler) others(l *lane, are func(*lane) bool) bool {
+	for _, o := range s.lanes {
+		if o != l && are(o) {
+			return true
+		}
+	}
+	return false
+}
+
+// gasOf is what a batch is given for each payment.
+func (s *Settler) gasOf() uint64 {
+	seen := s.gasPerPayment.Load()
+	return max(paymentGas, seen+seen/2)
+}
+
+// batchSize is how many payments a transaction may carry now.
+func (s *Settler) batchSize() int {
+	if s.multicall.missing() {
+		return 1
+	}
+	set := s.set()
+	if set.BatchGas <= batchBase {
+		return 1
+	}
+	return max(1, min(set.Batch, int((set.BatchGas-batchBase)/s.gasOf())))
+}
+
+// dispatch sends a transaction for what was taken from the queue. What can't travel now goes back there, or to its
+// caller.
+func (s *Settler) dispatch(l *lane, batch []*job) {
+	ctx, cancel := context.WithTimeout(s.ctx, dispatchTimeout)
+	defer cancel()
+	c, batch, err := s.load(ctx, l, batch)
+	if len(batch) == 0 {
+		return
+	}
+	var tx settlement.Transaction
+	if err == nil {
+		tx, err = s.record(ctx, l, c, batch)
+	}
+	switch {
+	case err == nil:
+	case errors.Is(err, errKnown):
+		var rest []*job
+		for _, j := range batch {
+			if j.found != nil {
+				j.end(nil, errKnown)
+			} else {
+				rest = append(rest, j)
+			}
+		}
+		s.queue.back(rest)
+		return
+	case errors.Is(err, settlement.ErrNotClaimed) && len(batch) > 1: // one of them
+		s.halve(batch)
+		return
+	case errors.Is(err, errNoGas) && s.others(l, func(o *lane) bool { return !s.unfit(o) }):
+		l.unfit.Store(s.now().Add(unfitFor).UnixNano())
+		s.queue.back(batch)
+		return
+	default:
+		for _, j := range batch {
+			j.end(nil, err)
+		}
+		return
+	}
+	p := s.parcels.add(tx)
+	l.flying.Add(1)
+	s.queue.poke() // this lane may be full now: what waits is for another
+	for _, j := range batch {
+		j.end(p, nil)
+	}
+	s.crew.Go(func() {
+		s.carry(p, true)
+		l.flying.Add(-1)
+		s.queue.poke()
+	})
+}
+
+// halve puts a batch back in two parts, none of which grows again.
+func (s *Settler) halve(batch []*job) {
+	for _, j := range batch {
+		j.most = max(1, len(batch)/2)
+	}
+	s.queue.back(batch)
+}
+
+// load makes one call of a batch, and simulates it. Payments that would fail in it are taken out: they are judged alone. A
+// batch that fails as a whole is halved.
+func (s *Settler) load(ctx context.Context, l *lane, batch []*job) (call, []*job, error) {
+	if len(batch) > 1 {
+		if there, err := s.multicall.exists(ctx, s.chain); err != nil {
+			return call{}, batch, err
+		} else if !there {
+			s.log.WarnContext(ctx, "there is no Multicall3 on this chain: each payment gets a transaction of its own",
+				"address", multicall.Address, "network", s.network.ID)
+			s.queue.back(batch[1:])
+			batch = batch[:1]
+		}
+	}
+	for len(batch) > 1 {
+		c := s.together(batch)
+		results, err := s.simulateBatch(ctx, l, c, len(batch))
+		if _, reverted := errors.AsType[*chain.RevertError](err); reverted {
+			half := len(batch) / 2
+			s.halve(batch[half:])
+			batch = batch[:half]
+			for _, j := range batch {
+				j.most = half
+			}
+			continue
+		}
+		if err != nil {
+			return call{}, batch, err
+		}
+		kept := batch[:0:0]
+		for i, j := range batch {
+			if results[i].Success {
+				kept = append(kept, j)
+			} else {
+				j.end(nil, errDropped)
+			}
+		}
+		if len(kept) > 1 {
+			return s.together(kept), kept, nil
+		}
+		batch = kept
+	}
+	if len(batch) == 0 {
+		return call{}, nil, nil
+	}
+	return s.apart(ctx, batch)
+}
+
+// together is the call that makes the transfers of a batch, each whether or not the others fail.
+func (s *Settler) together(batch []*job) call {
+	calls := make([]multicall.Call, len(batch))
+	for i, j := range batch {
+		calls[i] = multicall.Call{Target: s.network.Asset.Address, AllowFailure: true, Data: j.t.data}
+	}
+	return call{to: multicall.Address, data: multicall.Calldata(calls), gas: batchBase + uint64(len(batch))*s.gasOf()}
+}
+
+// apart is the call that makes one transfer. A simulation of some time ago does not count.
+func (s *Settler) apart(ctx context.Context, batch []*job) (call, []*job, error) {
+	j := batch[0]
+	if age := s.now().Sub(j.verdict.at); age < 0 || age >= freshness {
+		var err error
+		j.verdict, err = s.simulate(ctx, j.in, j.t)
+		switch {
+		case errors.Is(err, settlement.ErrUnavailable):
+			return call{}, batch, err
+		case err != nil: // its caller finds out why
+			j.end(nil, fmt.Errorf("%w: %w", errDropped, err))
+			return call{}, nil, err
+		}
+	}
+	return call{to: s.network.Asset.Address, data: j.t.data, gas: j.verdict.gas}, batch, nil
+}
+
+// simulateBatch runs c on the newest block, from the wallet and with the gas that it would be sent with.
+func (s *Settler) simulateBatch(ctx context.Context, l *lane, c call, n int) ([]multicall.Result, error) {
+	var ret []byte
+	q := chain.CallQuery(chain.Message{From: l.address, To: c.to, Data: c.data, Gas: c.gas}, &ret)
+	if _, err := s.chain.Ask(ctx, q); err != nil {
+		return nil, err
+	}
+	if q.Err != nil {
+		return nil, q.Err
+	}
+	results, err := multicall.ParseResults(ret, n)
+	if err != nil {
+		return nil, fmt.Errorf("%w: Multicall3: %w", settlement.ErrUnavailable, err)
+	}
+	return results, nil
+}
