@@ -6,11 +6,13 @@ FUZZTIME ?= 5m
 TESTFLAGS ?=
 # Packages that are tested at once: many of them wait for processes, blocks and time.
 PARALLEL ?= 3
+# Those that take longest, which begin first.
+LONGEST = ./test/e2e ./ledger/redis ./test/chaos ./test/crash
 # How long things break, over which stores (sqlite, postgres, redis, all), and what decides who does what.
 CHAOS_SECONDS ?= 120
 CHAOS_STORE ?= all
 CHAOS_SEED ?=
-# Packages to lint, to benchmark.
+# Packages to lint; to benchmark, where given.
 PKG ?= ./...
 TAGS = interop
 
@@ -30,7 +32,7 @@ demo: ## a paid request from 402 to upstream on a local chain; KEEP=1 keeps it r
 	CGO_ENABLED=0 KEEP=$(KEEP) $(GO) run -trimpath ./cmd/demo
 
 test: setup ## every test, as CI runs it, with the race detector
-	$(GO) test -race -tags '$(TAGS)' -p $(PARALLEL) -timeout 15m $(TESTFLAGS) ./...
+	$(GO) test -race -tags '$(TAGS)' -p $(PARALLEL) -timeout 15m $(TESTFLAGS) $(LONGEST) ./...
 
 chaos: ## three Caddys under load while all that can break breaks; CHAOS_SECONDS=120 CHAOS_STORE=all CHAOS_SEED=
 	CGO_ENABLED=0 CHAOS_SECONDS=$(CHAOS_SECONDS) CHAOS_STORE=$(CHAOS_STORE) CHAOS_SEED=$(CHAOS_SEED) \
@@ -62,8 +64,14 @@ fuzz: ## run every fuzzer for FUZZTIME (5m) each
 		done; \
 	done
 
-bench: ## benchmarks with allocations; PKG=./token for one room, LEDGER_SIZES=1000,10000000 for larger ledgers
+bench: ## us, bare Caddy and the reference server side by side (docs/benchmarks.md); PKG=./token: the benchmarks of one room
+ifeq ($(origin PKG),file)
+	@.ci/setup test/bench/peer
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/bench ./test/bench
+	@exec bin/bench
+else
 	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . -benchmem -timeout 2h $(PKG)
+endif
 
 clean: ## remove what build made
 	rm -rf bin

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/caddy-x402/caddy-x402/settlement"
@@ -27,7 +28,11 @@ const (
 func (s *Settler) run(l *lane) {
 	for s.due(l) {
 		if batch := s.queue.take(s.batchSize()); len(batch) > 0 {
+			l.busy.Store(true)
+			s.queue.poke() // what came meanwhile is not for this lane
 			s.dispatch(l, batch)
+			l.busy.Store(false)
+			s.queue.poke()
 		}
 	}
 }
@@ -49,7 +54,7 @@ func (s *Settler) due(l *lane) bool {
 			rested = time.After(unfitFor / 4)
 		case flying == 0, waiting >= s.batchSize():
 			return true
-		case s.others(l, func(o *lane) bool { return o.flying.Load() == 0 && !s.unfit(o) }): // that one takes it
+		case s.others(l, func(o *lane) bool { return o.flying.Load() == 0 && !o.busy.Load() && !s.unfit(o) }): // that one takes it
 		case lingered == nil:
 			lingered = time.After(set.Linger)
 		}
@@ -78,7 +83,7 @@ func (s *Settler) others(l *lane, are func(*lane) bool) bool {
 // gasOf is what a batch is given for each payment.
 func (s *Settler) gasOf() uint64 {
 	seen := s.gasPerPayment.Load()
-	return max(paymentGas, seen+seen/2)
+	return max(paymentGas, min(seen+seen/2, s.set().GasLimit))
 }
 
 // batchSize is how many payments a transaction may carry now.
@@ -122,9 +127,12 @@ func (s *Settler) dispatch(l *lane, batch []*job) {
 	case errors.Is(err, settlement.ErrNotClaimed) && len(batch) > 1: // one of them
 		s.halve(batch)
 		return
-	case errors.Is(err, errNoGas) && s.others(l, func(o *lane) bool { return !s.unfit(o) }):
+	case (errors.Is(err, errNoGas) || errors.Is(err, errSigner)) && s.others(l, func(o *lane) bool { return !s.unfit(o) }):
 		l.unfit.Store(s.now().Add(unfitFor).UnixNano())
 		s.queue.back(batch)
+		return
+	case len(batch) > 1 && s.fewerMay(err):
+		s.halve(batch)
 		return
 	default:
 		for _, j := range batch {
@@ -132,17 +140,30 @@ func (s *Settler) dispatch(l *lane, batch []*job) {
 		}
 		return
 	}
-	p := s.parcels.add(tx)
+	p, fresh := s.parcels.join(tx) // whoever left and came back may have found it in the journal, and carry it already
 	l.flying.Add(1)
-	s.queue.poke() // this lane may be full now: what waits is for another
+	s.queue.poke()                   // this lane may be full now: what waits is for another
+	plain := !batch[0].verdict.alone // a stranger's code takes what it likes
 	for _, j := range batch {
 		j.end(p, nil)
 	}
 	s.crew.Go(func() {
-		s.carry(p, true)
+		if fresh {
+			s.carry(p, true)
+		} else {
+			<-p.landed
+		}
+		if plain {
+			s.learn(p.receipt, len(batch))
+		}
 		l.flying.Add(-1)
 		s.queue.poke()
 	})
+}
+
+// fewerMay reports whether a smaller batch may cost little enough.
+func (s *Settler) fewerMay(err error) bool {
+	return errors.Is(err, errTooDear) || errors.Is(err, errSpent) && s.solvent() == nil
 }
 
 // halve puts a batch back in two parts, none of which grows again.
@@ -166,10 +187,30 @@ func (s *Settler) load(ctx context.Context, l *lane, batch []*job) (call, []*job
 			batch = batch[:1]
 		}
 	}
+	if len(batch) > 1 {
+		var err error
+		if batch, _, err = s.plain(ctx, batch, func(i int) bool {
+			age := s.now().Sub(batch[i].verdict.at)
+			return age < 0 || age >= freshness
+		}); err != nil {
+			return call{}, batch, err
+		}
+	}
 	for len(batch) > 1 {
 		c := s.together(batch)
 		results, err := s.simulateBatch(ctx, l, c, len(batch))
-		if _, reverted := errors.AsType[*chain.RevertError](err); reverted {
+		_, reverted := errors.AsType[*chain.RevertError](err)
+		if err == nil || reverted {
+			rest, some, err := s.plain(ctx, batch, func(i int) bool { return reverted || !results[i].Success })
+			if err != nil {
+				return call{}, rest, err
+			}
+			if some { // they may be why the others failed
+				batch = rest
+				continue
+			}
+		}
+		if reverted {
 			half := len(batch) / 2
 			s.halve(batch[half:])
 			batch = batch[:half]
@@ -199,6 +240,33 @@ func (s *Settler) load(ctx context.Context, l *lane, batch []*job) (call, []*job
 	}
 	return s.apart(ctx, batch)
 }
+
+// plain takes out of a batch who runs code by now, among those that are suspect: such a payment is simulated anew, and travels alone.
+func (s *Settler) plain(ctx context.Context, batch []*job, suspect func(i int) bool) (rest []*job, some bool, err error) {
+	codes := make([][]byte, len(batch))
+	var queries []*chain.Query
+	for i, j := range batch {
+		if suspect(i) {
+			queries = append(queries, chain.CodeQuery(j.in.Authorization.From, &codes[i]))
+		}
+	}
+	for part := range slices.Chunk(queries, codesAtOnce) {
+		if _, err := s.chain.Ask(ctx, part...); err != nil {
+			return batch, false, err
+		}
+	}
+	for i, j := range batch {
+		if len(codes[i]) > 0 {
+			j.end(nil, errDropped)
+		} else {
+			rest = append(rest, j)
+		}
+	}
+	return rest, len(rest) < len(batch), nil
+}
+
+// codesAtOnce is how many accounts one request asks for: hosted nodes refuse more than 100.
+const codesAtOnce = 90
 
 // together is the call that makes the transfers of a batch, each whether or not the others fail.
 func (s *Settler) together(batch []*job) call {

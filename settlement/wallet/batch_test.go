@@ -242,3 +242,92 @@ func startWith(t *testing.T, c *settlementtest.Case, other *ecdsa.PrivateKey) se
 	return start(t, settlementtest.Setup{URL: c.Proxy.URL(), Key: c.Wallet, Journal: c.Journal},
 		options{settings: wallet.Settings{InFlight: 1, Batch: 1}, more: []*ecdsa.PrivateKey{other}})
 }
+
+// A contract wallet that takes much gas does not make the batches of the others smaller.
+func TestExpensivePayerDoesNotShrinkBatches(t *testing.T) {
+	dev := startChain(t)
+	c := newCase(t, dev, options{settings: wallet.Settings{Batch: 30, BatchGas: 3_500_000, Linger: 300 * time.Millisecond}})
+	costly := c.Claim(fromHostile(c, dev, devnet.Expensive, 300_000))
+	c.WantSettled(costly, c.Settle(costly))
+	all := crowd(c, 31)
+	c.Stall()
+	first := settleAll(c, c.Settler, all[:1])
+	sent(c, 2)
+	rest := settleAll(c, c.Settler, all[1:])
+	txs := sent(c, 3)
+	c.H.Chain.Resume()
+	first.wantSettled(all[:1])
+	rest.wantSettled(all[1:])
+	if n := len(txs[2].Payments); n != 30 {
+		t.Errorf("a batch of %d", n)
+	}
+}
+
+// Whom a stranger has overtaken travels with others again.
+func TestOvertakenPayerIsNotIsolated(t *testing.T) {
+	c := newCase(t, startChain(t), options{settings: wallet.Settings{Linger: 300 * time.Millisecond}})
+	in := c.Claimed()
+	c.Stall()
+	run := settleAll(c, c.Settler, []settlement.Intent{in})
+	sent(c, 1)
+	c.Send(c.H.Fresh(), in.Authorization.TransferCalldata(in.Signature), nil)
+	c.Commit(1)
+	c.H.Chain.Resume()
+	run.wantSettled([]settlement.Intent{in})
+	c.Stall()
+	all := append(crowd(c, 4), c.Claimed())
+	first := settleAll(c, c.Settler, all[:1])
+	sent(c, 2)
+	rest := settleAll(c, c.Settler, all[1:])
+	txs := sent(c, 3)
+	c.H.Chain.Resume()
+	first.wantSettled(all[:1])
+	rest.wantSettled(all[1:])
+	if n := len(txs[2].Payments); n != 4 {
+		t.Errorf("a batch of %d", n)
+	}
+}
+
+// An account gets code that burns all gas after it was checked: that is seen before anything is sent, and the others still travel
+// together.
+func TestCodeSinceTheCheck(t *testing.T) {
+	dev := startChain(t)
+	for name, mode := range map[string]devnet.Mode{"burns": devnet.BurnGas, "lies to simulations": devnet.AcceptInSimulation} {
+		t.Run(name, func(t *testing.T) {
+			c := newCase(t, dev, options{settings: wallet.Settings{Linger: 500 * time.Millisecond, Batch: 16}})
+			hostile, err := dev.DeployHostileWallet(c.Ctx(), mode, 0)
+			c.Must(err)
+			delegate(t, c, hostile)
+			c.Must(dev.SetMode(c.Ctx(), crypto.PubkeyToAddress(c.Payer.PublicKey), mode, 0))
+			delegate(t, c, common.Address{})
+			all := crowd(c, 15)
+			culprit := c.Claim(c.Sign(c.Payer, nil))
+			delegate(t, c, hostile)
+			if mode == devnet.AcceptInSimulation {
+				time.Sleep(time.Second)
+			}
+			c.Stall()
+			blocker := crowd(c, 1)
+			held := settleAll(c, c.Settler, blocker)
+			sent(c, 1)
+			bad := settleAll(c, c.Settler, []settlement.Intent{culprit})
+			time.Sleep(50 * time.Millisecond) // so that it comes first in the batch
+			rest := settleAll(c, c.Settler, all)
+			sent(c, 2)
+			time.Sleep(time.Second)
+			for _, tx := range c.Journal.All()[1:] {
+				if n := len(tx.Payments); n != 15 && (n != 1 || tx.Payments[0] != culprit.Payment) {
+					t.Errorf("a transaction of %d payments", n)
+				}
+			}
+			c.H.Chain.Resume()
+			held.wantSettled(blocker)
+			rest.wantSettled(all)
+			bad.wg.Wait()
+			if bad.outcomes[0].Status != settlement.Failed {
+				t.Errorf("got %+v", bad.outcomes[0])
+			}
+			c.WantReceived(16)
+		})
+	}
+}

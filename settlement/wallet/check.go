@@ -38,7 +38,7 @@ func (s *Settler) transfer(in settlement.Intent) transfer {
 	return t
 }
 
-// Check simulates the transfer, unless the queue is full: then nothing is to be claimed either. Identical checks at the same time share one simulation.
+// Check simulates the transfer, unless the queue is full, or as much was spent on gas as may be: then nothing is to be claimed either. Identical checks at the same time share one simulation.
 func (s *Settler) Check(ctx context.Context, in settlement.Intent) (head uint64, err error) {
 	done, err := s.enter()
 	if err != nil {
@@ -49,6 +49,9 @@ func (s *Settler) Check(ctx context.Context, in settlement.Intent) (head uint64,
 		return 0, err
 	}
 	if err := s.queue.room(in.Authorization.From); err != nil {
+		return 0, err
+	}
+	if err := s.solvent(); err != nil {
 		return 0, err
 	}
 	t := s.transfer(in)

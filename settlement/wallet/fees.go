@@ -44,8 +44,9 @@ func larger(a, b *big.Int) *big.Int {
 
 // costs is what was spent on gas in the last hour; for what is under way, the most that it can cost.
 type costs struct {
-	mu   sync.Mutex
-	list []cost // oldest first
+	mu    sync.Mutex
+	list  []cost // oldest first
+	total big.Int
 }
 
 type cost struct {
@@ -56,35 +57,43 @@ type cost struct {
 
 var errSpent = fmt.Errorf("%w: the wallets have spent as much on gas in the last hour as they may", settlement.ErrUnavailable)
 
-func (c *costs) sum(now time.Time) *big.Int {
+// recent gives the sum, without what was spent earlier.
+func (c *costs) recent(now time.Time) *big.Int {
 	for len(c.list) > 0 && now.Sub(c.list[0].at) >= time.Hour {
+		c.total.Sub(&c.total, c.list[0].wei)
 		c.list = c.list[1:]
 	}
-	sum := new(big.Int)
-	for _, x := range c.list {
-		sum.Add(sum, x.wei)
-	}
-	return sum
+	return &c.total
 }
 
-// room is nil if something may still be spent.
-func (c *costs) room(now time.Time, limit *big.Int) error {
+// room is nil if more than wei may still be spent.
+func (c *costs) room(now time.Time, wei, limit *big.Int) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if limit != nil && c.sum(now).Cmp(limit) >= 0 {
+	if limit != nil && new(big.Int).Add(c.recent(now), wei).Cmp(limit) >= 0 {
 		return errSpent
 	}
 	return nil
 }
 
-// reserve notes that up to wei will be spent at a place, if that is not more than the limit allows.
+// reserve notes that up to wei will be spent at a place, if that is not more than the limit allows. What was reserved there before
+// was never recorded: one transaction is mined there.
 func (c *costs) reserve(now time.Time, at place, wei, limit *big.Int) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if sum := c.sum(now); limit != nil && sum.Add(sum, wei).Cmp(limit) > 0 {
+	sum := new(big.Int).Add(c.recent(now), wei)
+	i := slices.IndexFunc(c.list, func(x cost) bool { return x.place == at })
+	if i >= 0 {
+		sum.Sub(sum, c.list[i].wei)
+	}
+	if limit != nil && sum.Cmp(limit) > 0 {
 		return errSpent
 	}
+	if i >= 0 {
+		c.list = slices.Delete(c.list, i, i+1)
+	}
 	c.list = append(c.list, cost{at, now, wei})
+	c.total.Set(sum)
 	return nil
 }
 
@@ -93,11 +102,14 @@ func (c *costs) settle(at place, wei *big.Int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	i := slices.IndexFunc(c.list, func(x cost) bool { return x.place == at })
-	switch {
-	case i < 0:
-	case wei == nil:
-		c.list = slices.Delete(c.list, i, i+1)
-	default:
-		c.list[i].wei = wei
+	if i < 0 {
+		return
 	}
+	c.total.Sub(&c.total, c.list[i].wei)
+	if wei == nil {
+		c.list = slices.Delete(c.list, i, i+1)
+		return
+	}
+	c.total.Add(&c.total, wei)
+	c.list[i].wei = wei
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/big"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -34,6 +35,8 @@ type lane struct {
 	last    atomic.Pointer[laneState]
 	// flying is how many of its transactions are under way from here.
 	flying atomic.Int32
+	// busy: it is at a batch that is not sent yet.
+	busy atomic.Bool
 	// unfit is until when it leaves payments to the other lanes, as Unix nanoseconds: its wallet lacks gas.
 	unfit atomic.Int64
 }
@@ -96,6 +99,15 @@ func (s *Settler) affordable(ctx context.Context, l *lane) (*laneState, error) {
 // errNoGas: the wallet has too little ether to pay gas with.
 var errNoGas = fmt.Errorf("%w: the gas wallet is empty", settlement.ErrUnavailable)
 
+// errTooDear: it has too little for this transaction.
+var errTooDear = fmt.Errorf("%w for this transaction", errNoGas)
+
+// errSigner: who signs for the wallet does not.
+var errSigner = fmt.Errorf("%w: signing failed", settlement.ErrUnavailable)
+
+// signTimeout bounds one signature, where the signer itself does not (the KMS gives up after 10 s): other lanes have others.
+const signTimeout = 12 * time.Second
+
 // enoughGas judges a wallet's balance.
 func (s *Settler) enoughGas(ctx context.Context, l *lane, wei *big.Int) error {
 	set := s.set()
@@ -144,6 +156,10 @@ func (s *Settler) record(ctx context.Context, l *lane, c call, carried []*job) (
 			tx.Payments = append(tx.Payments, j.in.Payment)
 		}
 		worst := new(big.Int).Mul(st.maxFee, new(big.Int).SetUint64(c.gas))
+		if st.balance.Cmp(worst) < 0 { // no node would take it, and its nonce would block the lane
+			l.last.CompareAndSwap(st, nil)
+			return settlement.Transaction{}, fmt.Errorf("%w: %s has %s wei, the transaction may cost %s", errTooDear, l.address, &st.balance, worst)
+		}
 		if err := s.costs.reserve(s.now(), placeOf(&tx), worst, s.set().SpendPerHour); err != nil {
 			return settlement.Transaction{}, err
 		}
@@ -173,19 +189,29 @@ func (s *Settler) recorded(ctx context.Context, payment string) ([]settlement.Tr
 	}), nil
 }
 
+// readers is how many questions are put to the journal at once: meanwhile others may take the nonce.
+const readers = 16
+
 // overtaken looks whether the journal has more transactions of the payments than are known here.
 func (s *Settler) overtaken(ctx context.Context, carried []*job) error {
-	found := false
-	for _, j := range carried {
-		txs, err := s.recorded(ctx, j.in.Payment)
-		if err != nil {
-			return err
-		}
-		if len(txs) > len(j.txs) {
-			j.found, found = txs, true
-		}
+	errs := make([]error, len(carried))
+	var wg sync.WaitGroup
+	for part := range min(readers, len(carried)) {
+		wg.Go(func() {
+			for i := part; i < len(carried) && ctx.Err() == nil; i += readers {
+				j := carried[i]
+				txs, err := s.recorded(ctx, j.in.Payment)
+				if errs[i] = err; len(txs) > len(j.txs) {
+					j.found = txs
+				}
+			}
+		})
 	}
-	if found {
+	wg.Wait()
+	if err := errors.Join(errors.Join(errs...), ctx.Err()); err != nil {
+		return unavailable(err)
+	}
+	if slices.ContainsFunc(carried, func(j *job) bool { return j.found != nil }) {
 		return errKnown
 	}
 	return nil
@@ -216,6 +242,18 @@ func (s *Settler) nextNonce(ctx context.Context, l *lane, st *laneState) (uint64
 	return st.count, nil
 }
 
+// signature asks the signer, which may be anybody's code.
+func (l *lane) signature(ctx context.Context, digest common.Hash) (sig []byte, err error) {
+	ctx, cancel := context.WithTimeout(ctx, signTimeout)
+	defer cancel()
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("the signer panicked: %v", r)
+		}
+	}()
+	return l.signer.Sign(ctx, digest)
+}
+
 // sign makes a transaction of the wallet.
 func (s *Settler) sign(ctx context.Context, l *lane, c call, nonce uint64, f fees) (settlement.Transaction, error) {
 	chainID := new(big.Int).SetUint64(s.network.ChainID)
@@ -223,9 +261,9 @@ func (s *Settler) sign(ctx context.Context, l *lane, c call, nonce uint64, f fee
 	tx := types.NewTx(&types.DynamicFeeTx{
 		ChainID: chainID, Nonce: nonce, GasTipCap: f.tip, GasFeeCap: f.max, Gas: c.gas, To: &c.to, Value: new(big.Int), Data: c.data,
 	})
-	sig, err := l.signer.Sign(ctx, kind.Hash(tx))
+	sig, err := l.signature(ctx, kind.Hash(tx))
 	if err != nil {
-		return settlement.Transaction{}, fmt.Errorf("wallet: signing: %w", err)
+		return settlement.Transaction{}, fmt.Errorf("%w: %s: %w", errSigner, l.address, err)
 	}
 	if tx, err = tx.WithSignature(kind, sig); err != nil {
 		return settlement.Transaction{}, fmt.Errorf("wallet: signing: %w", err)

@@ -14,6 +14,7 @@ import (
 	"github.com/caddy-x402/caddy-x402/internal/faultpoint"
 	"github.com/caddy-x402/caddy-x402/settlement"
 	"github.com/caddy-x402/caddy-x402/settlement/chain"
+	"github.com/caddy-x402/caddy-x402/x402"
 )
 
 // parcel is what was sent under one nonce of a wallet: one transaction, and those that replaced it with higher fees. One
@@ -56,12 +57,7 @@ type parcels struct {
 	m  map[place]*parcel
 }
 
-// add gives the parcel of a transaction's nonce, with the transaction in it.
-func (ps *parcels) add(tx settlement.Transaction) *parcel {
-	p, _ := ps.join(tx)
-	return p
-}
-
+// join gives the parcel of a transaction's nonce, with the transaction in it. fresh: nobody carries it yet.
 func (ps *parcels) join(tx settlement.Transaction) (p *parcel, fresh bool) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
@@ -166,13 +162,25 @@ func (s *Settler) account(p *parcel) {
 		return
 	}
 	n := len(p.first.Payments)
-	if n > 0 && r.OK {
-		if per := r.GasUsed / uint64(n); per > s.gasPerPayment.Load() {
-			s.gasPerPayment.Store(per)
-		}
-	}
 	if f := s.set().Mined; f != nil {
 		f(Mined{Wallet: p.wallet, Payments: n, OK: r.OK, GasUsed: r.GasUsed, Cost: r.Cost})
+	}
+}
+
+// learn notes what payments take that may travel with others. What failed, or burned what there was, teaches nothing.
+func (s *Settler) learn(r *chain.Receipt, payments int) {
+	if r == nil || !r.OK || payments == 0 {
+		return
+	}
+	made := 0
+	for i := range r.Logs {
+		if l := &r.Logs[i]; l.Address == s.network.Asset.Address && len(l.Topics) > 0 && l.Topics[0] == x402.TopicAuthorizationUsed {
+			made++
+		}
+	}
+	per := min(r.GasUsed/uint64(payments), s.set().GasLimit)
+	if made == payments && per > s.gasPerPayment.Load() {
+		s.gasPerPayment.Store(per)
 	}
 }
 
@@ -245,8 +253,8 @@ func (s *Settler) tend(ctx context.Context, txs []settlement.Transaction, sv *su
 		next, err = s.replace(ctx, l, &last, tx, free)
 	}
 	switch {
-	case errors.Is(err, errCeiling):
-		s.log.WarnContext(ctx, "a transaction waits: higher fees would be above the ceiling", "transaction", last.Hash, "error", err)
+	case errors.Is(err, errCeiling), errors.Is(err, errSpent):
+		s.log.WarnContext(ctx, "a transaction waits: higher fees would be above the ceiling, or above what may be spent", "transaction", last.Hash, "error", err)
 		return nil
 	case err != nil:
 		s.log.WarnContext(ctx, "a stuck transaction could not be replaced; it is tried again", "transaction", last.Hash, "error", err)
@@ -294,6 +302,14 @@ func (s *Settler) replace(
 	c, payments := call{to: *tx.To(), data: tx.Data(), gas: tx.Gas()}, last.Payments
 	if free {
 		c, payments = call{to: l.address, gas: s.set().GasLimit}, nil
+	}
+	limit := s.set().SpendPerHour
+	if free {
+		limit = nil // it costs little, and all behind it wait
+	}
+	worst := new(big.Int).Mul(f.max, new(big.Int).SetUint64(c.gas))
+	if err := s.costs.reserve(s.now(), placeOf(last), worst, limit); err != nil {
+		return settlement.Transaction{}, err
 	}
 	next, err := s.sign(ctx, l, c, last.Nonce, f)
 	if err != nil {

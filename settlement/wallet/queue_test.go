@@ -3,7 +3,9 @@ package wallet
 import (
 	"context"
 	"errors"
+	"math/big"
 	"testing"
+	"time"
 
 	"github.com/ethereum/go-ethereum/common"
 	"pgregory.net/rapid"
@@ -136,6 +138,20 @@ func TestQueueIsFair(t *testing.T) {
 		}
 	}
 	if err := q.room(common.Address{9}); !errors.Is(err, errFull) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A place is reserved once, however often the journal fails.
+func TestCostsOfOnePlace(t *testing.T) {
+	var c costs
+	now, limit := time.Now(), big.NewInt(10)
+	for range 5 {
+		if err := c.reserve(now, place{nonce: 1}, big.NewInt(6), limit); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.reserve(now, place{nonce: 2}, big.NewInt(5), limit); !errors.Is(err, errSpent) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -203,8 +203,10 @@ func (s *Settler) judge(
 	if last == nil {
 		return settlement.Outcome{}, false
 	}
-	s.isolated.put(in.Authorization.From, struct{}{})
-	return s.elsewhere(ctx, in, t, last, nil), true
+	if out = s.elsewhere(ctx, in, t, last, nil); out.Status != settlement.Settled { // who was overtaken by a stranger is no culprit
+		s.isolated.put(in.Authorization.From, struct{}{})
+	}
+	return out, true
 }
 
 // lone is the last receipt of a transaction that carried this payment alone: nothing else can have made it fail.

@@ -262,9 +262,20 @@ func (s *Settler) Ready(ctx context.Context) error {
 		}
 	}
 	if len(problems) < len(s.lanes) {
-		return s.costs.room(s.now(), s.set().SpendPerHour)
+		return s.solvent()
 	}
 	return errors.Join(problems...)
+}
+
+// solvent is nil if another payment's gas may be spent within the hour, at the fees that were last seen.
+func (s *Settler) solvent() error {
+	set, one := s.set(), new(big.Int)
+	for _, l := range s.lanes {
+		if st := l.last.Load(); st != nil {
+			one.Mul(st.maxFee, new(big.Int).SetUint64(set.GasLimit))
+		}
+	}
+	return s.costs.room(s.now(), one, set.SpendPerHour)
 }
 
 // fits refuses an intent for another network: a mistake of ours, not of the payer.

@@ -1,6 +1,7 @@
 package wallet_test
 
 import (
+	"errors"
 	"math/big"
 	"strings"
 	"testing"
@@ -172,10 +173,35 @@ func TestSpendLimit(t *testing.T) {
 	w := c.Settler.(*wallet.Settler)
 	w.Reconfigure(wallet.Settings{SpendPerHour: big.NewInt(1e18)})
 	c.WantSettled(in, c.Settle(in))
-	w.Reconfigure(wallet.Settings{SpendPerHour: big.NewInt(1)})
+	most, _ := feesOf(t, c.WantRecorded(in, 1)[0])
+	one := new(big.Int).Mul(most, big.NewInt(200_000)) // what a payment can cost
+	w.Reconfigure(wallet.Settings{SpendPerHour: one.Add(one, big.NewInt(1))})
 	if err := w.Ready(c.Ctx()); err == nil {
 		t.Error("ready although nothing may be spent")
 	}
+	if _, err := w.Check(c.Ctx(), c.Sign(c.Payer, nil)); !errors.Is(err, settlement.ErrUnavailable) {
+		t.Errorf("Check says %v: a payment would be claimed that can't be settled", err)
+	}
 	clk.advance(time.Hour)
 	c.Must(w.Ready(c.Ctx()))
+}
+
+// What may be spent bounds replacements as well.
+func TestReplacementsAreBoundedByTheSpendLimit(t *testing.T) {
+	c, clk := stuck(t, wallet.Settings{})
+	in := c.Claimed()
+	pretend(c)
+	run := settleAll(c, c.Settler, []settlement.Intent{in})
+	first := sent(c, 1)[0]
+	most, _ := feesOf(t, first)
+	limit := new(big.Int).Mul(most, big.NewInt(210_000)) // its own worst, and 5 percent
+	c.Settler.(*wallet.Settler).Reconfigure(wallet.Settings{SpendPerHour: limit, StuckAfter: time.Minute, Rebroadcast: 100 * time.Millisecond})
+	wait(c, clk, 2*time.Minute)
+	before := c.Proxy.Count("eth_sendRawTransaction")
+	c.WaitFor("it is broadcast again", func() bool { return c.Proxy.Count("eth_sendRawTransaction") > before+4 })
+	if n := len(c.Journal.All()); n != 1 {
+		t.Errorf("%d transactions", n)
+	}
+	c.Proxy.SetFault(nil)
+	run.wantSettled([]settlement.Intent{in})
 }

@@ -1,6 +1,6 @@
-// Package bench measures the hot paths through a real Caddy: its server's handler is called directly, so that the figures
-// are those of the handlers and not of a client.
-package bench
+// These measure the hot paths through a real Caddy without a network: its server's handler is called directly, so that the
+// figures are those of the handlers and not of a client.
+package main_test
 
 import (
 	"net/http"

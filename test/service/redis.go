@@ -51,7 +51,7 @@ type Redis struct {
 }
 
 const (
-	redisPatience = 30 * time.Second
+	redisPatience = 90 * time.Second
 	redisPause    = 10 * time.Millisecond
 )
 

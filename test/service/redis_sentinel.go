@@ -78,11 +78,11 @@ func (s *RedisSentinel) Ready(ctx context.Context, replicas int) error {
 			return err
 		}
 	}
-	master, err := s.Master(ctx)
-	if err != nil {
-		return err
-	}
 	return until(ctx, "the replicas follow", func() (bool, error) {
+		master, err := s.Master(ctx) // while they agree, it may be another one
+		if err != nil {
+			return false, err
+		}
 		n, err := master.information(ctx, "connected_slaves", "INFO", "replication")
 		return n == fmt.Sprint(replicas) || replicas == 0, err
 	})
