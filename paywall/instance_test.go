@@ -116,6 +116,9 @@ func (c *cluster) start(i int, settings Settings, wrap func(int, ledger.Store) l
 		c.t.Fatal(err)
 	}
 	payee := &Payee{Network: devnet.Network(), PayTo: seller, Settler: settler}
+	if c.flow == ledger.FlowDeferred {
+		payee.Lending = Lending{PerPayer: *uint256.NewInt(50 * cent), Total: *uint256.NewInt(500 * cent)}
+	}
 	settings.Payees = []*Payee{payee}
 	in.engine = NewEngine(in.store, settings)
 	price := func(n uint64) []Price { return []Price{{Payee: payee, Amount: *uint256.NewInt(n)}} }
