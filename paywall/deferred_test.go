@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -241,5 +242,57 @@ func TestExchangeKeepsTheFlow(t *testing.T) {
 				t.Error(flow, now, fmt.Sprintf("%+v", r))
 			}
 		}
+	}
+}
+
+// The stored answer of a payment that is owed says so, and does not call it a success when it has failed.
+func TestAnswerOfADebt(t *testing.T) {
+	c := newFlowCluster(t, ledger.FlowDeferred, 1, Settings{SettleTimeout: time.Second, ReconcileEvery: time.Hour}, nil)
+	header := c.sign(0, 1, "")
+	ask := func() (reply, x402.SettlementResponse) {
+		a := c.ask(0, http.MethodPost, "/x", "tea", headerSignature, header, "Idempotency-Key", "k")
+		var r x402.SettlementResponse
+		if err := x402.DecodeHeader(a.header.Get(headerResponse), 1<<16, &r); err != nil || a.status != http.StatusOK || a.header.Get(headerPaymentStatus) != statusOwed {
+			t.Fatalf("%v: %d %v %s", err, a.status, a.header, a.body)
+		}
+		return a, r
+	}
+	c.chain.Stall()
+	defer c.chain.Resume()
+	first, r := ask()
+	if !r.Success {
+		t.Errorf("owed: %+v", r)
+	}
+	p := c.payment(first.header.Get(headerPaymentID))
+	waitUntil(t, "the failure", func() bool {
+		p = c.payment(p.ID)
+		_, err := c.instances[0].store.Update(t.Context(), p.ID, p.Version, ledger.Change{Event: ledger.EventFail, Actor: actorReconciler, Reason: "why"})
+		return err == nil
+	})
+	again, r := ask()
+	if again.body != first.body || r.Success || r.ErrorReason != ReasonOwed {
+		t.Errorf("failed: %+v %s", r, again.body)
+	}
+	header = c.sign(0, 1, "")
+	if again, r = ask(); again.body != first.body || r.Success {
+		t.Errorf("failed, and signed anew: %+v %s", r, again.body)
+	}
+	c.saw(1, 0)
+}
+
+// Who sends the header of a debt again is told that it owes, not that nothing was charged and it may sign anew.
+func TestHeaderOfADebt(t *testing.T) {
+	c := newFlowCluster(t, ledger.FlowDeferred, 1, Settings{SettleTimeout: time.Second, ReconcileEvery: time.Hour}, nil)
+	c.serve = func(http.ResponseWriter, *http.Request) {
+		if err := c.chain.Blacklist(context.WithoutCancel(t.Context()), devnet.Payer(1).Address); err != nil {
+			t.Error(err)
+		}
+	}
+	header := c.sign(0, 1, "")
+	p := c.payment(c.ask(0, http.MethodGet, "/x", "", headerSignature, header).header.Get(headerPaymentID))
+	waitUntil(t, "the failure", func() bool { p = c.payment(p.ID); return p.Owes() })
+	a := c.ask(0, http.MethodGet, "/x", "", headerSignature, header)
+	if a.status != http.StatusPaymentRequired || !strings.Contains(a.body, string(ReasonOwed)) || a.header.Get(headerPaymentID) != p.ID {
+		t.Errorf("%d %v %s", a.status, a.header, a.body)
 	}
 }
