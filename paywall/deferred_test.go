@@ -296,3 +296,26 @@ func TestHeaderOfADebt(t *testing.T) {
 		t.Errorf("%d %v %s", a.status, a.header, a.body)
 	}
 }
+
+// Who loses its hold while the upstream works has lost its credit: its answer does not go out, and costs nothing.
+func TestServedWithoutAHold(t *testing.T) {
+	settings := Settings{HoldTTL: 200 * time.Millisecond, ReconcileEvery: time.Hour}
+	c := newFlowCluster(t, ledger.FlowDeferred, 1, settings, func(_ int, s ledger.Store) ledger.Store { return losing{s} })
+	header := c.sign(0, 1, "")
+	c.serve = func(w http.ResponseWriter, _ *http.Request) {
+		p, err := c.instances[0].store.ByAuthorization(t.Context(), payloadOf(t, header).Authorization.ID(devnet.ChainID, devnet.TokenAddress))
+		waitUntil(t, "the end of the hold", func() bool { return err == nil && !p.Held(c.instances[0].store.Now()) })
+		_, _ = io.WriteString(w, "secret")
+	}
+	a := c.ask(0, http.MethodGet, "/x", "", headerSignature, header)
+	if a.status != http.StatusServiceUnavailable || strings.Contains(a.body, "secret") {
+		t.Errorf("%d %v %s", a.status, a.header, a.body)
+	}
+	c.saw(1, 0)
+	c.serve = func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "secret") }
+	a = c.ask(0, http.MethodGet, "/x", "", headerSignature, header)
+	if a.status != http.StatusOK || a.header.Get(headerPaymentStatus) != "" {
+		t.Errorf("again, up front: %d %v %s", a.status, a.header, a.body)
+	}
+	c.saw(2, cent)
+}
