@@ -199,7 +199,11 @@ type reply struct {
 
 // ask sends a request to the i-th instance; pairs of header follow.
 func (c *cluster) ask(i int, method, path, body string, header ...string) (a reply) {
-	r, err := http.NewRequestWithContext(c.t.Context(), method, c.instances[i].server.URL+path, bytes.NewReader([]byte(body)))
+	return c.askFor(c.t.Context(), i, method, path, body, header...)
+}
+
+func (c *cluster) askFor(ctx context.Context, i int, method, path, body string, header ...string) (a reply) {
+	r, err := http.NewRequestWithContext(ctx, method, c.instances[i].server.URL+path, bytes.NewReader([]byte(body)))
 	if err != nil {
 		c.t.Error(err)
 		return a
