@@ -49,7 +49,7 @@ type App struct {
 	PublicURL string `json:"public_url,omitempty"`
 
 	// The private key of the wallet that refunds are paid from, as a placeholder such as `{env.REFUND_KEY}`, or `off`. One of
-	// them must be given. This version does not pay refunds by itself yet: what can't be delivered stays
+	// them must be given where a handler has the flow `upfront`. This version does not pay refunds by itself yet: what can't be delivered stays
 	// REFUND_PENDING, visible in health and metrics.
 	Refund string `json:"refund,omitempty"`
 

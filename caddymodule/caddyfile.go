@@ -91,6 +91,7 @@ func duration(d *caddyfile.Dispenser, into *caddy.Duration) func() error {
 //		rpc     <url...>
 //		asset   <address> { symbol <s> ; name <s> ; version <s> ; decimals <n> }
 //		wallet  <key> { ... }                  # or: facilitator <url...> { ... } ; settler <module> ...
+//		credit  <for each payer> <in total>    # what may be owed, with flow deferred
 //
 //		refund  <key>                          # or: refunds off
 //		store   <module> [<args...>] { ... }   # x402.stores.*; default: sqlite
@@ -181,18 +182,19 @@ func refundsOff(d *caddyfile.Dispenser, a *App) func() error {
 
 // joinNetworks gives the only network what stands beside it.
 func joinNetworks(d *caddyfile.Dispenser, a *App, outer *Network) error {
-	plain := outer.PayTo == "" && len(outer.RPC) == 0 && outer.Asset == nil && outer.SettlerRaw == nil
+	plain := outer.PayTo == "" && len(outer.RPC) == 0 && outer.Asset == nil && outer.SettlerRaw == nil && outer.Credit == nil
 	switch {
 	case plain:
 		return nil
 	case len(a.Networks) == 0:
 		return d.Err("network is missing in the global option x402; write its name, such as `network base`")
 	case len(a.Networks) > 1:
-		return d.Err("with several networks, pay_to, rpc, asset and wallet belong into the block of each network")
+		return d.Err("with several networks, pay_to, rpc, asset, credit and wallet belong into the block of each network")
 	}
 	n := a.Networks[0]
 	twice := n.PayTo != "" && outer.PayTo != "" || len(n.RPC) > 0 && len(outer.RPC) > 0 ||
-		n.SettlerRaw != nil && outer.SettlerRaw != nil || n.Asset != nil && outer.Asset != nil
+		n.SettlerRaw != nil && outer.SettlerRaw != nil || n.Asset != nil && outer.Asset != nil ||
+		n.Credit != nil && outer.Credit != nil
 	if twice {
 		return d.Err("something is said both in the block of network and beside it; say it once")
 	}
@@ -207,6 +209,9 @@ func joinNetworks(d *caddyfile.Dispenser, a *App, outer *Network) error {
 	}
 	if n.SettlerRaw == nil {
 		n.SettlerRaw = outer.SettlerRaw
+	}
+	if n.Credit == nil {
+		n.Credit = outer.Credit
 	}
 	return nil
 }
@@ -243,7 +248,14 @@ func networkSubdirectives(d *caddyfile.Dispenser, n *Network) map[string]func() 
 			}
 			return nil
 		},
-		"asset":       func() error { return parseAsset(d, n) },
+		"asset": func() error { return parseAsset(d, n) },
+		"credit": func() error {
+			n.Credit = new(Credit)
+			if !d.Args(&n.Credit.PerPayer, &n.Credit.Total) || d.NextArg() {
+				return d.Err("write how much each payer, and all payers together, may owe, such as `credit $0.50 $50`")
+			}
+			return nil
+		},
 		"wallet":      settler("wallet"),
 		"facilitator": settler("facilitator"),
 		"settler":     settler("settler"),

@@ -51,12 +51,15 @@ func parseHandler(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 //		name        <name>
 //		description <text>
 //		mime_type   <type>
-//		flow        upfront
+//		flow        upfront|authorization|deferred {
+//			buffer <size>
+//		}
 //		price  <price> {
 //			match { <matchers> }
 //			name        <name>
 //			description <text>
 //			mime_type   <type>
+//			flow        upfront|authorization|deferred
 //		}
 //		plan   <name> <price> {
 //			ttl <duration>
@@ -83,7 +86,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"name":        one(d, &h.Name),
 		"description": one(d, &h.Description),
 		"mime_type":   one(d, &h.MIMEType),
-		"flow":        one(d, &h.Flow),
+		"flow":        func() error { return h.parseFlow(d) },
 		"unpriced":    one(d, &h.Unpriced),
 		"price":       func() error { return h.parsePrice(d) },
 		"plan":        func() error { return h.parsePlan(d) },
@@ -109,6 +112,7 @@ func (h *Handler) parsePrice(d *caddyfile.Dispenser) error {
 		"name":        one(d, &p.Name),
 		"description": one(d, &p.Description),
 		"mime_type":   one(d, &p.MIMEType),
+		"flow":        one(d, &p.Flow),
 	}, "match")
 }
 
@@ -137,20 +141,32 @@ func (h *Handler) parseIdempotency(d *caddyfile.Dispenser) error {
 		return d.WrapErr(err)
 	}
 	return subdirectives(d, "idempotency", map[string]func() error{
-		"ttl": duration(d, &i.TTL),
-		"max_answer": func() error {
-			var s string
-			if err := one(d, &s)(); err != nil {
-				return err
-			}
-			n, err := humanize.ParseBytes(s)
-			if err != nil || n == 0 || n > mostAnswer {
-				return d.Errf("'%s' is not a size up to 16MiB; write one such as 64KiB or 1MiB", s)
-			}
-			i.MaxAnswer = int(n)
-			return nil
-		},
+		"ttl":        duration(d, &i.TTL),
+		"max_answer": size(d, &i.MaxAnswer, mostAnswer),
 	})
+}
+
+func (h *Handler) parseFlow(d *caddyfile.Dispenser) error {
+	if !d.Args(&h.Flow) || d.NextArg() {
+		return d.ArgErr()
+	}
+	return subdirectives(d, "flow", map[string]func() error{"buffer": size(d, &h.Buffer, mostBuffer)})
+}
+
+// size reads a number of bytes, most at most.
+func size(d *caddyfile.Dispenser, into *int, most uint64) func() error {
+	return func() error {
+		var s string
+		if err := one(d, &s)(); err != nil {
+			return err
+		}
+		n, err := humanize.ParseBytes(s)
+		if err != nil || n == 0 || n > most {
+			return d.Errf("'%s' is not a size up to %s; write one such as 64KiB or 1MiB", s, strings.ReplaceAll(humanize.IBytes(most), " ", ""))
+		}
+		*into = int(n)
+		return nil
+	}
 }
 
 func parseMatch(d *caddyfile.Dispenser, into *caddyhttp.RawMatcherSets) error {

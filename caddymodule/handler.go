@@ -13,7 +13,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddy-x402/caddy-x402/paywall"
-	"github.com/caddy-x402/caddy-x402/x402"
 )
 
 func init() {
@@ -28,7 +27,7 @@ func init() {
 //
 // Placeholder | Description
 // ------------|------------
-// `{http.x402.status}` | `paid`, `token`, `replayed`, `required`, `refused`, `unavailable`, `malformed`, `limited`, `exempt`, `free` or `denied`
+// `{http.x402.status}` | `paid`, `token`, `replayed`, `owed` (served, to be settled), `void` (the upstream refused, nothing was charged), `required`, `refused`, `unavailable`, `malformed`, `limited`, `exempt`, `free` or `denied`
 // `{http.x402.error}` | The code of why a request was not let through
 // `{http.x402.payment.id}` | The payment's id
 // `{http.x402.payment.payer}` | The payer's address, proven by its signature
@@ -61,8 +60,22 @@ type Handler struct {
 	// The media type of what is sold, such as `application/json`. A price rule may say its own.
 	MIMEType string `json:"mime_type,omitempty"`
 
-	// When the money moves: `upfront`, before the upstream is asked, is the only flow yet and the default.
+	// When the money moves.
+	//
+	//   - `upfront`, the default: before the upstream is asked. For anything, streams and plans too. What the upstream then fails to
+	//     deliver is refunded, so `refund` or `refunds off` must be said.
+	//   - `authorization`: after the upstream has answered, and before its answer goes out. An answer of status 400 and above costs
+	//     nothing. Answers are held back in memory; requests for WebSocket and for events alone are refused.
+	//
+	//   - `deferred`: after the delivery, for payers who have the money and owe little; all others pay up front. A payer whose
+	//     payment then fails is refused until it is made good. What may be lost is bounded by the networks' `credit`.
+	//
+	// A price rule may say its own.
 	Flow string `json:"flow,omitempty"`
+
+	// How many bytes of an answer are held back until it is paid for, with the flow `authorization`, 64 MiB at most. A longer answer is
+	// paid for as soon as it turns out to be longer, while the upstream waits; the rest of it streams. Default: 1048576 (1 MiB).
+	Buffer int `json:"buffer,omitempty"`
 
 	// What is made of keys by which clients say that a request is the same as one before: x402's extension
 	// payment-identifier, and the header Idempotency-Key. The same payer with the same key and request gets the stored answer,
@@ -88,6 +101,8 @@ type Price struct {
 	Name        string `json:"name,omitempty"`
 	Description string `json:"description,omitempty"`
 	MIMEType    string `json:"mime_type,omitempty"`
+	// When the money moves for this. Default: the handler's flow.
+	Flow string `json:"flow,omitempty"`
 
 	matchers caddyhttp.MatcherSets
 	route    *paywall.Route
@@ -141,9 +156,6 @@ func (h *Handler) check() error {
 	if h.Name == "" {
 		h.Name = "site"
 	}
-	if h.Flow != "" && h.Flow != x402.FlowUpfront {
-		return fmt.Errorf("flow %q is not known; the flow of this version is %s", h.Flow, x402.FlowUpfront)
-	}
 	if len(h.Prices) == 0 && len(h.Plans) == 0 {
 		return errors.New("nothing has a price; write one, such as `x402 /path/* $0.01`, or a plan")
 	}
@@ -155,6 +167,9 @@ func (h *Handler) check() error {
 	}
 	if len(h.Prices) == 0 { // passes alone open everything
 		h.Prices = []*Price{{}}
+	}
+	if err := h.checkFlows(); err != nil {
+		return err
 	}
 	rest := slices.IndexFunc(h.Prices, func(p *Price) bool { return len(p.MatcherSetsRaw) == 0 })
 	if rest >= 0 && rest < len(h.Prices)-1 {

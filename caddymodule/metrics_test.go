@@ -1,6 +1,7 @@
 package caddymodule_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"regexp"
@@ -162,5 +163,52 @@ func TestMetricsWithoutPayments(t *testing.T) {
 		if v, ok := values[state(s)]; !ok || v != 0 {
 			t.Errorf("%s is %v, %v", state(s), v, ok)
 		}
+	}
+}
+
+// What was served on credit and not paid is counted, and so is what was settled up front since so much more may not be owed.
+func TestMetricsOfCredit(t *testing.T) {
+	var r *rig.Rig
+	b, at := rig.NewBuyer(t, 7), rig.FreeAddr(t)
+	r = rig.New(t, rig.Options{Upstream: func(w http.ResponseWriter, q *http.Request) {
+		switch q.URL.Path {
+		case "/lost":
+			if err := r.Chain.Blacklist(context.WithoutCancel(t.Context()), b.Account.Address); err != nil {
+				t.Error(err)
+			}
+		case "/refused":
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}})
+	site := "x402 {\nflow deferred\nprice $0.02 {\nmatch path /dear\n}\nprice $0.01\n}\nreverse_proxy {upstream}"
+	if err := load(t, r.Caddyfile(rig.Options{Site: site, App: "credit $0.01 $1"})+"\nhttp://"+at+" {\nmetrics\n}\n"); err != nil {
+		t.Fatal(err)
+	}
+	before, _ := scrape(t, b, at)
+	for path, want := range map[string]int{"/dear": http.StatusOK, "/refused": http.StatusNotFound} {
+		if a := buy(t, b, r.URL(path)); a.Status != want {
+			t.Fatalf("%s: %d %s", path, a.Status, a.Body)
+		}
+	}
+	if a := buy(t, b, r.URL("/lost")); a.Status != http.StatusOK || a.Header.Get("X-Payment-Status") != "owed" {
+		t.Fatalf("%d %v %s", a.Status, a.Header, a.Body)
+	}
+	const lost, exhausted = `caddy_x402_losses_total{network="eip155:84532"}`, `caddy_x402_credit_exhausted_total{network="eip155:84532"}`
+	var after map[string]float64
+	until(t, "what was lost is not counted", func() bool {
+		after, _ = scrape(t, b, at)
+		return after[lost] == before[lost]+1
+	})
+	for name, n := range map[string]float64{
+		`caddy_x402_lost_atomic_units_total{network="eip155:84532"}`: 10_000,
+		exhausted: 1, outcome("requests_total", "paid"): 1, outcome("requests_total", "owed"): 1, outcome("requests_total", "void"): 1,
+		outcome("deliveries_total", "delivered"): 2, outcome("deliveries_total", "void"): 1,
+	} {
+		if after[name]-before[name] != n {
+			t.Errorf("%s grew by %v, want %v", name, after[name]-before[name], n)
+		}
+	}
+	if after[state(ledger.StateOwed)] != 1 {
+		t.Errorf("%v payments are owed", after[state(ledger.StateOwed)])
 	}
 }

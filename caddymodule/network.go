@@ -32,6 +32,9 @@ type Network struct {
 	// The asset, where it is not the network's USDC.
 	Asset *Asset `json:"asset,omitempty"`
 
+	// How much payers may owe here, where a handler has the flow `deferred`. Default: nothing.
+	Credit *Credit `json:"credit,omitempty"`
+
 	// Who moves the money.
 	SettlerRaw json.RawMessage `json:"settler,omitempty" caddy:"namespace=x402.settlers inline_key=settler"`
 
@@ -106,7 +109,15 @@ func (n *Network) provision(ctx caddy.Context, a *App) (*paywall.Payee, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &paywall.Payee{Network: n.network, PayTo: payTo, Settler: settler}, nil
+	lending, err := n.Credit.provision(n.network.Asset)
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := settler.(settlement.Balancer); !ok && n.Credit != nil {
+		return nil, errors.New("credit has no meaning with this settler: nothing is lent by one that can't read what payers have; with " +
+			"`wallet {env.GAS_WALLET_PRIVATE_KEY}` it has")
+	}
+	return &paywall.Payee{Network: n.network, PayTo: payTo, Settler: settler, Lending: lending}, nil
 }
 
 func (n *Network) provisionSettler(ctx caddy.Context, a *App) (settlement.Settler, error) {

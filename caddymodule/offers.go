@@ -103,7 +103,7 @@ func (a *App) sell(set string, p paywall.Plan) error {
 func (h *Handler) route(i int, p *Price, plans []paywall.Plan) (*paywall.Route, error) {
 	r := &paywall.Route{
 		Name: h.Name, Scope: h.Name, Description: p.Description, MIMEType: p.MIMEType, Plans: plans,
-		Timeout: time.Duration(h.app.MaxTimeout),
+		Timeout: time.Duration(h.app.MaxTimeout), Flow: p.Flow, Held: h.Buffer,
 	}
 	switch {
 	case p.Name != "":

@@ -95,7 +95,7 @@ func (t *told) payment(name string) (any, bool) {
 	case "network":
 		value = g.Network
 	case "transaction":
-		value = g.Transaction.Hex()
+		value = g.TransactionHex()
 	case "plan":
 		value = g.Plan
 	default:
@@ -110,7 +110,11 @@ func (t *told) payment(name string) (any, bool) {
 // setPayment tells the handlers behind, and the access log, who paid.
 func setPayment(r *http.Request, g paywall.Grant) {
 	if t := toldOf(r); t != nil {
+		again := t.paid && t.grant.PaymentID == g.PaymentID // it is settled meanwhile
 		t.paid, t.grant = true, g
+		if again {
+			return
+		}
 	}
 	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
 		extra.Add(zap.String("x402_payment", g.PaymentID))

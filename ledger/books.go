@@ -10,7 +10,8 @@ import (
 // Books are a Store as its operator sees it: what can be listed, exported, anchored, thinned out and moved. None
 // of it is on a request's way.
 type Books interface {
-	// List gives payments, newest first: by CreatedAt, then by ID, both descending.
+	// List gives payments, newest first: by CreatedAt, then by ID, both descending. What one payer owes (StateOwed) is found at a
+	// cost that does not grow with what it has paid: that is asked on the way of requests.
 	List(ctx context.Context, q Query) ([]Payment, error)
 	// Counts gives the number of payments by state; states without payments are absent.
 	Counts(ctx context.Context) (map[State]int64, error)
@@ -27,8 +28,8 @@ type Books interface {
 	AddAnchor(ctx context.Context, a Anchor) error
 
 	// Sweep removes what is no longer needed, at most limit things, and tells how many: reservations that have expired
-	// and, where keep is not zero, what closed payments that have not changed for keep left behind. A payment is closed if it
-	// is not Open and no refund of it is pending or failed. SQL stores move the trail and the raw transactions to an
+	// and, where keep is not zero, what closed payments that have not changed for keep left behind. Closed payments are those
+	// that are not Open, of which no refund is pending or failed, and that nobody owes (see Payment.Closed). SQL stores move the trail and the raw transactions to an
 	// archive, where Audit, Records, Entries and Transactions still find them; the payment stays, since it is the claim. Redis forgets the
 	// payment, and its claim a day after the authorization has ended.
 	Sweep(ctx context.Context, keep time.Duration, limit int) (int, error)

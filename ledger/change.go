@@ -33,6 +33,7 @@ const (
 	EventRefunded     Event = "refunded"      // refund pending -> refunded
 	EventRefundFailed Event = "refund_failed" // refund pending -> refund_failed
 	EventRefundRetry  Event = "refund_retry"  // refund_failed -> pending
+	EventMadeGood     Event = "made_good"     // delivered, and failed or void: another payment has paid for it
 )
 
 // Change asks for one step. Only the fields that its event names are read.
@@ -54,7 +55,7 @@ type Change struct {
 	BlockHash   common.Hash
 	// PlanUntil is when the bought plan ends; read by delivered.
 	PlanUntil time.Time
-	// ServedBy is the payment that served in place of this one; read by void.
+	// ServedBy is the payment that served in place of this one, or has made it good; read by void, made_good.
 	ServedBy string
 }
 
@@ -132,6 +133,12 @@ func (p *Payment) step(c Change, now time.Time) error {
 		return p.refundFrom(RefundFailed, RefundPending)
 	case EventRefundRetry:
 		return p.refundFrom(RefundPending, RefundFailed)
+	case EventMadeGood:
+		if !p.Owes() || c.ServedBy == "" {
+			return ErrTransition
+		}
+		p.ServedBy = c.ServedBy
+		return nil
 	}
 	return ErrTransition
 }
@@ -199,7 +206,7 @@ func (p *Payment) settle(c Change, now time.Time) error {
 	}
 	p.Transaction, p.Block, p.BlockHash = c.Transaction, c.Block, c.BlockHash
 	p.SettledAt, p.Final = now, false
-	if p.Delivery == Undelivered || givenUp && p.Delivery == NotDelivered {
+	if p.Delivery == Undelivered || givenUp && p.Delivery != Delivered {
 		p.Delivery, p.Refund = Undelivered, RefundPending
 	}
 	return nil
@@ -228,7 +235,7 @@ func (p *Payment) hold(c Change, now time.Time) error {
 		p.Hold = Hold{Fence: p.Hold.Fence + 1, Until: now.Add(c.Hold)}
 		return nil
 	}
-	if c.Fence != p.Hold.Fence {
+	if c.Fence != p.Hold.Fence || c.Event == EventExtend && p.lapsed(now) {
 		return ErrFence
 	}
 	if c.Event == EventExtend {
@@ -237,6 +244,12 @@ func (p *Payment) hold(c Change, now time.Time) error {
 		p.Hold.Until = time.Time{}
 	}
 	return nil
+}
+
+// lapsed reports whether p was to be served without being paid, and its hold has run out: what was lent for it may be lent to
+// another since (see Credit).
+func (p *Payment) lapsed(now time.Time) bool {
+	return p.Flow == FlowDeferred && (p.Settlement == Claimed || p.Settlement == Settling) && !p.Held(now)
 }
 
 // deliver moves the second facet. Delivering again is for a payment whose holder died: its client
@@ -248,9 +261,13 @@ func (p *Payment) deliver(c Change, now time.Time) error {
 	if c.Fence != p.Hold.Fence && !(c.Event == EventUndelivered && c.Fence == 0 && !p.Held(now)) {
 		return ErrFence
 	}
-	// Flows that serve before they settle deliver what is claimed; upfront settles first.
+	// Flows that ask the upstream before they settle begin with what is claimed; upfront settles first. Of these, authorization
+	// lets nothing out that is not settled.
 	paid := p.Settlement == Settled ||
 		p.Flow != FlowUpfront && (p.Settlement == Claimed || p.Settlement == Settling)
+	if c.Event != EventUndelivered && p.lapsed(now) {
+		return ErrFence
+	}
 	switch c.Event {
 	case EventDeliver:
 		if !paid || p.Refund != NotRefunded {
@@ -259,7 +276,7 @@ func (p *Payment) deliver(c Change, now time.Time) error {
 		p.Delivery = Delivering
 		p.Hold.Until = now.Add(c.Hold)
 	case EventDelivered:
-		if p.Delivery != Delivering {
+		if p.Delivery != Delivering || p.Flow == FlowAuthorization && p.Settlement != Settled {
 			return ErrTransition
 		}
 		p.Delivery, p.DeliveredAt, p.PlanUntil = Delivered, now, c.PlanUntil

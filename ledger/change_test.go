@@ -26,7 +26,7 @@ var (
 		ledger.EventChallenge, ledger.EventClaim, ledger.EventSend, ledger.EventSettle, ledger.EventFail, ledger.EventVoid,
 		ledger.EventExpire, ledger.EventCancel, ledger.EventFinal, ledger.EventTake, ledger.EventExtend,
 		ledger.EventRelease, ledger.EventDeliver, ledger.EventDelivered, ledger.EventUndelivered,
-		ledger.EventRefunded, ledger.EventRefundFailed, ledger.EventRefundRetry, ledger.EventImport,
+		ledger.EventRefunded, ledger.EventRefundFailed, ledger.EventRefundRetry, ledger.EventImport, ledger.EventMadeGood,
 	}
 )
 
@@ -71,7 +71,7 @@ func expected(e ledger.Event, flow string, f facets) (to facets, ok bool) {
 	case ledger.EventSettle:
 		to.settlement = ledger.Settled
 		switch {
-		case f.delivery == ledger.Undelivered, is(ledger.Failed, ledger.Void) && f.delivery == ledger.NotDelivered:
+		case f.delivery == ledger.Undelivered, is(ledger.Failed, ledger.Void) && f.delivery != ledger.Delivered:
 			to.delivery, to.refund = ledger.Undelivered, ledger.RefundPending
 		}
 		return to, is(ledger.Claimed, ledger.Settling, ledger.Failed, ledger.Void)
@@ -96,7 +96,7 @@ func expected(e ledger.Event, flow string, f facets) (to facets, ok bool) {
 		return to, notServed && canServe && f.refund == ledger.NotRefunded
 	case ledger.EventDelivered:
 		to.delivery = ledger.Delivered
-		return to, f.delivery == ledger.Delivering
+		return to, f.delivery == ledger.Delivering && (flow != ledger.FlowAuthorization || is(ledger.Settled))
 	case ledger.EventUndelivered:
 		to.delivery = ledger.Undelivered
 		if f.settlement == ledger.Settled {
@@ -228,6 +228,27 @@ func TestApplyHold(t *testing.T) {
 	}
 }
 
+// What is to be served without being paid is served under a hold that has not run out, or not at all: what was lent for it may be
+// another's since. What is paid, or held back until it is, may still be served by who was slow and not overtaken.
+func TestApplyAfterTheHold(t *testing.T) {
+	everywhere(func(f facets) {
+		for _, flow := range []string{ledger.FlowUpfront, ledger.FlowAuthorization, ledger.FlowDeferred} {
+			for _, e := range []ledger.Event{ledger.EventExtend, ledger.EventDeliver, ledger.EventDelivered, ledger.EventUndelivered, ledger.EventRelease} {
+				c := ledger.Change{Event: e, Fence: 3, Hold: time.Minute}
+				intime, late := f.payment(flow), f.payment(flow)
+				want := ledger.Apply(&intime, c, start)
+				unpaid := flow == ledger.FlowDeferred && (f.settlement == ledger.Claimed || f.settlement == ledger.Settling)
+				if unpaid && want == nil && e != ledger.EventUndelivered && e != ledger.EventRelease {
+					want = ledger.ErrFence
+				}
+				if err := ledger.Apply(&late, c, start.Add(time.Minute)); (err == nil) != (want == nil) {
+					t.Errorf("%s of %s, %v: %v, want %v", e, flow, f, err, want)
+				}
+			}
+		}
+	})
+}
+
 // What is over can't be taken: there is nothing to deliver.
 func TestApplyTakeOfTheServed(t *testing.T) {
 	everywhere(func(f facets) {
@@ -309,6 +330,28 @@ func TestSettleAfterTheEnd(t *testing.T) {
 	if !p.Open() || p.Final || p.State() != ledger.StateRefundPending {
 		t.Errorf("open %v, final %v, state %s", p.Open(), p.Final, p.State())
 	}
+}
+
+// What was delivered and not paid is owed until another payment has made it good, once.
+func TestMadeGood(t *testing.T) {
+	everywhere(func(f facets) {
+		p := f.payment(ledger.FlowDeferred)
+		before := p
+		err := ledger.Apply(&p, ledger.Change{Event: ledger.EventMadeGood, ServedBy: "pay_y"}, start)
+		owed := f.delivery == ledger.Delivered && (f.settlement == ledger.Failed || f.settlement == ledger.Void)
+		if owed != before.Owes() || owed != (err == nil) || !owed && p != before {
+			t.Fatalf("%v: owes %v, error %v", f, before.Owes(), err)
+		}
+		if !owed {
+			return
+		}
+		if p.ServedBy != "pay_y" || p.Owes() || f.refund == ledger.NotRefunded && p.State() != ledger.StateDelivered {
+			t.Errorf("%v: %+v is %s", f, p, p.State())
+		}
+		if err := ledger.Apply(&p, ledger.Change{Event: ledger.EventMadeGood, ServedBy: "pay_z"}, start); err == nil {
+			t.Errorf("%v: it was made good twice", f)
+		}
+	})
 }
 
 func TestStateWords(t *testing.T) {

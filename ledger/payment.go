@@ -140,7 +140,8 @@ type Payment struct {
 	Hold Hold `json:"hold"`
 	// PlanUntil is when the plan that was bought ends; zero where none was.
 	PlanUntil time.Time `json:"plan_until,omitzero"`
-	// ServedBy is the payment that served the request of this void one (rule 6).
+	// ServedBy is the payment that served the request of this void one (rule 6), or that has made good this one, which was delivered
+	// and did not come through.
 	ServedBy string `json:"served_by,omitempty"`
 
 	CreatedAt   time.Time `json:"created_at"`
@@ -173,6 +174,9 @@ func (p *Payment) State() State {
 		return StatePaid
 	}
 	if p.Delivery == Delivered {
+		if over := p.Settlement == Failed || p.Settlement == Void; over && p.ServedBy != "" {
+			return StateDelivered
+		}
 		return StateOwed
 	}
 	switch p.Settlement {
@@ -194,6 +198,11 @@ func (p *Payment) Open() bool {
 		return !p.Final || (p.Delivery != Delivered && p.Refund == NotRefunded)
 	}
 	return !p.Final
+}
+
+// Closed reports whether nothing will be done or asked for any more: Sweep may remove what it left behind.
+func (p *Payment) Closed() bool {
+	return !p.Open() && p.Refund != RefundPending && p.Refund != RefundFailed && !p.Owes()
 }
 
 // Unserved reports whether its payer may still get what it paid for: the money is on its way or here, and

@@ -3,9 +3,9 @@ package paywall
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/caddy-x402/caddy-x402/internal/faultpoint"
@@ -100,7 +100,7 @@ func (a *attempt) deliver(p ledger.Payment, out settlement.Outcome) error {
 		return busy(p.ID) // overtaken; whoever holds it now delivers it
 	}
 	if q.Binding.Plan != "" {
-		a.observeDelivery(true, "")
+		a.observeDelivery(string(ledger.Delivered), "")
 		return a.servePlan(q, true)
 	}
 	faultpoint.Reached("delivering")
@@ -110,6 +110,12 @@ func (a *attempt) deliver(p ledger.Payment, out settlement.Outcome) error {
 		return nil
 	}
 	return a.forward(q)
+}
+
+func (a *attempt) decided(outcome, reason string) {
+	if a.Decided != nil {
+		a.Decided(a.r, outcome, reason)
+	}
 }
 
 func (a *attempt) plan(name string) *Plan {
@@ -124,30 +130,17 @@ func (a *attempt) plan(name string) *Plan {
 // forward asks the upstream for what p paid for. The answer passes through a deliveryWriter, which commits
 // the delivery before the first byte.
 func (a *attempt) forward(p ledger.Payment) (err error) {
-	if err := a.granted(a.grantOf(&p)); err != nil {
-		a.engine.release(p, p.Hold.Fence)
-		return unavailable(codeToken, err).of(p.ID)
+	d, r, err := a.delivery(p)
+	if err != nil {
+		return err
 	}
-	if a.Decided != nil {
-		a.Decided(a.r, "paid", "")
-	}
-	d := &deliveryWriter{ResponseWriter: a.w, attempt: a, payment: p, fence: p.Hold.Fence}
-	d.stopKeeping = a.engine.keep(a.r.Context(), p.ID, d.fence)
-	if a.keyed() {
-		a.withoutEncoding()
-	}
-	r, follow := a.r, func() {}
-	switch {
-	case !replayable(a.r.Method):
-		r, follow = detachUntilDecided(a.r)
-	case a.keyed():
-		r, d.answered, follow = detachOnceAnswered(a.r)
-	}
-	d.follow, d.call = follow, r.Context()
 	defer d.end()
+	if p.Settlement == ledger.Settled {
+		a.decided("paid", "")
+	}
 	var w http.ResponseWriter = d
 	if a.keyed() {
-		d.copied = a.record(d, p.ID, follow)
+		d.copied = a.record(d, p.ID, d.follow)
 		w = d.copied
 	}
 	defer func() {
@@ -162,6 +155,29 @@ func (a *attempt) forward(p ledger.Payment) (err error) {
 	return d.finish(err)
 }
 
+// delivery prepares the call of the upstream for p, which this request holds: what the upstream is told, and how long it may go on
+// when the client has left. The writer's end must follow.
+func (a *attempt) delivery(p ledger.Payment) (*deliveryWriter, *http.Request, error) {
+	if err := a.granted(a.grantOf(&p)); err != nil {
+		a.engine.release(p, p.Hold.Fence)
+		return nil, nil, unavailable(codeToken, err).of(p.ID)
+	}
+	d := &deliveryWriter{ResponseWriter: a.w, attempt: a, payment: p, fence: p.Hold.Fence}
+	d.stopKeeping = a.engine.keep(a.r.Context(), p.ID, d.fence)
+	if a.keyed() {
+		a.withoutEncoding()
+	}
+	r, follow := a.r, func() {}
+	switch {
+	case !replayable(a.r.Method):
+		r, follow = detachUntilDecided(a.r)
+	case a.keyed():
+		r, d.answered, follow = detachOnceAnswered(a.r)
+	}
+	d.follow, d.call = follow, r.Context()
+	return d, r, nil
+}
+
 // deliveryWriter is the point of no return. It decides at the first status that is not informational, writes
 // the decision to the ledger, and only then lets anything through. It buffers nothing.
 type deliveryWriter struct {
@@ -174,6 +190,9 @@ type deliveryWriter struct {
 	follow      func()
 	call        context.Context // of the call of the upstream
 	copied      *recording      // of the answer; nil without a key
+
+	held bool               // the answer was held back until it was paid for: see heldAnswer
+	out  settlement.Outcome // of its payment, to be written with the decision; zero if the ledger has it
 
 	decided   bool
 	lost      bool // there was no answer, and there will be none
@@ -193,7 +212,7 @@ func (d *deliveryWriter) WriteHeader(status int) {
 	if informational(status) {
 		return // nothing goes out before the decision, not even a hint
 	}
-	if d.call.Err() != nil || d.answered != nil && d.attempt.r.Context().Err() != nil {
+	if !d.held && (d.call.Err() != nil || d.answered != nil && d.attempt.r.Context().Err() != nil) {
 		d.callOff()
 		d.ResponseWriter.WriteHeader(statusClientGone) // for the access log
 		return
@@ -232,6 +251,9 @@ const statusClientGone = 499
 func (d *deliveryWriter) callOff() {
 	d.decided, d.discarded = true, true
 	d.stopKeeping()
+	if d.payment.Settlement != ledger.Settled {
+		d.attempt.charge()
+	}
 	if replayable(d.attempt.r.Method) {
 		d.attempt.engine.release(d.payment, d.fence)
 		return
@@ -256,8 +278,8 @@ func (d *deliveryWriter) decide(status int) {
 	}
 	d.stopKeeping()
 	c := ledger.Change{Event: ledger.EventDelivered, Actor: actorRequest, Fence: d.fence}
-	if status >= http.StatusInternalServerError {
-		c.Event, c.Reason = ledger.EventUndelivered, fmt.Sprintf("upstream_status_%d", status)
+	if status >= d.undeliveredFrom() {
+		c.Event, c.Reason = ledger.EventUndelivered, upstreamStatus+strconv.Itoa(status)
 	}
 	faultpoint.Reached("answered")
 	if err := d.commit(c); err != nil {
@@ -269,81 +291,29 @@ func (d *deliveryWriter) decide(status int) {
 		d.follow() // else the work goes on, for when the client comes back
 	}
 	cleanResponse(d.Header())
-	d.attempt.addReceipt(d.Header(), &d.payment, "")
-	if c.Event == ledger.EventUndelivered {
-		d.Header().Set(headerPaymentStatus, statusRefundPending)
-	}
 	markPrivate(d.Header())
+	d.tell()
 }
 
-// commit writes the decision. While nobody can tell whether a write was made it is tried again: a payment that is delivered in the
-// ledger is served by nobody else, so its answer must go out, and one that is not must not.
-func (d *deliveryWriter) commit(c ledger.Change) error {
-	e := d.attempt.engine
-	patience, cancel := context.WithTimeout(context.WithoutCancel(d.attempt.r.Context()), e.current().SettleTimeout)
-	defer cancel()
-	var doubt error
-	for pause := firstLook; ; pause = min(2*pause, lastLook) {
-		p, err := d.write(c)
-		if err != nil && doubt != nil {
-			p, err = d.reread(c, err, doubt)
-		}
-		if err == nil {
-			d.payment = p
-			d.attempt.observeDelivery(c.Event == ledger.EventDelivered, c.Reason)
-			return nil
-		}
-		if !uncertain(err) {
-			return err
-		}
-		doubt = err
-		select {
-		case <-patience.Done():
-			return err
-		case <-time.After(pause):
-		}
+// tell says on the answer what became of its payment, and sees to it that what is owed is settled.
+func (d *deliveryWriter) tell() {
+	a, p, h := d.attempt, &d.payment, d.Header()
+	a.repaid()
+	if p.Settlement == ledger.Void {
+		h.Set(headerPaymentID, p.ID)
+		h.Set(headerPaymentStatus, statusVoid)
+		a.decided(statusVoid, p.Reason)
+		return
 	}
-}
-
-func (d *deliveryWriter) write(c ledger.Change) (ledger.Payment, error) {
-	ctx, cancel := d.attempt.detached()
-	defer cancel()
-	return d.attempt.engine.update(ctx, d.payment, func(ledger.Payment) []ledger.Change {
-		return []ledger.Change{c} // a fence that was overtaken refuses it
-	})
-}
-
-// uncertain reports whether a write that failed with err may have been made all the same (see ledger.Store).
-func uncertain(err error) bool {
-	for _, no := range []error{
-		context.Canceled, context.DeadlineExceeded, ledger.ErrTransition, ledger.ErrFence, ledger.ErrConflict, ledger.ErrNotFound,
-		ledger.ErrClosed, errGivenUp,
-	} {
-		if errors.Is(err, no) {
-			return false
-		}
-	}
-	return true
-}
-
-// reread finds out whether a change was made by a write before, whose outcome the ledger could not tell, when another try has
-// failed with err. Only what the payment's state refuses can't come in any more.
-func (d *deliveryWriter) reread(c ledger.Change, err, doubt error) (ledger.Payment, error) {
-	ctx, cancel := d.attempt.detached()
-	defer cancel()
-	p, failed := d.attempt.engine.store.Payment(ctx, d.payment.ID)
-	if failed != nil {
-		return p, doubt
-	}
-	made := p.Delivery == ledger.Delivered && c.Event == ledger.EventDelivered ||
-		p.Delivery == ledger.Undelivered && c.Event == ledger.EventUndelivered
+	a.addReceipt(h, p, "")
 	switch {
-	case made && p.Hold.Fence == d.fence:
-		return p, nil
-	case errors.Is(err, ledger.ErrTransition), errors.Is(err, ledger.ErrFence):
-		return p, err
+	case p.Delivery == ledger.Undelivered:
+		h.Set(headerPaymentStatus, statusRefundPending)
+	case p.State() == ledger.StateOwed:
+		h.Set(headerPaymentStatus, statusOwed)
+		a.decided(statusOwed, "")
+		a.engine.collect(*p, a.payee, a.intent(p), a.loan)
 	}
-	return p, doubt
 }
 
 // discard answers 503 in place of an answer whose delivery is not on record: the payment can still be
@@ -398,10 +368,14 @@ func (d *deliveryWriter) end() {
 	d.follow()
 }
 
-func (a *attempt) observeDelivery(ok bool, reason string) {
-	o := Observation{Event: "delivery", Outcome: "delivered", Reason: reason}
-	if !ok {
-		o.Outcome = "undelivered"
+// deliveryOutcome is void where nothing was charged for what was not delivered.
+func deliveryOutcome(p *ledger.Payment) string {
+	if p.Settlement == ledger.Void {
+		return statusVoid
 	}
-	a.engine.current().Observe(o)
+	return string(p.Delivery)
+}
+
+func (a *attempt) observeDelivery(outcome, reason string) {
+	a.engine.current().Observe(Observation{Event: "delivery", Outcome: outcome, Reason: reason})
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
+	"github.com/holiman/uint256"
 
 	"github.com/caddy-x402/caddy-x402/ledger"
 	"github.com/caddy-x402/caddy-x402/settlement"
@@ -63,29 +64,36 @@ func (s Settings) withDefaults() Settings {
 
 // Observation is one fact for metrics. None of its fields identifies a payer, a path or a key.
 type Observation struct {
-	// Event is "settlement", "delivery", "reorg" or "quarantine".
+	// Event is "settlement", "delivery", "reorg", "quarantine", "loss" (served, and not paid) or "credit".
 	Event   string
 	Network string
-	// Outcome is settled, failed or unknown; delivered, undelivered or discarded; imported.
+	// Outcome is settled, failed or unknown; delivered, undelivered, void (not charged) or unpaid (the upstream has answered, and the
+	// payment failed: nothing was delivered); imported.
 	Outcome string
 	Reason  string
 	// Took is how long a settlement took.
 	Took time.Duration
+	// Amount is what was lost, in atomic units.
+	Amount uint256.Int
 }
 
 // Engine runs the payments of one ledger in one process.
 type Engine struct {
 	store ledger.Store
 
-	limits limits
-	bodies room // for the bodies of requests with keys
-	losses losses
+	limits  limits
+	bodies  room // for the bodies of requests with keys
+	answers room // for answers that are held back
+	losses  losses
 
 	mu       sync.Mutex
 	settings Settings
 	flights  map[string]*flight         // by payment id
 	holders  map[string]context.Context // by payment id: the client of the request that holds it
 	turns    map[common.Hash]*turn      // by what is reserved
+	owed     map[string]struct{}        // by payment id: what this process is collecting
+	leftover int                        // of these, what the reconciler found
+	lending  map[money]uint256.Int      // what this process is about to serve before it is paid
 
 	background sync.WaitGroup // settlements whose client may have left
 	loops      sync.WaitGroup // what runs beside the reconciler
@@ -99,8 +107,9 @@ func NewEngine(store ledger.Store, s Settings) *Engine {
 	ctx, stop := context.WithCancel(context.Background())
 	e := &Engine{
 		store: store, settings: s.withDefaults(), flights: make(map[string]*flight),
-		holders: make(map[string]context.Context), turns: make(map[common.Hash]*turn),
-		limits: limits{clients: make(map[string]*spent)}, bodies: room{most: heldBodies},
+		holders: make(map[string]context.Context), turns: make(map[common.Hash]*turn), owed: make(map[string]struct{}),
+		lending: make(map[money]uint256.Int),
+		limits:  limits{clients: make(map[string]*spent)}, bodies: room{most: heldBodies}, answers: room{most: heldAnswers},
 		stop: stop, reconciled: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
 	go e.reconcileLoop(ctx)

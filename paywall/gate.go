@@ -32,8 +32,8 @@ type Config struct {
 	StatusURL func(paymentID string) string
 	// Granted hears, before the upstream is called, who paid for a request; may be nil.
 	Granted func(*http.Request, Grant)
-	// Decided hears what the gate made of each request: "paid", "token", "required", "refused",
-	// "unavailable", "malformed", "limited"; may be nil.
+	// Decided hears what the gate made of each request: "paid", "owed", "void" (served, and nothing charged), "token", "replayed",
+	// "required", "refused", "unavailable", "malformed", "limited"; may be nil.
 	Decided func(r *http.Request, outcome, reason string)
 	// ErrorStatus is the status that an error of the next handler will be answered with.
 	ErrorStatus func(error) int
@@ -139,15 +139,20 @@ type attempt struct {
 	wants    []want                             // what its payment must have reserved
 	kept     map[common.Hash]ledger.Reservation // read, and with an answer
 	yield    func()                             // gives back the turn of who buys what is bought once; may be nil
+
+	repays string          // the id of the owed payment that this request pays for
+	debt   *ledger.Payment // that payment
+	loan   *ledger.Loan    // what was lent for its payment; nil if nothing was
+	unlend func()          // see repaid; nil if nothing was asked for
 }
 
 // Serve answers r: with next if it is paid for, else with what the client needs to know. Errors are those
 // of next.
 func (g *Gate) Serve(w http.ResponseWriter, r *http.Request, q Request, next Handler) error {
 	header, version := paymentHeader(r.Header)
-	bearer := bearerToken(r.Header)
+	bearer, repays := bearerToken(r.Header), r.Header.Get(headerOwed)
 	CleanRequest(r)
-	a := &attempt{Gate: g, Request: q, w: w, r: r, next: next, version: version}
+	a := &attempt{Gate: g, Request: q, w: w, r: r, next: next, version: version, repays: repays}
 
 	if header == "" && bearer == "" {
 		return a.demand("")
@@ -258,12 +263,15 @@ func (a *attempt) intent(p *ledger.Payment) settlement.Intent {
 // fresh is the way of an authorization that the ledger has never seen.
 func (a *attempt) fresh(id x402.AuthorizationID) error {
 	ctx := a.r.Context()
+	if err := a.noStream(); err != nil {
+		return err
+	}
 	if err := a.needsKey(); err != nil {
 		return err
 	}
 	opt, err := a.choose()
 	if err != nil {
-		return refuse(err)
+		return err
 	}
 	if opt.price.Payee != a.payee {
 		return refuse(x402.Refuse(x402.ReasonNetworkMismatch, "asset and network don't belong together; choose one of accepts"))
@@ -295,6 +303,12 @@ func (a *attempt) fresh(id x402.AuthorizationID) error {
 	broke := x402.ReasonOf(err) == x402.ReasonInsufficientBalance && a.signer.Proven
 	if err != nil && !broke {
 		return a.refuseChecked(err)
+	}
+	if a.repays != "" {
+		if broke {
+			return refuse(err)
+		}
+		return a.repay(ctx, &proof{id: id, opt: opt, head: head})
 	}
 	if err := a.readBody(); err != nil {
 		return err
@@ -366,9 +380,12 @@ func (a *attempt) refuseChecked(err error) error {
 
 // choose finds which of our own offers the client means (rule 1).
 func (a *attempt) choose() (option, error) {
+	if opt, ok, err := a.chooseDebt(); ok || err != nil {
+		return opt, err
+	}
 	i, err := x402.Select(a.Route.accepts, a.payload)
 	if err != nil {
-		return option{}, err
+		return option{}, refuse(err)
 	}
 	return a.Route.options[i], nil
 }
@@ -389,7 +406,7 @@ func (a *attempt) newPayment(id x402.AuthorizationID, o option, head uint64) (le
 	return ledger.Payment{
 		ID: pid, AuthorizationID: id, PayTo: a.payee.PayTo, Amount: o.price.Amount,
 		ValidBefore: a.payload.Authorization.ValidBefore.Uint64(),
-		HeaderHash:  a.hash, Binding: a.binding(o), Flow: ledger.FlowUpfront, ClaimBlock: head,
+		HeaderHash:  a.hash, Binding: a.binding(o), Flow: a.Route.Flow, ClaimBlock: head,
 	}, nil
 }
 
@@ -399,11 +416,23 @@ func (a *attempt) claim(ctx context.Context, f *proof) error {
 	if err != nil {
 		return unavailable(codeStore, err)
 	}
-	a.engine.hold(a.r.Context(), p.ID) // before others can see it
-	defer a.engine.letGo(p.ID)
+	defer a.repaid()
+	good, err := a.creditworthy(ctx, &p)
+	if err != nil {
+		return err
+	}
+	id := p.ID
+	a.engine.hold(a.r.Context(), id) // before others can see it
+	defer a.engine.letGo(id)
+	lent := a.lend(ctx, p, good)
 	p, err = a.engine.store.Claim(ctx, p, ledger.Change{
 		Event: ledger.EventClaim, Actor: actorRequest, Hold: a.engine.current().HoldTTL,
 	})
+	a.loan = lent()
+	if a.loan != nil && (err != nil || !a.loan.Covers(&p)) {
+		a.engine.lendNothing(id, a.loan)
+		a.loan = nil
+	}
 	switch {
 	case errors.Is(err, ledger.ErrExists):
 		a.leaveQueue()

@@ -25,11 +25,16 @@ type Grant struct {
 	Payer       common.Address
 	Amount      uint256.Int // atomic units
 	Asset       common.Address
-	Network     string // CAIP-2
-	Transaction common.Hash
-	Plan        string // empty for a single request
+	Network     string      // CAIP-2
+	Transaction common.Hash // zero while it is not settled
+	Plan        string      // empty for a single request
 	Route       string
 	Resource    string // public URL
+}
+
+// TransactionHex is the transaction as upstreams and logs are told of it; empty while it is not settled.
+func (g *Grant) TransactionHex() string {
+	return transactionText(g.Transaction)
 }
 
 // Tokens makes and checks the tokens of a site.
@@ -98,7 +103,7 @@ type presentation struct {
 	values [len(presented)]string
 }
 
-// presented are the headers that the upstream gets, always; the plan's is left out where there is none.
+// presented are the headers that the upstream gets, always; what there is not (a plan, a transaction yet) is left out.
 var presented = [...]string{
 	"X-Payment-Token", headerPaymentID, "X-Payment-Payer", "X-Payment-Amount", "X-Payment-Asset", "X-Payment-Network",
 	"X-Payment-Transaction", "X-Payment-Plan",
@@ -106,7 +111,7 @@ var presented = [...]string{
 
 func newPresentation(g Grant, signed string) presentation {
 	return presentation{grant: g, values: [len(presented)]string{
-		signed, g.PaymentID, g.Payer.Hex(), g.Amount.Dec(), g.Asset.Hex(), g.Network, g.Transaction.Hex(), g.Plan,
+		signed, g.PaymentID, g.Payer.Hex(), g.Amount.Dec(), g.Asset.Hex(), g.Network, g.TransactionHex(), g.Plan,
 	}}
 }
 
@@ -153,7 +158,7 @@ func (a *attempt) foreignToken(bearer string) bool {
 func (g *Grant) claims() token.Claims {
 	c := token.Claims{X402: token.Purchase{
 		Plan: g.Plan, Route: g.Route, Network: g.Network, Asset: g.Asset.Hex(), Amount: g.Amount.Dec(),
-		Transaction: g.Transaction.Hex(), Resource: g.Resource,
+		Transaction: g.TransactionHex(), Resource: g.Resource,
 	}}
 	c.Subject, c.ID = g.Payer.Hex(), g.PaymentID
 	return c

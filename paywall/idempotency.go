@@ -246,6 +246,15 @@ func notStored(p *ledger.Payment) *refusal {
 	return r
 }
 
+// mayBeDone is for a request whose upstream call came to no answer that anybody got, and that charged nothing.
+func mayBeDone(p *ledger.Payment) *refusal {
+	return &refusal{
+		status: http.StatusConflict, code: codeNotStored, payment: p.ID,
+		detail: "the first request with this key reached the upstream, which may have done what it asks for; its payment came to nothing " +
+			"and charged nothing. Find out what was done, and take a new key to ask again",
+	}
+}
+
 func bodyTooLong() *refusal {
 	return &refusal{
 		status: http.StatusRequestEntityTooLarge, code: codeBodyTooLong,

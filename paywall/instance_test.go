@@ -39,6 +39,7 @@ type cluster struct {
 	path      string
 	tokens    *Tokens
 	instances []*instance
+	flow      string       // of the route, which then sells no plan
 	calls     atomic.Int64 // of the upstream
 	serve     http.HandlerFunc
 }
@@ -54,12 +55,18 @@ var seller = common.HexToAddress("0x209693Bc6afc0C5328bA36FaF03C514EF312287C")
 // newCluster starts n instances; wrap may change what each sees of the ledger, and change how their gates are made.
 func newCluster(t *testing.T, n int, settings Settings, wrap func(i int, s ledger.Store) ledger.Store, change ...func(*Config)) *cluster {
 	t.Helper()
+	return newFlowCluster(t, "", n, settings, wrap, change...)
+}
+
+// newFlowCluster is newCluster for a route of that flow.
+func newFlowCluster(t *testing.T, flow string, n int, settings Settings, wrap func(i int, s ledger.Store) ledger.Store, change ...func(*Config)) *cluster {
+	t.Helper()
 	dev, err := devnet.Start(t.Context(), devnet.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = dev.Close() })
-	c := &cluster{t: t, chain: dev, path: filepath.Join(t.TempDir(), "ledger.db"), tokens: testTokens(t)}
+	c := &cluster{t: t, chain: dev, path: filepath.Join(t.TempDir(), "ledger.db"), tokens: testTokens(t), flow: flow}
 	c.serve = func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintf(w, "answer %d", c.calls.Load()) }
 	for i := range n {
 		c.instances = append(c.instances, c.start(i, settings, wrap, change...))
@@ -109,12 +116,18 @@ func (c *cluster) start(i int, settings Settings, wrap func(int, ledger.Store) l
 		c.t.Fatal(err)
 	}
 	payee := &Payee{Network: devnet.Network(), PayTo: seller, Settler: settler}
+	if c.flow == ledger.FlowDeferred {
+		payee.Lending = Lending{PerPayer: *uint256.NewInt(50 * cent), Total: *uint256.NewInt(500 * cent)}
+	}
 	settings.Payees = []*Payee{payee}
 	in.engine = NewEngine(in.store, settings)
 	price := func(n uint64) []Price { return []Price{{Payee: payee, Amount: *uint256.NewInt(n)}} }
 	route := &Route{
 		Name: "r", Scope: "r", Prices: price(cent), Timeout: time.Minute,
 		Plans: []Plan{{Name: "day", TTL: 24 * time.Hour, Prices: price(10 * cent)}},
+	}
+	if c.flow != "" {
+		route.Flow, route.Plans = c.flow, nil
 	}
 	config := Config{
 		Acquire: func() (*Engine, func(), error) { return in.engine, func() {}, nil }, Payees: []*Payee{payee},
@@ -186,7 +199,11 @@ type reply struct {
 
 // ask sends a request to the i-th instance; pairs of header follow.
 func (c *cluster) ask(i int, method, path, body string, header ...string) (a reply) {
-	r, err := http.NewRequestWithContext(c.t.Context(), method, c.instances[i].server.URL+path, bytes.NewReader([]byte(body)))
+	return c.askFor(c.t.Context(), i, method, path, body, header...)
+}
+
+func (c *cluster) askFor(ctx context.Context, i int, method, path, body string, header ...string) (a reply) {
+	r, err := http.NewRequestWithContext(ctx, method, c.instances[i].server.URL+path, bytes.NewReader([]byte(body)))
 	if err != nil {
 		c.t.Error(err)
 		return a
@@ -210,6 +227,12 @@ func (c *cluster) ask(i int, method, path, body string, header ...string) (a rep
 // sign signs a payment by the n-th payer for a plan, or for one request, as the i-th instance offers it.
 func (c *cluster) sign(i, n int, plan string) string {
 	c.t.Helper()
+	return c.signFor(i, n, plan, nil)
+}
+
+// signFor is sign for another amount than is asked for.
+func (c *cluster) signFor(i, n int, plan string, other *uint256.Int) string {
+	c.t.Helper()
 	var o x402.PaymentRequired
 	a := c.ask(i, http.MethodGet, "/", "")
 	if err := x402.DecodeHeader(a.header.Get(x402.HeaderRequired), 1<<20, &o); err != nil {
@@ -222,6 +245,9 @@ func (c *cluster) sign(i, n int, plan string) string {
 		amount, err := x402.ParseAtomic(q.Amount)
 		if err != nil {
 			c.t.Fatal(err)
+		}
+		if other != nil {
+			amount = *other
 		}
 		auth := x402.Authorization{From: devnet.Payer(n).Address, To: seller, Value: amount}
 		auth.ValidBefore.SetUint64(uint64(time.Now().Add(time.Minute).Unix()))

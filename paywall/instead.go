@@ -119,9 +119,7 @@ func (a *attempt) takeUnserved(ctx context.Context, p ledger.Payment) (ledger.Pa
 // interrupt holds p for refund: its delivery was broken off. Who held it may only be slow, and may still deliver it as long as the
 // ledger does not say that it can't; before that, nothing else may be charged for the same thing.
 func (a *attempt) interrupt(ctx context.Context, p ledger.Payment) error {
-	_, err := a.engine.store.Update(ctx, p.ID, p.Version, ledger.Change{
-		Event: ledger.EventUndelivered, Actor: actorRequest, Reason: reasonInterrupted,
-	})
+	_, err := a.engine.store.Update(ctx, p.ID, p.Version, interrupted(&p, actorRequest)...)
 	if errors.Is(err, ledger.ErrConflict) || errors.Is(err, ledger.ErrTransition) || errors.Is(err, ledger.ErrFence) {
 		return busy("")
 	}
@@ -129,6 +127,15 @@ func (a *attempt) interrupt(ctx context.Context, p ledger.Payment) error {
 		return unavailable(codeStore, err)
 	}
 	return nil
+}
+
+// interrupted is how a delivery ends of which nobody knows how far it went. What was not sent yet will not be.
+func interrupted(p *ledger.Payment, actor string) []ledger.Change {
+	cs := []ledger.Change{{Event: ledger.EventUndelivered, Actor: actor, Reason: reasonInterrupted}}
+	if p.Settlement == ledger.Claimed {
+		cs = append(cs, ledger.Change{Event: ledger.EventVoid, Actor: actor, Reason: reasonInterrupted})
+	}
+	return cs
 }
 
 // supersede gives up a claim for which nothing was ever sent, so that it can't be sent any more.

@@ -102,6 +102,18 @@ func (e *Engine) resolvePayment(ctx context.Context, p ledger.Payment) (ledger.P
 		e.log(p.ID).Warn("a payment waits on a network that is not configured any more", slog.Uint64("chain", p.ChainID))
 		return p, nil
 	}
+	if p.Settlement == ledger.Claimed && p.State() == ledger.StateOwed {
+		if e.collecting(p.ID) || e.collectsEnough() {
+			return p, nil
+		}
+		in, err := e.entrusted(ctx, &p, y.Network)
+		if err == nil {
+			e.collect(p, y, in, nil) // beside the others: all that a process has left behind travels together
+			return p, nil
+		}
+		// Without what settles it somebody else may have; or it expires, and is lost.
+		e.log(p.ID).Error("what would settle an owed payment can't be read", slog.Any("error", err))
+	}
 	out := y.Settler.Resolve(ctx, intent(&p, y.Network))
 	if out.Status == settlement.Unknown {
 		if p.Settlement == ledger.Settled && out.Err == nil {
@@ -114,7 +126,7 @@ func (e *Engine) resolvePayment(ctx context.Context, p ledger.Payment) (ledger.P
 		e.current().Observe(Observation{Event: "reorg", Network: y.Network.ID, Outcome: "failed"})
 		return p, nil
 	}
-	if p.Settlement == ledger.Claimed && out.Status == settlement.Failed {
+	if p.Settlement == ledger.Claimed && out.Status == settlement.Failed && p.State() != ledger.StateOwed {
 		return e.giveUp(ctx, p, out)
 	}
 	return e.record(ctx, p, out, actorReconciler)
@@ -141,6 +153,9 @@ func (e *Engine) giveUp(ctx context.Context, p ledger.Payment, out settlement.Ou
 func (e *Engine) resolveDelivery(ctx context.Context, p ledger.Payment) (ledger.Payment, error) {
 	return e.update(ctx, p, func(p ledger.Payment) []ledger.Change {
 		now := e.store.Now()
+		if p.Settlement == ledger.Claimed && p.Delivery == ledger.Delivering && !replayable(p.Binding.Method) && !p.Held(now) {
+			return interrupted(&p, actorReconciler) // the upstream may have done it; whoever held its answer is gone
+		}
 		if p.Settlement != ledger.Settled || p.Refund != ledger.NotRefunded || p.Held(now) {
 			return nil
 		}
@@ -163,6 +178,13 @@ func (e *Engine) resolveDelivery(ctx context.Context, p ledger.Payment) (ledger.
 func (e *Engine) recheckAfter(p *ledger.Payment) time.Duration {
 	every := e.current().ReconcileEvery
 	switch p.Settlement {
+	case ledger.Claimed:
+		if p.State() == ledger.StateOwed && e.collecting(p.ID) {
+			return e.current().HoldTTL // who collects it says when to look again
+		}
+		if p.State() == ledger.StateOwed {
+			return every
+		}
 	case ledger.Settling:
 		return every
 	case ledger.Settled:

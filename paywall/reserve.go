@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
@@ -87,6 +88,9 @@ func (a *attempt) serveByKey(ctx context.Context, own string, proof *proof) (don
 		return true, notStored(nil)
 	case err != nil:
 		return true, unavailable(codeStore, err)
+	}
+	if inDoubt(&p) {
+		return true, mayBeDone(&p)
 	}
 	return a.serveWith(ctx, p, proof)
 }
@@ -176,6 +180,8 @@ func (a *attempt) holder(ctx context.Context, w *want, id string) (_ *ledger.Pay
 		p = q
 	}
 	switch {
+	case !w.plan() && inDoubt(&p):
+		return nil, false, mayBeDone(&p)
 	case p.Settlement == ledger.Failed, p.Settlement == ledger.Void:
 		return &p, true, nil
 	case p.Settlement == ledger.Claimed && !p.Held(a.engine.store.Now()) && !a.carries(&p): // whoever claimed it is gone
@@ -187,8 +193,20 @@ func (a *attempt) holder(ctx context.Context, w *want, id string) (_ *ledger.Pay
 	return &p, ended || p.Delivery == ledger.Undelivered || p.Refund != ledger.NotRefunded, nil
 }
 
+// inDoubt reports whether the upstream was asked to do something for p, and its answer reached nobody, though nothing was charged.
+// A key says that a request is to be done once, so it is not done again under that key.
+func inDoubt(p *ledger.Payment) bool {
+	over := p.Settlement == ledger.Failed || p.Settlement == ledger.Void
+	begun := p.Delivery == ledger.Delivering || p.Delivery == ledger.Undelivered
+	return over && begun && !replayable(p.Binding.Method) && !strings.HasPrefix(p.Reason, upstreamStatus)
+}
+
 // giveBack lets go of p: a claim, of which nothing was sent, is void, and served by another payment if there is one.
 func (a *attempt) giveBack(p ledger.Payment, servedBy string) {
+	if a.loan != nil {
+		a.engine.lendNothing(p.ID, a.loan)
+		a.loan = nil
+	}
 	if p.Settlement != ledger.Claimed {
 		a.engine.release(p, p.Hold.Fence)
 		return

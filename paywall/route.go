@@ -19,6 +19,8 @@ type Payee struct {
 	Network x402.Network
 	PayTo   common.Address
 	Settler settlement.Settler
+	// Lending bounds what may be owed here; zero: nothing is lent.
+	Lending Lending
 	// separator is the EIP-712 domain separator of the network's asset.
 	separator common.Hash
 }
@@ -50,6 +52,12 @@ type Route struct {
 	Plans  []Plan
 	// Timeout is announced as maxTimeoutSeconds.
 	Timeout time.Duration
+	// Flow is when the money moves: ledger.FlowUpfront, before the upstream is asked, which is the default;
+	// ledger.FlowAuthorization, after the upstream has answered, and before its answer goes out; ledger.FlowDeferred,
+	// after the delivery, for payers who are good for it, and before it for all others.
+	Flow string
+	// Held is how many bytes of an answer's body are held back until it is paid for, with FlowAuthorization. Default: HeldAnswer.
+	Held int
 
 	options  []option
 	accepts  []x402.Requirements // one per option
@@ -70,6 +78,9 @@ var errNoPrice = errors.New("paywall: a route needs a price or a plan")
 func (r *Route) prepare(extensions map[string]json.RawMessage) error {
 	if len(r.Prices) == 0 && len(r.Plans) == 0 {
 		return fmt.Errorf("%w: route %s", errNoPrice, r.Name)
+	}
+	if err := r.prepareFlow(); err != nil {
+		return err
 	}
 	r.options = nil
 	for _, p := range r.Prices {
@@ -102,5 +113,5 @@ func (r *Route) requirements(o option) x402.Requirements {
 		plan = o.plan.Name
 	}
 	y := o.price.Payee
-	return x402.NewRequirements(y.Network, y.PayTo, &o.price.Amount, r.Timeout, x402.FlowUpfront, plan)
+	return x402.NewRequirements(y.Network, y.PayTo, &o.price.Amount, r.Timeout, r.Flow, plan)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
+	"github.com/holiman/uint256"
 
 	"github.com/caddy-x402/caddy-x402/x402"
 )
@@ -89,6 +90,12 @@ type Settler interface {
 	// Ready answers nil when payments can be settled now: the chain answers and is the configured
 	// one, and the wallet has gas.
 	Ready(ctx context.Context) error
+}
+
+// Balancer is a Settler that can tell what an account has of the network's asset, in atomic units, on the newest block. Payments
+// are served before they settle only where that is known.
+type Balancer interface {
+	TokenBalance(ctx context.Context, owner common.Address) (uint256.Int, error)
 }
 
 // Transaction is a signed transaction of ours.

@@ -75,6 +75,8 @@ func Questions(p ledger.Payment, now time.Time) []Question {
 	ask("List of a state", sql, args, "payments_state")
 	sql, args = list(ledger.Query{Payer: p.Payer})
 	ask("List of a payer", sql, args, "payments_payer")
+	sql, args = list(ledger.Query{State: ledger.StateOwed, Payer: p.Payer})
+	ask("List of what a payer owes", sql, args, "payments_owed")
 	ask("Entries", selectEntries, entriesValues(ledger.Mark{At: now.Add(-time.Hour), Payment: "\xff"}, now, 1000), "audit_at", "audit_archive_at")
 	ask("AddAnchor", sqlstore.CountEntries, []any{at - 60_000_000, at, at - 60_000_000, at}, "audit_at", "audit_archive_at")
 	ask("Anchors", sqlstore.SelectAnchors, []any{int64(0), 100}, "anchors_pkey")

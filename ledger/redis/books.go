@@ -174,6 +174,9 @@ func (s *Store) List(ctx context.Context, q ledger.Query) ([]ledger.Payment, err
 
 // lists are the parts and their lists that have what q asks for.
 func (s *Store) lists(q ledger.Query) (parts []int, lists func(part int) []string) {
+	if q.Payer != (common.Address{}) && q.State == ledger.StateOwed { // few, of few payers; and asked on the way of requests
+		return []int{partitionOfPayer(q.Payer)}, func(part int) []string { return []string{s.keys.state(part, q.State)} }
+	}
 	if q.Payer != (common.Address{}) {
 		return []int{partitionOfPayer(q.Payer)}, func(int) []string { return []string{s.keys.payer(q.Payer)} }
 	}

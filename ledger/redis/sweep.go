@@ -107,7 +107,7 @@ func (s *Store) sweep(ctx context.Context, part int, state ledger.State, before 
 // sweepable reports whether nothing can be wanted of a payment any more that has not changed since before.
 func (s *Store) sweepable(p *stored, before time.Time) bool {
 	q := &p.payment
-	return len(p.mark) == 0 && !q.Open() && q.Refund != ledger.RefundPending && q.Refund != ledger.RefundFailed &&
+	return len(p.mark) == 0 && q.Closed() &&
 		!q.UpdatedAt.After(before) && !q.PlanUntil.After(s.clock.now())
 }
 

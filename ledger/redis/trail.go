@@ -30,7 +30,7 @@ var (
 		string(ledger.EventSettle), string(ledger.EventFail), string(ledger.EventVoid), string(ledger.EventExpire),
 		string(ledger.EventCancel), string(ledger.EventFinal), string(ledger.EventTake), string(ledger.EventExtend),
 		string(ledger.EventRelease), string(ledger.EventDeliver), string(ledger.EventDelivered), string(ledger.EventUndelivered),
-		string(ledger.EventRefunded), string(ledger.EventRefundFailed), string(ledger.EventRefundRetry),
+		string(ledger.EventRefunded), string(ledger.EventRefundFailed), string(ledger.EventRefundRetry), string(ledger.EventMadeGood),
 	}
 	actors = []string{"request", "reconciler", "operator"}
 )

@@ -58,6 +58,8 @@ func TestPlans(t *testing.T) {
 		{name: "List by state", query: listStatement("PAID", 0), want: []string{"payments_state (state=? AND (created_at,id)<(?,?))"}},
 		{name: "List by payer", query: listStatement("", 1), want: []string{"payments_payer (payer=? AND (created_at,id)<(?,?))"}},
 		{name: "List by both", query: listStatement("PAID", 1), want: []string{"payments_payer (payer=? AND (created_at,id)<(?,?))"}},
+		{name: "List of what a payer owes", query: listStatement("OWED", 1), want: []string{"payments_owed (payer=? AND (created_at,id)<(?,?))"}},
+		{name: "List of what is owed", query: listStatement("OWED", 0), want: []string{"payments_state (state=? AND (created_at,id)<(?,?))"}},
 		{name: "Counts", query: sqlstore.SelectCounts, scans: "SCAN payments USING COVERING INDEX payments_state"},
 		{name: "Entries", query: sqlstore.SelectEntries, want: []string{"INDEX audit_at ((at,payment_id,version)>(?,?,?) AND at<?)", "INDEX audit_archive_at ((at,payment_id,version)>(?,?,?) AND at<?)"}},
 		{name: "AddAnchor", query: sqlstore.CountEntries, want: []string{"COVERING INDEX audit_at (at>? AND at<?)", "COVERING INDEX audit_archive_at (at>? AND at<?)"}, scans: "SCAN CONSTANT ROW"},

@@ -40,7 +40,7 @@ var modelEvents = []ledger.Event{
 	ledger.EventSettle, ledger.EventSettle, ledger.EventSettle, ledger.EventDeliver, ledger.EventDeliver, ledger.EventDelivered,
 	ledger.EventDelivered, ledger.EventUndelivered, ledger.EventFail, ledger.EventVoid, ledger.EventFinal,
 	ledger.EventTake, ledger.EventExtend, ledger.EventRelease, ledger.EventRefunded, ledger.EventRefundFailed,
-	ledger.EventRefundRetry, ledger.EventSend, ledger.EventClaim, ledger.EventExpire, ledger.EventImport,
+	ledger.EventRefundRetry, ledger.EventMadeGood, ledger.EventSend, ledger.EventClaim, ledger.EventExpire, ledger.EventImport,
 }
 
 func (r *run) update(t *rapid.T) op {

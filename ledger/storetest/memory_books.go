@@ -173,8 +173,7 @@ func (m *Memory) Sweep(ctx context.Context, keep time.Duration, limit int) (int,
 	}
 	for id, r := range m.rows {
 		switch {
-		case keep == 0, n >= limit, r.archived, r.p.Open(), r.p.UpdatedAt.After(m.now().Add(-keep)),
-			r.p.Refund == ledger.RefundPending, r.p.Refund == ledger.RefundFailed:
+		case keep == 0, n >= limit, r.archived, !r.p.Closed(), r.p.UpdatedAt.After(m.now().Add(-keep)):
 			continue
 		case m.forgets:
 			delete(m.rows, id)

@@ -269,7 +269,15 @@ func (r *run) everything() map[string]op {
 	far := r.clock.Now().Add(24 * time.Hour)
 	return map[string]op{
 		"records": func(s ledger.Store) (any, error) { return verified(s.Records(r.ctx, "", all)) },
-		"wallets": func(s ledger.Store) (any, error) { return s.Wallets(r.ctx) },
+		"wallets": func(s ledger.Store) (any, error) {
+			got, err := s.Wallets(r.ctx)
+			for i := range got { // those of one moment have no order
+				slices.SortStableFunc(got[i].Freed, func(a, b ledger.Transaction) int {
+					return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), a.Hash.Cmp(b.Hash))
+				})
+			}
+			return got, err
+		},
 		"reservations": func(s ledger.Store) (any, error) {
 			got := map[string]ledger.Reservation{}
 			err := s.EachReservation(r.ctx, func(v ledger.Reservation) error { got[v.Key.Hex()] = v; return nil })

@@ -110,6 +110,12 @@ var testsWithOptions = []struct {
 }{
 	{"Reserve", testReserve},
 	{"KeepAnswer", testKeepAnswer},
+	{"Credit", testCredit},
+	{"CreditNotClaimed", testCreditNotClaimed},
+	{"CreditGivenBack", testCreditGivenBack},
+	{"CreditLapses", testCreditLapses},
+	{"CreditCovers", testCreditCovers},
+	{"InstancesBorrow", testInstancesBorrow},
 	{"CompeteForOneReservation", testOneReservation},
 	{"CompeteForOneAnswer", testOneAnswer},
 	{"Quarantine", testQuarantine},

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddy-x402/caddy-x402/devnet"
 	"github.com/caddy-x402/caddy-x402/test/interop/bed"
@@ -81,5 +82,61 @@ func TestStockClientWithoutMoney(t *testing.T) {
 	shop.Moved(t, 2, before, 0, 0)
 	if calls := shop.Upstream.Calls(); calls != 0 {
 		t.Errorf("the upstream was called %d times", calls)
+	}
+}
+
+// Where the money moves after the upstream has answered, stock clients notice nothing: they pay as ever. What the upstream refuses
+// costs them nothing, and they give it to their caller.
+func TestStockClientPaysAfterTheUpstreamHasAnswered(t *testing.T) {
+	bed.Install(t, ".")
+	site := `
+	x402 $0.01 {
+		flow authorization
+	}
+	reverse_proxy {upstream}
+`
+	t.Run("pays", func(t *testing.T) {
+		bed.Open(t, bed.Devnet(t, devnet.Options{}), rig.Options{Upstream: bed.Echo, Site: site}).Sells(t, ".", network)
+	})
+	t.Run("is refused by the upstream", func(t *testing.T) {
+		shop := bed.Open(t, bed.Devnet(t, devnet.Options{}), rig.Options{Site: site, Upstream: func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "there is no such thing", http.StatusNotFound)
+		}})
+		before := shop.Accounts(t, 1)
+		for _, method := range []string{http.MethodGet, http.MethodPost} {
+			b := bed.Buy(t, ".", 1, method, shop.Rig.URL("/none"), "")
+			if b.Error != "" || b.Status != http.StatusNotFound || b.Settlement != nil || !strings.Contains(b.Body, "no such thing") {
+				t.Errorf("%s: the stock client got %+v", method, b)
+			}
+		}
+		shop.Moved(t, 1, before, 0, 0)
+		if calls := shop.Upstream.Calls(); calls != 2 {
+			t.Errorf("the upstream was called %d times", calls)
+		}
+	})
+}
+
+// A stock client that is served before it pays takes the answer, and a receipt that names no transaction yet.
+func TestStockClientIsServedBeforeItPays(t *testing.T) {
+	bed.Install(t, ".")
+	shop := bed.Open(t, bed.Devnet(t, devnet.Options{}), rig.Options{App: "credit $0.50 $5", Upstream: bed.Echo, Site: `
+	x402 $0.01 {
+		flow deferred
+	}
+	reverse_proxy {upstream}
+`})
+	before := shop.Accounts(t, 1)
+	for i, method := range []string{http.MethodGet, http.MethodPost} {
+		b := bed.Buy(t, ".", 1, method, shop.Rig.URL("/x"), "")
+		if b.Error != "" || b.Status != http.StatusOK || b.Settlement == nil || !b.Settlement.Success || b.Settlement.Transaction != "" {
+			t.Errorf("%s: the stock client got %+v", method, b)
+		}
+		for range 100 {
+			if shop.Accounts(t, 1).Transfers == before.Transfers+i+1 {
+				break
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		shop.Moved(t, 1, before, 10_000*uint64(i+1), i+1)
 	}
 }

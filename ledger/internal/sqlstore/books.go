@@ -86,7 +86,11 @@ func ListStatement(q ledger.Query) (query string, args []any) {
 		b.WriteString(`payer = ? AND `)
 		args = append(args, q.Payer[:])
 	}
-	if q.State != "" {
+	switch q.State {
+	case "":
+	case ledger.StateOwed: // as a literal, which the index of what is owed needs
+		b.WriteString(`state = 'OWED' AND `)
+	default:
 		b.WriteString(`state = ? AND `)
 		args = append(args, string(q.State))
 	}

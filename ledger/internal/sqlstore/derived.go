@@ -56,7 +56,7 @@ func (d *derived) wrong() string {
 		{"state", d.state, string(d.p.State())},
 		{"is_open", d.open, flag(d.p.Open())},
 		{"is_unserved", d.unserved, flag(d.p.Unserved())},
-		{"is_closed", d.closed, flag(closed(&d.p))},
+		{"is_closed", d.closed, flag(d.p.Closed())},
 		{"audit_hash", d.audit, d.last},
 	} {
 		if c.got != c.want {

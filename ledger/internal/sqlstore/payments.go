@@ -130,12 +130,7 @@ func appendState(values []any, p *ledger.Payment, audit common.Hash) []any {
 		Octets(p.BlockHash[:]), flag(p.Final),
 		p.Hold.Fence, Micros(p.Hold.Until), Micros(p.PlanUntil), p.ServedBy,
 		Micros(p.CreatedAt), Micros(p.UpdatedAt), Micros(p.SettledAt), Micros(p.DeliveredAt),
-		string(p.State()), flag(p.Open()), flag(p.Unserved()), flag(closed(p)), audit[:])
-}
-
-// closed says that nothing is left to be done for p: see ledger.Books.Sweep.
-func closed(p *ledger.Payment) bool {
-	return !p.Open() && p.Refund != ledger.RefundPending && p.Refund != ledger.RefundFailed
+		string(p.State()), flag(p.Open()), flag(p.Unserved()), flag(p.Closed()), audit[:])
 }
 
 // Authorization are the arguments of SelectByAuth.
