@@ -4,8 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
+
+	"github.com/ethereum/go-ethereum/common"
 
 	"github.com/caddy-x402/caddy-x402/settlement"
 	"github.com/caddy-x402/caddy-x402/settlement/chain"
@@ -243,20 +244,23 @@ func (s *Settler) load(ctx context.Context, l *lane, batch []*job) (call, []*job
 
 // plain takes out of a batch who runs code by now, among those that are suspect: such a payment is simulated anew, and travels alone.
 func (s *Settler) plain(ctx context.Context, batch []*job, suspect func(i int) bool) (rest []*job, some bool, err error) {
-	codes := make([][]byte, len(batch))
-	var queries []*chain.Query
+	var payers []common.Address
+	var at []int
 	for i, j := range batch {
 		if suspect(i) {
-			queries = append(queries, chain.CodeQuery(j.in.Authorization.From, &codes[i]))
+			payers, at = append(payers, j.in.Authorization.From), append(at, i)
 		}
 	}
-	for part := range slices.Chunk(queries, codesAtOnce) {
-		if _, err := s.chain.Ask(ctx, part...); err != nil {
-			return batch, false, err
-		}
+	sizes, err := s.codeSizes(ctx, payers)
+	if err != nil {
+		return batch, false, err
+	}
+	coded := make([]bool, len(batch))
+	for k, size := range sizes {
+		coded[at[k]] = size > 0
 	}
 	for i, j := range batch {
-		if len(codes[i]) > 0 {
+		if coded[i] {
 			j.end(nil, errDropped)
 		} else {
 			rest = append(rest, j)
@@ -264,9 +268,6 @@ func (s *Settler) plain(ctx context.Context, batch []*job, suspect func(i int) b
 	}
 	return rest, len(rest) < len(batch), nil
 }
-
-// codesAtOnce is how many accounts one request asks for: hosted nodes refuse more than 100.
-const codesAtOnce = 90
 
 // together is the call that makes the transfers of a batch, each whether or not the others fail.
 func (s *Settler) together(batch []*job) call {

@@ -2,6 +2,7 @@ package wallet
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"github.com/ethereum/go-ethereum/common"
@@ -132,4 +133,36 @@ func (s *Settler) simulateRound(round []*candidate) {
 			c.verdict = &verdict{head: head, gas: gas, alone: alone, at: at}
 		}
 	}
+}
+
+// codesAtOnce is how many accounts one request asks for, where the node can't tell of all of them in one call: hosted nodes refuse
+// more than 100.
+const codesAtOnce = 90
+
+// codeSizes gives the size of the code of each account.
+func (s *Settler) codeSizes(ctx context.Context, accounts []common.Address) (sizes []uint64, err error) {
+	if len(accounts) == 0 {
+		return nil, nil
+	}
+	all := chain.CodeSizesQuery(accounts, &sizes)
+	if _, err := s.chain.Ask(ctx, all); err != nil {
+		return nil, err
+	}
+	if all.Err == nil {
+		return sizes, nil
+	}
+	sizes = make([]uint64, 0, len(accounts))
+	for part := range slices.Chunk(accounts, codesAtOnce) {
+		codes, queries := make([][]byte, len(part)), make([]*chain.Query, len(part))
+		for i, a := range part {
+			queries[i] = chain.CodeQuery(a, &codes[i])
+		}
+		if _, err := s.chain.Ask(ctx, queries...); err != nil {
+			return nil, err
+		}
+		for _, code := range codes {
+			sizes = append(sizes, uint64(len(code)))
+		}
+	}
+	return sizes, nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/caddy-x402/caddy-x402/devnet"
 	"github.com/caddy-x402/caddy-x402/settlement"
 	"github.com/caddy-x402/caddy-x402/settlement/settlementtest"
+	"github.com/caddy-x402/caddy-x402/settlement/wallet"
 	"github.com/caddy-x402/caddy-x402/x402"
 )
 
@@ -96,4 +97,30 @@ func TestChecksApartWhereNodeRefuses(t *testing.T) {
 			t.Errorf("no node answers: %v", err)
 		}
 	}
+}
+
+// Whether payers run code is asked anew for a batch that has waited; account by account where the node can't tell all at once.
+func TestBatchThatWaited(t *testing.T) {
+	c := newCase(t, startChain(t), options{settings: wallet.Settings{Batch: 120, Linger: 1200 * time.Millisecond}})
+	c.Proxy.Refuse(func(method, params string) string {
+		if method == "eth_call" && !strings.Contains(params, `"to"`) {
+			return "to is missing"
+		}
+		return ""
+	})
+	all := crowd(c, 101)
+	c.Stall()
+	first := settleAll(c, c.Settler, all[:1])
+	sent(c, 1)
+	rest := settleAll(c, c.Settler, all[1:])
+	if txs := sent(c, 2); len(txs[1].Payments) != 100 {
+		t.Errorf("the batch carries %d payments", len(txs[1].Payments))
+	}
+	if n := c.Proxy.Count("eth_getCode"); n < 100 {
+		t.Errorf("%d accounts were asked for", n)
+	}
+	c.H.Chain.Resume()
+	first.wantSettled(all[:1])
+	rest.wantSettled(all[1:])
+	c.WantReceived(101)
 }
