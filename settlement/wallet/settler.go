@@ -99,6 +99,7 @@ type Settler struct {
 	turns      turns
 	parcels    parcels
 	costs      costs
+	aloft      aloft
 	flights    flights
 	candidates candidates
 	recent     memory[[32]byte, verdict]
