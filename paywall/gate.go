@@ -253,6 +253,7 @@ func (y *Payee) takes(p *x402.Payload) bool {
 func (a *attempt) intent(p *ledger.Payment) settlement.Intent {
 	in := settlement.Intent{
 		Network: a.payee.Network, Authorization: a.payload.Authorization, Signature: a.payload.Signature,
+		Proven: a.signer.Proven,
 	}
 	if p != nil {
 		in.Payment, in.ClaimBlock, in.Exchange = p.ID, p.ClaimBlock, a.exchange(p)

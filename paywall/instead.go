@@ -22,13 +22,15 @@ const unservedLimit = 32
 // instead is rule 6: before anything is claimed, a payer gets what it has paid for already. done: the
 // request is answered. The new authorization is then void.
 func (a *attempt) instead(ctx context.Context, f *proof) (done bool, err error) {
-	plans, err := a.engine.store.LivePlans(ctx, f.id.Payer, ledger.Text(a.Route.Scope), ledger.Text(a.Host), unservedLimit)
-	if err != nil {
-		return false, unavailable(codeStore, err)
-	}
-	for _, p := range plans {
-		if a.covers(&p) {
-			return true, a.servePlan(p, false)
+	if len(a.Route.Plans) > 0 {
+		plans, err := a.engine.store.LivePlans(ctx, f.id.Payer, ledger.Text(a.Route.Scope), ledger.Text(a.Host), unservedLimit)
+		if err != nil {
+			return false, unavailable(codeStore, err)
+		}
+		for _, p := range plans {
+			if a.covers(&p) {
+				return true, a.servePlan(p, false)
+			}
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.engine.current().SettleTimeout)

@@ -23,6 +23,9 @@ type Intent struct {
 	// Signature is 65 bytes of an account without code, or whatever a contract wallet accepts.
 	// Resolve needs none.
 	Signature []byte
+	// Proven: the payer's own key has made Signature, as x402.Payload.Identify found. It spares a settler to find that out again,
+	// and no more: it decides how the transfer is sent, and the chain whether it is made.
+	Proven bool
 	// ClaimBlock is the head at which Check saw the authorization unused. Only a transfer in a later
 	// block counts.
 	ClaimBlock uint64

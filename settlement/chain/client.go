@@ -21,8 +21,8 @@ type Config struct {
 	ChainID uint64
 	// CallTimeout bounds one request to one endpoint; 5 s if 0.
 	CallTimeout time.Duration
-	// PollInterval is how often the head is asked for while somebody waits for a receipt; 250 ms if 0.
-	// Chains whose blocks take long are asked less often.
+	// PollInterval is how often the head is asked for while somebody waits for a receipt; 250 ms if 0. Chains whose blocks take
+	// long are asked less often, and any chain more often when a block is due, or when it is not known when one is.
 	PollInterval time.Duration
 	// SafeDepth is how many blocks below the head count as safe where a node knows no "safe" block; 128 if 0.
 	SafeDepth uint64
@@ -71,6 +71,8 @@ func New(cfg Config) (*Client, error) {
 	c := &Client{cfg: cfg, http: newHTTPClient(cfg.MaxBody)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.watcher.waiting = make(map[*waiter]struct{})
+	c.watcher.came = make(chan struct{}, 1)
+	c.watcher.pace.base = cfg.PollInterval
 	if err := c.Reconfigure(cfg.Endpoints); err != nil {
 		c.cancel()
 		return nil, err

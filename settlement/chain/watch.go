@@ -12,9 +12,6 @@ import (
 // receiptBatch is how many receipts one request asks for; hosted nodes refuse more than 100.
 const receiptBatch = 100
 
-// slowestPoll is how seldom the head is asked for at most while somebody waits.
-const slowestPoll = 2 * time.Second
-
 // watcher serves all who wait for receipts with one goroutine, which lives while anybody waits.
 type watcher struct {
 	mu      sync.Mutex
@@ -22,6 +19,10 @@ type watcher struct {
 	running bool
 	// fresh: somebody came since the last look, so that one is due although the head is the same.
 	fresh bool
+	// came wakes the watch for whoever came.
+	came chan struct{}
+	// pace is the watch's own.
+	pace pacer
 }
 
 type waiter struct {
@@ -58,6 +59,10 @@ func (c *Client) enlist(w *waiter) bool {
 	}
 	c.watcher.waiting[w] = struct{}{}
 	c.watcher.fresh = true
+	select {
+	case c.watcher.came <- struct{}{}:
+	default:
+	}
 	return true
 }
 
@@ -69,16 +74,25 @@ func (c *Client) dismiss(w *waiter) {
 
 // watch polls the head until nobody waits any more.
 func (c *Client) watch() {
-	interval := c.cfg.PollInterval
+	pace := &c.watcher.pace
+	pace.begin()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	var last Head
+	look := time.Now() // when the timer rings
 	due := false
 	for {
 		select {
 		case <-c.ctx.Done():
 			c.retire(true)
 			return
+		case <-c.watcher.came:
+			pace.came()
+			now := time.Now()
+			if sooner := now.Add(pace.next(now)); sooner.Before(look) { // never later: many may come
+				look = sooner
+				timer.Reset(time.Until(look))
+			}
+			continue
 		case <-timer.C:
 		}
 		hashes, fresh := c.wanted()
@@ -88,27 +102,17 @@ func (c *Client) watch() {
 		}
 		head, err := c.Head(c.ctx)
 		if err != nil {
-			interval = min(2*interval, slowestPoll)
+			pace.failed()
 		} else {
-			interval = c.pace(last, head)
-			due = due || head.Hash != last.Hash
-			last = head
+			due = pace.saw(head, time.Now()) || due
 		}
 		if due && err == nil {
 			due = c.deliver(hashes) != nil
 		}
-		timer.Reset(interval)
+		now := time.Now()
+		look = now.Add(pace.next(now))
+		timer.Reset(time.Until(look))
 	}
-}
-
-// pace is an eighth of the time between blocks, within limits.
-func (c *Client) pace(last, head Head) time.Duration {
-	interval := c.cfg.PollInterval
-	if last.Number > 0 && head.Number > last.Number && head.Time > last.Time {
-		perBlock := time.Duration(head.Time-last.Time) * time.Second / time.Duration(head.Number-last.Number)
-		interval = max(interval, min(perBlock/8, slowestPoll))
-	}
-	return interval
 }
 
 // retire ends the watch if nobody waits, or in any case.

@@ -74,7 +74,8 @@ func (j *Journal) Nonce(_ context.Context, chainID uint64, wallet common.Address
 	return n, known, nil
 }
 
-// Record stores t if it carries the next nonce, or replaces one of the same payments, or carries none.
+// Record stores t if it carries the next nonce, or replaces one of the same payments, or carries none. It is there already if
+// somebody signed the same at the same time.
 func (j *Journal) Record(_ context.Context, t settlement.Transaction) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -82,6 +83,9 @@ func (j *Journal) Record(_ context.Context, t settlement.Transaction) error {
 		if j.refuse[p] {
 			return settlement.ErrNotClaimed
 		}
+	}
+	if slices.ContainsFunc(j.txs, func(o settlement.Transaction) bool { return o.Hash == t.Hash }) {
+		return j.crash
 	}
 	at := lane{t.ChainID, t.Wallet}
 	next, known := j.nonces[at]

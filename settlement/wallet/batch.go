@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ethereum/go-ethereum/common"
+
 	"github.com/caddy-x402/caddy-x402/settlement"
 	"github.com/caddy-x402/caddy-x402/settlement/chain"
 	"github.com/caddy-x402/caddy-x402/settlement/multicall"
@@ -103,6 +105,9 @@ func (s *Settler) batchSize() int {
 func (s *Settler) dispatch(l *lane, batch []*job) {
 	ctx, cancel := context.WithTimeout(s.ctx, dispatchTimeout)
 	defer cancel()
+	taken := batch
+	s.aloft.add(taken)
+	defer func() { s.aloft.remove(taken) }() // but what was sent
 	c, batch, err := s.load(ctx, l, batch)
 	if len(batch) == 0 {
 		return
@@ -140,6 +145,7 @@ func (s *Settler) dispatch(l *lane, batch []*job) {
 		}
 		return
 	}
+	taken = slices.DeleteFunc(slices.Clone(taken), func(j *job) bool { return slices.Contains(batch, j) })
 	p, fresh := s.parcels.join(tx) // whoever left and came back may have found it in the journal, and carry it already
 	l.flying.Add(1)
 	s.queue.poke()                   // this lane may be full now: what waits is for another
@@ -156,6 +162,7 @@ func (s *Settler) dispatch(l *lane, batch []*job) {
 		if plain {
 			s.learn(p.receipt, len(batch))
 		}
+		s.aloft.remove(batch)
 		l.flying.Add(-1)
 		s.queue.poke()
 	})
@@ -167,11 +174,14 @@ func (s *Settler) fewerMay(err error) bool {
 }
 
 // halve puts a batch back in two parts, none of which grows again.
-func (s *Settler) halve(batch []*job) {
-	for _, j := range batch {
-		j.most = max(1, len(batch)/2)
+func (s *Settler) halve(batch []*job) { s.putBack(batch, len(batch)/2) }
+
+// putBack puts jobs back into the queue that travel with no more than most from now on.
+func (s *Settler) putBack(jobs []*job, most int) {
+	for _, j := range jobs {
+		j.most = max(1, most)
 	}
-	s.queue.back(batch)
+	s.queue.back(jobs)
 }
 
 // load makes one call of a batch, and simulates it. Payments that would fail in it are taken out: they are judged alone. A
@@ -197,8 +207,7 @@ func (s *Settler) load(ctx context.Context, l *lane, batch []*job) (call, []*job
 		}
 	}
 	for len(batch) > 1 {
-		c := s.together(batch)
-		results, err := s.simulateBatch(ctx, l, c, len(batch))
+		results, err := s.rehearse(ctx, l, batch)
 		_, reverted := errors.AsType[*chain.RevertError](err)
 		if err == nil || reverted {
 			rest, some, err := s.plain(ctx, batch, func(i int) bool { return reverted || !results[i].Success })
@@ -212,7 +221,7 @@ func (s *Settler) load(ctx context.Context, l *lane, batch []*job) (call, []*job
 		}
 		if reverted {
 			half := len(batch) / 2
-			s.halve(batch[half:])
+			s.putBack(batch[half:], half)
 			batch = batch[:half]
 			for _, j := range batch {
 				j.most = half
@@ -238,25 +247,28 @@ func (s *Settler) load(ctx context.Context, l *lane, batch []*job) (call, []*job
 	if len(batch) == 0 {
 		return call{}, nil, nil
 	}
-	return s.apart(ctx, batch)
+	return s.apart(ctx, l, batch)
 }
 
 // plain takes out of a batch who runs code by now, among those that are suspect: such a payment is simulated anew, and travels alone.
 func (s *Settler) plain(ctx context.Context, batch []*job, suspect func(i int) bool) (rest []*job, some bool, err error) {
-	codes := make([][]byte, len(batch))
-	var queries []*chain.Query
+	var payers []common.Address
+	var at []int
 	for i, j := range batch {
 		if suspect(i) {
-			queries = append(queries, chain.CodeQuery(j.in.Authorization.From, &codes[i]))
+			payers, at = append(payers, j.in.Authorization.From), append(at, i)
 		}
 	}
-	for part := range slices.Chunk(queries, codesAtOnce) {
-		if _, err := s.chain.Ask(ctx, part...); err != nil {
-			return batch, false, err
-		}
+	sizes, err := s.codeSizes(ctx, payers)
+	if err != nil {
+		return batch, false, err
+	}
+	coded := make([]bool, len(batch))
+	for k, size := range sizes {
+		coded[at[k]] = size > 0
 	}
 	for i, j := range batch {
-		if len(codes[i]) > 0 {
+		if coded[i] {
 			j.end(nil, errDropped)
 		} else {
 			rest = append(rest, j)
@@ -264,9 +276,6 @@ func (s *Settler) plain(ctx context.Context, batch []*job, suspect func(i int) b
 	}
 	return rest, len(rest) < len(batch), nil
 }
-
-// codesAtOnce is how many accounts one request asks for: hosted nodes refuse more than 100.
-const codesAtOnce = 90
 
 // together is the call that makes the transfers of a batch, each whether or not the others fail.
 func (s *Settler) together(batch []*job) call {
@@ -278,7 +287,7 @@ func (s *Settler) together(batch []*job) call {
 }
 
 // apart is the call that makes one transfer. A simulation of some time ago does not count.
-func (s *Settler) apart(ctx context.Context, batch []*job) (call, []*job, error) {
+func (s *Settler) apart(ctx context.Context, l *lane, batch []*job) (call, []*job, error) {
 	j := batch[0]
 	if age := s.now().Sub(j.verdict.at); age < 0 || age >= freshness {
 		var err error
@@ -291,22 +300,11 @@ func (s *Settler) apart(ctx context.Context, batch []*job) (call, []*job, error)
 			return call{}, nil, err
 		}
 	}
+	if err := s.affords(ctx, l, j); errors.Is(err, errBehind) {
+		j.end(nil, err)
+		return call{}, nil, err
+	} else if err != nil {
+		return call{}, batch, err
+	}
 	return call{to: s.network.Asset.Address, data: j.t.data, gas: j.verdict.gas}, batch, nil
-}
-
-// simulateBatch runs c on the newest block, from the wallet and with the gas that it would be sent with.
-func (s *Settler) simulateBatch(ctx context.Context, l *lane, c call, n int) ([]multicall.Result, error) {
-	var ret []byte
-	q := chain.CallQuery(chain.Message{From: l.address, To: c.to, Data: c.data, Gas: c.gas}, &ret)
-	if _, err := s.chain.Ask(ctx, q); err != nil {
-		return nil, err
-	}
-	if q.Err != nil {
-		return nil, q.Err
-	}
-	results, err := multicall.ParseResults(ret, n)
-	if err != nil {
-		return nil, fmt.Errorf("%w: Multicall3: %w", settlement.ErrUnavailable, err)
-	}
-	return results, nil
 }

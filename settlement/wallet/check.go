@@ -27,8 +27,10 @@ type transfer struct {
 func (s *Settler) transfer(in settlement.Intent) transfer {
 	a := in.Authorization
 	t := transfer{signature: in.Signature}
-	signer, err := x402.Recover(a.Digest(s.separator), in.Signature)
-	t.proven = err == nil && signer == a.From
+	if t.proven = in.Proven; !t.proven {
+		signer, err := x402.Recover(a.Digest(s.separator), in.Signature)
+		t.proven = err == nil && signer == a.From
+	}
 	if t.proven {
 		t.data = a.TransferCalldata(in.Signature)
 	} else {

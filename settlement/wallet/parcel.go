@@ -24,11 +24,10 @@ type parcel struct {
 	// first is the transaction that it began with.
 	first settlement.Transaction
 	// landed is closed when it is known what became of it: receipt is set, or err says why nobody looks after it any more, or
-	// else it is dead: another transaction took its nonce, or one of ours that only frees it (then spent is what that cost).
-	landed  chan struct{}
-	receipt *chain.Receipt
-	spent   *big.Int
-	err     error
+	// else it is dead: another transaction took its nonce, or one of ours that only frees it (then freed is its receipt).
+	landed         chan struct{}
+	receipt, freed *chain.Receipt
+	err            error
 
 	mu  sync.Mutex
 	txs []settlement.Transaction // oldest first
@@ -143,28 +142,44 @@ func (s *Settler) carry(p *parcel, made bool) {
 
 // land notes the receipt, unless it is that of a transfer that only freed the nonce: then the parcel is dead.
 func (p *parcel) land(r *chain.Receipt) {
-	p.spent = r.Cost
 	for _, tx := range p.all() {
 		if tx.Hash == r.Transaction && len(tx.Payments) == 0 {
+			p.freed = r
 			return
 		}
 	}
 	p.receipt = r
 }
 
+// spent is what was paid for it in wei; nil if that is not known.
+func (p *parcel) spent() *big.Int {
+	for _, r := range []*chain.Receipt{p.receipt, p.freed} {
+		if r != nil {
+			return r.Cost
+		}
+	}
+	return nil
+}
+
 // account notes what a parcel cost in the end.
 func (s *Settler) account(p *parcel) {
 	if p.err == nil {
-		s.costs.settle(p.place, p.spent)
+		s.costs.settle(p.place, p.spent())
 	}
-	r := p.receipt
+	r, n := p.receipt, len(p.first.Payments)
 	if r == nil {
+		r, n = p.freed, 0
+	}
+	f := s.set().Mined
+	if r == nil || f == nil {
 		return
 	}
-	n := len(p.first.Payments)
-	if f := s.set().Mined; f != nil {
-		f(Mined{Wallet: p.wallet, Payments: n, OK: r.OK, GasUsed: r.GasUsed, Cost: r.Cost})
-	}
+	defer func() { // what only counts must not end the one who looks after the money
+		if v := recover(); v != nil {
+			s.log.Error("noting a mined transaction failed", "transaction", r.Transaction, "error", v)
+		}
+	}()
+	f(Mined{Wallet: p.wallet, Payments: n, OK: r.OK, GasUsed: r.GasUsed, Cost: r.Cost})
 }
 
 // learn notes what payments take that may travel with others. What failed, or burned what there was, teaches nothing.
@@ -187,7 +202,7 @@ func (s *Settler) learn(r *chain.Receipt, payments int) {
 // Mined is a transaction of ours that came onto the chain.
 type Mined struct {
 	Wallet common.Address
-	// Payments is how many it carried; OK is false if it reverted as a whole.
+	// Payments is how many it carried, none if it only freed a nonce; OK is false if it reverted as a whole.
 	Payments int
 	OK       bool
 	GasUsed  uint64

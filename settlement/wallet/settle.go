@@ -77,6 +77,13 @@ func (s *Settler) settle(ctx context.Context, in settlement.Intent, txs []settle
 		case errors.Is(err, errDropped):
 			most = 1
 			continue
+		case errors.Is(err, errBehind):
+			most = 1
+			s.aloft.wait(ctx, j)
+			if ctx.Err() != nil {
+				return unknown(err, txs)
+			}
+			continue
 		case errors.Is(err, settlement.ErrNotClaimed):
 			return s.notClaimed(ctx, in, err)
 		case err != nil:

@@ -95,12 +95,14 @@ type Settler struct {
 	log       *slog.Logger
 	now       func() time.Time
 
-	queue   queue
-	turns   turns
-	parcels parcels
-	costs   costs
-	flights flights
-	recent  memory[[32]byte, verdict]
+	queue      queue
+	turns      turns
+	parcels    parcels
+	costs      costs
+	aloft      aloft
+	flights    flights
+	candidates candidates
+	recent     memory[[32]byte, verdict]
 	// isolated are payers whose payments travel alone.
 	isolated memory[common.Address, struct{}]
 	// gasPerPayment is what a payment took in the batches that were mined, the most that was seen.

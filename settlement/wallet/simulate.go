@@ -44,6 +44,11 @@ func (s *Settler) simulate(ctx context.Context, in settlement.Intent, t transfer
 	if !t.proven {
 		return s.simulateContract(ctx, in, t)
 	}
+	return s.simulateShared(ctx, in, t)
+}
+
+// simulateAlone does it for a payer whose own key has signed.
+func (s *Settler) simulateAlone(ctx context.Context, in settlement.Intent, t transfer) (verdict, error) {
 	v := verdict{gas: s.set().GasLimit, at: s.now()}
 	var result, code []byte
 	q := chain.CallQuery(s.message(t, v.gas), &result)

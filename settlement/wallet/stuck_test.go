@@ -136,7 +136,11 @@ func TestFeesStayBelowTheCeiling(t *testing.T) {
 // A transaction never reached the node, and meanwhile its payment has expired: a transfer to oneself frees the nonce, so that
 // those behind it go through.
 func TestNonceOfTheExpiredIsFreed(t *testing.T) {
-	c, clk := stuck(t, wallet.Settings{})
+	mined := make(chan wallet.Mined, 8)
+	c, clk := stuck(t, wallet.Settings{Mined: func(m wallet.Mined) {
+		mined <- m
+		panic("what counts fails")
+	}})
 	in := c.Claimed()
 	c.Proxy.FailOn("eth_sendRawTransaction", settlementtest.Fault{Message: "no"})
 	run := settleAll(c, c.Settler, []settlement.Intent{in})
@@ -158,6 +162,13 @@ func TestNonceOfTheExpiredIsFreed(t *testing.T) {
 		t.Errorf("got %+v", out)
 	}
 	c.WantReceived(1)
+	freed, paid := <-mined, <-mined
+	if freed.Payments > 0 { // they come in any order
+		freed, paid = paid, freed
+	}
+	if freed.Payments != 0 || !freed.OK || freed.Cost.Sign() <= 0 || paid.Payments != 1 {
+		t.Errorf("counted were %+v and %+v", freed, paid)
+	}
 }
 
 // What may be spent in an hour bounds what a mistake, or somebody who means harm, can cost.
