@@ -33,8 +33,8 @@ func (e *Engine) entrust(ctx context.Context, id string, in settlement.Intent, t
 }
 
 // entrusted reads what settles p.
-func (e *Engine) entrusted(ctx context.Context, p *ledger.Payment, n x402.Network) (settlement.Intent, error) {
-	in := intent(p, n)
+func (e *Engine) entrusted(ctx context.Context, p *ledger.Payment, y *Payee) (settlement.Intent, error) {
+	in := intent(p, y)
 	r, err := e.store.Reservation(ctx, digest("owed", p.ID))
 	if err != nil {
 		return in, err
@@ -74,7 +74,7 @@ func (e *Engine) collect(p ledger.Payment, y *Payee, in settlement.Intent, loan 
 		ctx, cancel := context.WithTimeout(context.Background(), s.SettleTimeout)
 		defer cancel()
 		stop := e.putOff(ctx, p.ID, s.HoldTTL)
-		q, err := e.collectNow(ctx, p, y, in)
+		q, err := e.collectNow(ctx, p, y, in, true)
 		stop()
 		switch q.Settlement {
 		case ledger.Settled:
@@ -138,10 +138,20 @@ func (e *Engine) collecting(id string) bool {
 	return working || owed
 }
 
-// collectNow settles what is owed, and writes what came of it.
-func (e *Engine) collectNow(ctx context.Context, p ledger.Payment, y *Payee, in settlement.Intent) (ledger.Payment, error) {
+// collectNow settles what is owed, and writes what came of it. Who is not patient does not wait for a transfer to lie as deep as it
+// has to, and comes again.
+func (e *Engine) collectNow(
+	ctx context.Context, p ledger.Payment, y *Payee, in settlement.Intent, patient bool,
+) (ledger.Payment, error) {
 	started := time.Now()
+	demanded := in.Finality
+	if !patient {
+		in.Finality = settlement.Finality{}
+	}
 	out := settle(ctx, y.Settler, in)
+	if out.Status == settlement.Settled && !patient && !demanded.Newest() {
+		out = settlement.Outcome{Transaction: out.Transaction}
+	}
 	e.current().Observe(Observation{
 		Event: "settlement", Network: y.Network.ID, Outcome: out.Status.String(), Reason: string(out.Reason), Took: time.Since(started),
 	})

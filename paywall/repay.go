@@ -104,7 +104,7 @@ func (a *attempt) settleRepayment(p, owed ledger.Payment) error {
 		return refuse(x402.Refuse(orReason(string(out.Reason)), "the transfer failed and charged nothing")).settled(p.ID, out)
 	case out.Status == settlement.Unknown:
 		a.engine.release(p, fence)
-		return busy(p.ID).because(out.Err)
+		return busy(p.ID).because(out.Err).after(out.Wait)
 	}
 	if owed, err = a.engine.makeGood(ctx, owed, q.ID); err != nil {
 		return unavailable(codeStore, err).of(q.ID)

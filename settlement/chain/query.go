@@ -58,6 +58,11 @@ func SafeQuery(h *Head) *Query {
 	return &Query{method: "eth_getBlockByNumber", args: []any{"safe", false}, decode: intoHead(h), optional: true}
 }
 
+// blockQuery asks for the block of that number; its Err is set where the node has none.
+func blockQuery(number uint64, h *Head) *Query {
+	return &Query{method: "eth_getBlockByNumber", args: []any{hexutil.Uint64(number), false}, decode: intoHead(h), optional: true}
+}
+
 // CallQuery simulates m on the newest block. A call that fails gives a *RevertError.
 func CallQuery(m Message, result *[]byte) *Query {
 	return &Query{method: "eth_call", args: []any{m.object(), "latest"}, decode: into((*hexutil.Bytes)(result))}
