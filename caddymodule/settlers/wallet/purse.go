@@ -10,6 +10,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ethereum/go-ethereum/common"
+	"github.com/holiman/uint256"
+
 	"github.com/caddy-x402/caddy-x402/caddymodule"
 	"github.com/caddy-x402/caddy-x402/settlement"
 	"github.com/caddy-x402/caddy-x402/settlement/chain"
@@ -193,6 +196,15 @@ func (p *purse) Review(ctx context.Context, list []settlement.Standing) ([]*sett
 		return nil, err
 	}
 	return s.Review(ctx, list)
+}
+
+// TokenBalance implements settlement.Balancer.
+func (p *purse) TokenBalance(ctx context.Context, owner common.Address) (uint256.Int, error) {
+	s, err := p.opened(ctx)
+	if err != nil {
+		return uint256.Int{}, err
+	}
+	return s.TokenBalance(ctx, owner)
 }
 
 // Survey implements settlement.Surveyor.
