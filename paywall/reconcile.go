@@ -108,13 +108,13 @@ func (e *Engine) resolvePayment(
 		return p, 0, nil
 	}
 	if p.Settlement == ledger.Claimed && p.State() == ledger.StateOwed {
-		if e.collecting(p.ID) {
+		if e.collecting(p.ID) || e.collectsEnough() {
 			return p, 0, nil
 		}
 		in, err := e.entrusted(ctx, &p, y)
 		if err == nil {
-			q, err := e.collectNow(ctx, p, y, in, false)
-			return q, 0, err
+			e.collect(p, y, in, nil) // beside the others: all that a process has left behind travels together
+			return p, 0, nil
 		}
 		// Without what settles it somebody else may have; or it expires, and is lost.
 		e.log(p.ID).Error("what would settle an owed payment can't be read", slog.Any("error", err))
@@ -190,6 +190,9 @@ func (e *Engine) recheckAfter(p *ledger.Payment) time.Duration {
 	every := e.current().ReconcileEvery
 	switch p.Settlement {
 	case ledger.Claimed:
+		if p.State() == ledger.StateOwed && e.collecting(p.ID) {
+			return e.current().HoldTTL // who collects it says when to look again
+		}
 		if p.State() == ledger.StateOwed {
 			return every
 		}
