@@ -230,6 +230,9 @@ func (c *Client) Ends(ctx context.Context) (head, safe Head, err error) {
 	if q.Err != nil {
 		err = c.ask(ctx, blockQuery(head.Number-min(head.Number, c.cfg.SafeDepth), &safe))
 	}
+	if err == nil && safe.Hash == (common.Hash{}) {
+		err = fmt.Errorf("%w: the safe block: %w", settlement.ErrUnavailable, errNoBlock)
+	}
 	return head, safe, err
 }
 
@@ -279,7 +282,7 @@ func (c *Client) Hashes(ctx context.Context, numbers []uint64) (map[uint64]commo
 			return nil, fmt.Errorf("reading blocks: %w", err)
 		}
 		for i, n := range part {
-			if queries[i].Err == nil && heads[i].Number == n {
+			if heads[i].Number == n {
 				found[n] = heads[i].Hash
 			}
 		}
