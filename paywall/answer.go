@@ -77,7 +77,15 @@ func (r *refusal) retryable() bool {
 
 func (r *refusal) of(payment string) *refusal   { r.payment = payment; return r }
 func (r *refusal) because(cause error) *refusal { r.cause = cause; return r }
-func (r *refusal) after(d time.Duration) *refusal { r.wait = d; return r }
+
+// after says how long a payment that is on the chain has to wait until it counts; 0: that is not why it is put off.
+func (r *refusal) after(d time.Duration) *refusal {
+	if r.wait = d; d > 0 {
+		r.detail = "this payment is on the chain and waits for its confirmations; do not sign another one, send the same request, with the same " +
+			"payment header, again"
+	}
+	return r
+}
 func (r *refusal) settled(payment string, out settlement.Outcome) *refusal {
 	r.payment, r.outcome = payment, &out
 	return r

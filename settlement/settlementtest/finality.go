@@ -1,6 +1,7 @@
 package settlementtest
 
 import (
+	"errors"
 	"sync"
 	"time"
 
@@ -200,4 +201,52 @@ func (c *Case) sendNow(data []byte) common.Hash {
 	c.WaitFor("it is known", func() bool { return c.pooled() > 0 })
 	c.Commit(1)
 	return hash
+}
+
+// Payments that were settled are looked at together, until their blocks are safe.
+func reviews(c *Case) {
+	const n = 5
+	r, ok := c.Settler.(settlement.Reviewer)
+	if !ok {
+		c.Fatalf("%T can't review", c.Settler)
+	}
+	list := make([]settlement.Standing, n)
+	for i := range list {
+		in := c.Claim(c.Sign(c.H.Fresh(), nil))
+		out := c.Settle(in)
+		c.WantSettled(in, out)
+		list[i] = settlement.Standing{Intent: in, Transaction: out.Transaction, Block: out.Block, BlockHash: out.BlockHash}
+	}
+	list[1].BlockHash[0] ^= 1 // it was in a block that was replaced
+	list[2].Transaction[0] ^= 1
+	list[2].BlockHash[0] ^= 1 // nobody knows its transaction
+	look := func() (final int) {
+		outs, err := r.Review(c.Ctx(), list)
+		c.Must(err)
+		for i, out := range outs {
+			if (out == nil) != (i == 2) {
+				c.Fatalf("payment %d: %+v", i, out)
+			}
+			if out != nil {
+				c.WantSettled(list[i].Intent, *out)
+				if out.Final {
+					final++
+				}
+			}
+		}
+		return final
+	}
+	if look() == n-1 {
+		c.Error("the last block is not safe yet")
+	}
+	c.Commit(SafeLag)
+	c.WaitFor("all are safe", func() bool { return look() == n-1 })
+	c.Proxy.FailAll(unreachableStatus)
+	c.WaitFor("it has to ask again", func() bool {
+		_, err := r.Review(c.Ctx(), list)
+		if err != nil && !errors.Is(err, settlement.ErrUnavailable) {
+			c.Fatal(err)
+		}
+		return err != nil
+	})
 }

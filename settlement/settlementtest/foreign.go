@@ -56,6 +56,7 @@ func RunForeign(t *testing.T, h *Harness) {
 		{"not confirmed in time", confirmsLater},
 		{"taken back before it is confirmed", reorganized},
 		{"taken back, and can't be made again", reorganizedAndSpent},
+		{"many looked at together", reviews},
 		{"ready", readyForeign},
 	}
 	for _, tc := range cases {

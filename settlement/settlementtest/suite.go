@@ -101,6 +101,7 @@ func Run(t *testing.T, h *Harness) {
 		{"taken back before it is confirmed", reorganized},
 		{"taken back and forgotten before it is confirmed", reorganizedAndForgotten},
 		{"taken back, and can't be made again", reorganizedAndSpent},
+		{"many looked at together", reviews},
 		{"ready", ready},
 	}
 	for _, tc := range cases {

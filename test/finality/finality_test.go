@@ -231,6 +231,27 @@ func TestReorganizedAfterItWasServed(t *testing.T) {
 	}
 }
 
+// If it can't be settled again, since the payer has moved its money away, nothing can be done about that payment; but the wallet goes on.
+func TestReorganizedAfterItWasServedAndSpent(t *testing.T) {
+	s := open(t, rig.Options{Site: flow("upfront"), App: three, SafeLag: 20})
+	s.commit(4)
+	b, other := rig.NewBuyer(t, 1), rig.NewBuyer(t, 2)
+	done := s.begin(b, http.MethodGet, "/dear/x", b.Sign(b.Offer(s.URL("/dear/x")), 0))
+	s.sent(1)
+	s.commit(3)
+	id := s.paid("confirmed", <-done, 3)
+	s.must(s.Chain.Reorganize(3, true))
+	s.spend(b)
+	s.until("the money is gone", func() bool { s.commit(1); return s.Balance(b.Account.Address).IsZero() })
+	little := s.begin(other, http.MethodGet, "/cheap", other.Sign(other.Offer(s.URL("/cheap")), 0))
+	s.until("the next payment", func() bool { s.commit(1); time.Sleep(50 * time.Millisecond); return s.Earned() == cent })
+	s.paid("the next payment", <-little, 1)
+	if got := s.state(id); got != "DELIVERED" {
+		t.Errorf("it is %s", got)
+	}
+	s.saw("the next payment", 2, cent)
+}
+
 // Whoever makes the transfer, and however far it is trusted, it is on the chain that confirmations are counted.
 func TestConfirmationsOfFacilitators(t *testing.T) {
 	for _, block := range []string{"", "trust_facilitator"} {
