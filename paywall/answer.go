@@ -86,6 +86,7 @@ func (r *refusal) after(d time.Duration) *refusal {
 	}
 	return r
 }
+
 func (r *refusal) settled(payment string, out settlement.Outcome) *refusal {
 	r.payment, r.outcome = payment, &out
 	return r

@@ -226,4 +226,3 @@ func TestReviewWithoutAChain(t *testing.T) {
 		t.Errorf("%d payments are final", got)
 	}
 }
-

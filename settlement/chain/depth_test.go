@@ -3,6 +3,7 @@ package chain_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -53,7 +54,7 @@ func (d *deep) mined(n int) []*chain.Receipt {
 		check(d.t, err)
 	}
 	d.commit(1)
-	found, err := d.Receipts(d.t.Context(), append(hashes, hashes[0]))
+	found, err := d.Receipts(d.t.Context(), slices.Concat(hashes, hashes[:1]))
 	check(d.t, err)
 	list := make([]*chain.Receipt, n)
 	for i, h := range hashes {
