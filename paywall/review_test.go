@@ -30,6 +30,9 @@ type crowded struct {
 	ids   []string
 }
 
+// now is the clock of ledger and wallet.
+func (c *crowded) now() time.Time { return time.Now().Add(time.Duration(c.clock.Load())) }
+
 const crowdedLag = 150 // how many blocks the chain's safe block is behind its head
 
 func newCrowded(t *testing.T, n, blocks int) *crowded {
@@ -40,7 +43,7 @@ func newCrowded(t *testing.T, n, blocks int) *crowded {
 	}
 	t.Cleanup(func() { _ = dev.Close() })
 	c := &crowded{t: t, chain: dev, rpc: settlementtest.NewProxy(t, dev.URL())}
-	c.store = storetest.NewMemory(func() time.Time { return time.Now().Add(time.Duration(c.clock.Load())) }, false)
+	c.store = storetest.NewMemory(c.now, false)
 	c.commit(crowdedLag + blocks)
 	client, err := ethclient.DialContext(t.Context(), dev.URL())
 	if err != nil {
@@ -107,7 +110,9 @@ func (c *crowded) engine(wrap func(settlement.Settler) settlement.Settler) *Engi
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	w, err := wallet.New(wallet.Config{Network: devnet.Network(), Signers: []wallet.Signer{key}, Chain: client, Journal: &journal{c.store}})
+	w, err := wallet.New(wallet.Config{
+		Network: devnet.Network(), Signers: []wallet.Signer{key}, Chain: client, Journal: &journal{c.store}, Now: c.now,
+	})
 	if err != nil {
 		c.t.Fatal(err)
 	}
