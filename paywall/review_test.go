@@ -122,7 +122,10 @@ func (c *crowded) engine(wrap func(settlement.Settler) settlement.Settler) *Engi
 		s = wrap(w)
 	}
 	payee := &Payee{Network: devnet.Network(), PayTo: seller, Settler: s}
-	return startEngine(c.t, c.store, Settings{Payees: []*Payee{payee}, ReconcileEvery: time.Hour})
+	e := startEngine(c.t, c.store, Settings{Payees: []*Payee{payee}, ReconcileEvery: time.Hour})
+	e.stop() // it looks when the test says so
+	<-e.reconciled
+	return e
 }
 
 // calls are the questions that came to the endpoint, and in how many requests.
