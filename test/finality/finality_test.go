@@ -117,7 +117,7 @@ func TestSafe(t *testing.T) {
 
 // With deferred the answer does not wait; what is owed is settled when it is confirmed.
 func TestDeferredIsSettledWhenConfirmed(t *testing.T) {
-	s := open(t, rig.Options{Site: flow("deferred"), App: three})
+	s := open(t, rig.Options{Site: flow("deferred"), App: three + "\n credit $5 $50"})
 	b := rig.NewBuyer(t, 1)
 	a := <-s.begin(b, http.MethodGet, "/dear/x", b.Sign(b.Offer(s.URL("/dear/x")), 0))
 	id := a.Header.Get("X-Payment-Id")

@@ -45,7 +45,7 @@ const site = `
 `
 
 // three demands three confirmations of what costs a dollar, and lets tests see soon what takes long.
-const three = "finality latest\n finality 3 above $0.99\n interval 100ms\n hold_ttl 5s\n credit $5 $50"
+const three = "finality latest\n finality 3 above $0.99\n interval 100ms\n hold_ttl 5s"
 
 // shop is a rig whose chain makes blocks on demand only.
 type shop struct {

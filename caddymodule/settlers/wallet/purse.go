@@ -198,15 +198,6 @@ func (p *purse) Review(ctx context.Context, list []settlement.Standing) ([]*sett
 	return s.Review(ctx, list)
 }
 
-// TokenBalance implements settlement.Balancer.
-func (p *purse) TokenBalance(ctx context.Context, owner common.Address) (uint256.Int, error) {
-	s, err := p.opened(ctx)
-	if err != nil {
-		return uint256.Int{}, err
-	}
-	return s.TokenBalance(ctx, owner)
-}
-
 // Survey implements settlement.Surveyor.
 func (p *purse) Survey(ctx context.Context, q settlement.Survey) (settlement.Surveyed, error) {
 	s, err := p.opened(ctx)
@@ -215,6 +206,16 @@ func (p *purse) Survey(ctx context.Context, q settlement.Survey) (settlement.Sur
 	}
 	return s.Survey(ctx, q)
 }
+
+// TokenBalance implements settlement.Balancer. A chain that is not the configured one tells nothing.
+func (p *purse) TokenBalance(ctx context.Context, owner common.Address) (uint256.Int, error) {
+	if err := p.verifyDetached(ctx); err != nil {
+		return uint256.Int{}, unverified(err)
+	}
+	return p.made().TokenBalance(ctx, owner)
+}
+
+var _ settlement.Balancer = (*purse)(nil)
 
 // opened is the settler; where its signers are not open, that is tried first.
 func (p *purse) opened(ctx context.Context) (*wallet.Settler, error) {
