@@ -210,6 +210,7 @@ func (a *App) Validate() error {
 	if a.MaxTimeout > a.MaxValidity {
 		return errors.New("max_timeout is longer than max_validity: what clients are told to sign would be refused")
 	}
+	a.warnOfFinality()
 	if a.Refund == refundOff {
 		a.log.Warn("refunds are off: what is paid and can't be delivered must be paid back by hand")
 	}

@@ -92,6 +92,7 @@ func duration(d *caddyfile.Dispenser, into *caddy.Duration) func() error {
 //		asset   <address> { symbol <s> ; name <s> ; version <s> ; decimals <n> }
 //		wallet  <key> { ... }                  # or: facilitator <url...> { ... } ; settler <module> ...
 //		credit  <for each payer> <in total>    # what may be owed, with flow deferred
+//		finality latest|<blocks>|safe [above <amount>]  # repeatable, by rising amounts
 //
 //		refund  <key>                          # or: refunds off
 //		store   <module> [<args...>] { ... }   # x402.stores.*; default: sqlite
@@ -156,7 +157,7 @@ func parseAppBlock(d *caddyfile.Dispenser) (*App, error) {
 		"retention":      duration(d, &a.Retention),
 	}
 	maps.Copy(known, beside)
-	if err := subdirectives(d, "the global option x402", known, "network", "token_key"); err != nil {
+	if err := subdirectives(d, "the global option x402", known, "network", "token_key", "finality"); err != nil {
 		return nil, err
 	}
 	return a, joinNetworks(d, a, outer)
@@ -182,19 +183,20 @@ func refundsOff(d *caddyfile.Dispenser, a *App) func() error {
 
 // joinNetworks gives the only network what stands beside it.
 func joinNetworks(d *caddyfile.Dispenser, a *App, outer *Network) error {
-	plain := outer.PayTo == "" && len(outer.RPC) == 0 && outer.Asset == nil && outer.SettlerRaw == nil && outer.Credit == nil
+	plain := outer.PayTo == "" && len(outer.RPC) == 0 && outer.Asset == nil && outer.SettlerRaw == nil && outer.Credit == nil &&
+		len(outer.Finality) == 0
 	switch {
 	case plain:
 		return nil
 	case len(a.Networks) == 0:
 		return d.Err("network is missing in the global option x402; write its name, such as `network base`")
 	case len(a.Networks) > 1:
-		return d.Err("with several networks, pay_to, rpc, asset, credit and wallet belong into the block of each network")
+		return d.Err("with several networks, pay_to, rpc, asset, credit, finality and wallet belong into the block of each network")
 	}
 	n := a.Networks[0]
 	twice := n.PayTo != "" && outer.PayTo != "" || len(n.RPC) > 0 && len(outer.RPC) > 0 ||
 		n.SettlerRaw != nil && outer.SettlerRaw != nil || n.Asset != nil && outer.Asset != nil ||
-		n.Credit != nil && outer.Credit != nil
+		n.Credit != nil && outer.Credit != nil || len(n.Finality) > 0 && len(outer.Finality) > 0
 	if twice {
 		return d.Err("something is said both in the block of network and beside it; say it once")
 	}
@@ -213,6 +215,9 @@ func joinNetworks(d *caddyfile.Dispenser, a *App, outer *Network) error {
 	if n.Credit == nil {
 		n.Credit = outer.Credit
 	}
+	if len(n.Finality) == 0 {
+		n.Finality = outer.Finality
+	}
 	return nil
 }
 
@@ -221,7 +226,7 @@ func parseNetwork(d *caddyfile.Dispenser) (*Network, error) {
 	if !d.Args(&n.Network) || d.NextArg() {
 		return n, d.ArgErr()
 	}
-	return n, subdirectives(d, "network", networkSubdirectives(d, n))
+	return n, subdirectives(d, "network", networkSubdirectives(d, n), "finality")
 }
 
 func networkSubdirectives(d *caddyfile.Dispenser, n *Network) map[string]func() error {
@@ -256,6 +261,7 @@ func networkSubdirectives(d *caddyfile.Dispenser, n *Network) map[string]func() 
 			}
 			return nil
 		},
+		"finality":    func() error { return parseFinality(d, n) },
 		"wallet":      settler("wallet"),
 		"facilitator": settler("facilitator"),
 		"settler":     settler("settler"),

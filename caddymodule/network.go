@@ -35,6 +35,9 @@ type Network struct {
 	// How much payers may owe here, where a handler has the flow `deferred`. Default: nothing.
 	Credit *Credit `json:"credit,omitempty"`
 
+	// How deep the transfers of payments must lie on the chain before they count, by rising amounts. Default: `latest` for all.
+	Finality []*Finality `json:"finality,omitempty"`
+
 	// Who moves the money.
 	SettlerRaw json.RawMessage `json:"settler,omitempty" caddy:"namespace=x402.settlers inline_key=settler"`
 
@@ -117,7 +120,11 @@ func (n *Network) provision(ctx caddy.Context, a *App) (*paywall.Payee, error) {
 		return nil, errors.New("credit has no meaning with this settler: nothing is lent by one that can't read what payers have; with " +
 			"`wallet {env.GAS_WALLET_PRIVATE_KEY}` it has")
 	}
-	return &paywall.Payee{Network: n.network, PayTo: payTo, Settler: settler, Lending: lending}, nil
+	finality, err := demands(n.Finality, n.network.Asset.Decimals)
+	if err != nil {
+		return nil, err
+	}
+	return &paywall.Payee{Network: n.network, PayTo: payTo, Settler: settler, Lending: lending, Finality: finality}, nil
 }
 
 func (n *Network) provisionSettler(ctx caddy.Context, a *App) (settlement.Settler, error) {

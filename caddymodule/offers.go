@@ -124,8 +124,10 @@ func (h *Handler) route(i int, p *Price, plans []paywall.Plan) (*paywall.Route, 
 		return r, nil
 	}
 	var err error
-	r.Prices, err = h.prices(p.Amount)
-	return r, err
+	if r.Prices, err = h.prices(p.Amount); err != nil {
+		return r, err
+	}
+	return r, h.checkFinality(p, r.Prices)
 }
 
 // prices gives an amount in the atomic units of each network's asset.

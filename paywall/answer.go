@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/ethereum/go-ethereum/common"
 
@@ -39,8 +40,12 @@ const (
 	codeMalformed = "malformed_payment"
 )
 
-// retryAfter is how many seconds a client is asked to wait before it sends the same request again.
-const retryAfter = 2
+// A client is asked to wait so long before it sends the same request again: longer where it is known that this will take its time, and
+// not much longer, since the request that comes back can wait here as well.
+const (
+	retryAfter     = 2 * time.Second
+	lastRetryAfter = time.Minute
+)
 
 var randomness = rand.Reader
 
@@ -53,6 +58,7 @@ type refusal struct {
 	outcome *settlement.Outcome
 	receipt *ledger.Payment // it was paid for: the answer says so, though it is a refusal
 	retry   bool            // the same request may succeed later
+	wait    time.Duration   // when that is, about; 0: nobody knows
 	cause   error           // for logs
 }
 
@@ -71,6 +77,16 @@ func (r *refusal) retryable() bool {
 
 func (r *refusal) of(payment string) *refusal   { r.payment = payment; return r }
 func (r *refusal) because(cause error) *refusal { r.cause = cause; return r }
+
+// after says how long a payment that is on the chain has to wait until it counts; 0: that is not why it is put off.
+func (r *refusal) after(d time.Duration) *refusal {
+	if r.wait = d; d > 0 {
+		r.detail = "this payment is on the chain and waits for its confirmations; do not sign another one, send the same request, with the same " +
+			"payment header, again"
+	}
+	return r
+}
+
 func (r *refusal) settled(payment string, out settlement.Outcome) *refusal {
 	r.payment, r.outcome = payment, &out
 	return r
@@ -247,7 +263,8 @@ func (a *attempt) writeProblem(w http.ResponseWriter, r *refusal) error {
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	keepUpload(h, a.r)
 	if p.Retryable {
-		h.Set("Retry-After", strconv.Itoa(retryAfter))
+		wait := max(retryAfter, min(r.wait, lastRetryAfter))
+		h.Set("Retry-After", strconv.Itoa(int((wait+time.Second-1)/time.Second)))
 	}
 	if p.StatusURL != "" {
 		h.Set("Link", "<"+p.StatusURL+`>; rel="payment-status"`)

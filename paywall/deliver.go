@@ -44,7 +44,7 @@ func (a *attempt) settle(p ledger.Payment) error {
 	}
 	a.Logger.Warn("a settlement's outcome is unknown", slog.String("payment", p.ID), slog.Any("error", out.Err))
 	a.engine.release(p, fence)
-	return busy(p.ID).because(out.Err)
+	return busy(p.ID).because(out.Err).after(out.Wait)
 }
 
 // deliverSettled is for a payment that turned out to be settled while this request held it under fence.

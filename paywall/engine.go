@@ -156,9 +156,9 @@ func (e *Engine) payee(p *ledger.Payment) *Payee {
 	return nil
 }
 
-// intent is the payment as its settler sees it, without the signature, which the ledger does not keep.
-func intent(p *ledger.Payment, n x402.Network) settlement.Intent {
-	in := settlement.Intent{Payment: p.ID, Network: n, ClaimBlock: p.ClaimBlock}
+// intent is the payment as the payee's settler sees it, without the signature, which the ledger does not keep.
+func intent(p *ledger.Payment, y *Payee) settlement.Intent {
+	in := settlement.Intent{Payment: p.ID, Network: y.Network, ClaimBlock: p.ClaimBlock, Finality: y.Finality.Of(&p.Amount)}
 	in.Authorization = x402.Authorization{From: p.Payer, To: p.PayTo, Value: p.Amount, Nonce: p.Nonce}
 	in.Authorization.ValidBefore.SetUint64(p.ValidBefore)
 	return in

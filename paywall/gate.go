@@ -257,6 +257,7 @@ func (a *attempt) intent(p *ledger.Payment) settlement.Intent {
 	}
 	if p != nil {
 		in.Payment, in.ClaimBlock, in.Exchange = p.ID, p.ClaimBlock, a.exchange(p)
+		in.Finality = a.payee.Finality.Of(&p.Amount)
 	}
 	return in
 }

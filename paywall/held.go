@@ -250,7 +250,7 @@ func (h *heldAnswer) pay() bool {
 		a.Logger.Warn("a settlement's outcome is unknown", slog.String("payment", d.payment.ID), slog.Any("error", out.Err))
 		d.stopKeeping()
 		a.engine.release(d.payment, d.fence)
-		h.refuse(busy(d.payment.ID).because(out.Err))
+		h.refuse(busy(d.payment.ID).because(out.Err).after(out.Wait))
 	}
 	return !h.ended
 }

@@ -166,10 +166,10 @@ func (a *attempt) resolve(ctx context.Context, p ledger.Payment) (ledger.Payment
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.engine.current().HoldTTL) // the hold is not renewed meanwhile
 	defer cancel()
-	out := y.Settler.Resolve(ctx, intent(&p, y.Network))
+	out := y.Settler.Resolve(ctx, intent(&p, y))
 	if out.Status == settlement.Unknown {
 		a.engine.release(p, p.Hold.Fence)
-		return p, busy("").because(out.Err)
+		return p, busy("").because(out.Err).after(out.Wait)
 	}
 	q, err := a.engine.record(ctx, p, out, actorRequest)
 	if err != nil {

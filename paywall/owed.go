@@ -33,8 +33,8 @@ func (e *Engine) entrust(ctx context.Context, id string, in settlement.Intent, t
 }
 
 // entrusted reads what settles p.
-func (e *Engine) entrusted(ctx context.Context, p *ledger.Payment, n x402.Network) (settlement.Intent, error) {
-	in := intent(p, n)
+func (e *Engine) entrusted(ctx context.Context, p *ledger.Payment, y *Payee) (settlement.Intent, error) {
+	in := intent(p, y)
 	r, err := e.store.Reservation(ctx, digest("owed", p.ID))
 	if err != nil {
 		return in, err

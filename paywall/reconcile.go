@@ -56,6 +56,7 @@ func (e *Engine) reconcile(ctx context.Context) {
 			}
 			return
 		}
+		known := e.review(ctx, due)
 		var wg sync.WaitGroup
 		free := make(chan struct{}, reconcileAtOnce)
 		for _, p := range due {
@@ -63,7 +64,7 @@ func (e *Engine) reconcile(ctx context.Context) {
 			wg.Go(func() {
 				defer func() { <-free }()
 				if ctx.Err() == nil {
-					e.reconcileOne(ctx, p)
+					e.reconcileOne(ctx, p, known[p.ID])
 				}
 			})
 		}
@@ -74,11 +75,12 @@ func (e *Engine) reconcile(ctx context.Context) {
 	}
 }
 
-// reconcileOne moves one payment on as far as the chain allows, and says when to look again.
-func (e *Engine) reconcileOne(ctx context.Context, p ledger.Payment) {
+// reconcileOne moves one payment on as far as the chain allows, and says when to look again. out is what is known already; nil if
+// nothing is.
+func (e *Engine) reconcileOne(ctx context.Context, p ledger.Payment, out *settlement.Outcome) {
 	asking, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
-	q, err := e.resolvePayment(asking, p)
+	q, wait, err := e.resolvePayment(asking, p, out)
 	// What is paid and was not served does not wait for the chain to be held for refund.
 	q, derr := e.resolveDelivery(ctx, q)
 	err = errors.Join(err, derr)
@@ -88,37 +90,46 @@ func (e *Engine) reconcileOne(ctx context.Context, p ledger.Payment) {
 	if !q.Open() {
 		return
 	}
-	if err := e.store.Recheck(ctx, p.ID, e.recheckAfter(&q)); err != nil && ctx.Err() == nil {
+	if err := e.store.Recheck(ctx, p.ID, max(e.recheckAfter(&q), min(wait, slowestRecheck))); err != nil && ctx.Err() == nil {
 		e.log(p.ID).Warn("a payment's next look could not be set", slog.Any("error", err))
 	}
 }
 
-func (e *Engine) resolvePayment(ctx context.Context, p ledger.Payment) (ledger.Payment, error) {
+// resolvePayment asks what became of a payment's money, and writes it. wait is how long that will take, about, if it is known.
+func (e *Engine) resolvePayment(
+	ctx context.Context, p ledger.Payment, known *settlement.Outcome,
+) (q ledger.Payment, wait time.Duration, err error) {
 	if p.Final || p.Settlement == ledger.Pending {
-		return p, nil
+		return p, 0, nil
 	}
 	y := e.payee(&p)
 	if y == nil {
 		e.log(p.ID).Warn("a payment waits on a network that is not configured any more", slog.Uint64("chain", p.ChainID))
-		return p, nil
+		return p, 0, nil
 	}
 	if p.Settlement == ledger.Claimed && p.State() == ledger.StateOwed {
 		if e.collecting(p.ID) || e.collectsEnough() {
-			return p, nil
+			return p, 0, nil
 		}
-		in, err := e.entrusted(ctx, &p, y.Network)
+		in, err := e.entrusted(ctx, &p, y)
 		if err == nil {
 			e.collect(p, y, in, nil) // beside the others: all that a process has left behind travels together
-			return p, nil
+			return p, 0, nil
 		}
 		// Without what settles it somebody else may have; or it expires, and is lost.
 		e.log(p.ID).Error("what would settle an owed payment can't be read", slog.Any("error", err))
 	}
-	out := y.Settler.Resolve(ctx, intent(&p, y.Network))
+	if known == nil {
+		out := y.Settler.Resolve(ctx, intent(&p, y))
+		known = &out
+	}
+	q, err = e.found(ctx, p, y, known)
+	return q, known.Wait, err
+}
+
+// found writes what a settler found out about p.
+func (e *Engine) found(ctx context.Context, p ledger.Payment, y *Payee, out *settlement.Outcome) (ledger.Payment, error) {
 	if out.Status == settlement.Unknown {
-		if p.Settlement == ledger.Settled && out.Err == nil {
-			return p, nil
-		}
 		return p, out.Err
 	}
 	if p.Settlement == ledger.Settled && out.Status == settlement.Failed {
@@ -127,9 +138,9 @@ func (e *Engine) resolvePayment(ctx context.Context, p ledger.Payment) (ledger.P
 		return p, nil
 	}
 	if p.Settlement == ledger.Claimed && out.Status == settlement.Failed && p.State() != ledger.StateOwed {
-		return e.giveUp(ctx, p, out)
+		return e.giveUp(ctx, p, *out)
 	}
-	return e.record(ctx, p, out, actorReconciler)
+	return e.record(ctx, p, *out, actorReconciler)
 }
 
 // giveUp ends a claim for which nothing was sent. One that can still be executed is left alone: its client

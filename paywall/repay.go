@@ -197,7 +197,7 @@ func (a *attempt) settleRepayment(p ledger.Payment) error {
 		return refuse(x402.Refuse(orReason(string(out.Reason)), "the transfer failed and charged nothing")).settled(p.ID, out)
 	case q.Delivery != ledger.Delivered:
 		a.engine.release(q, fence)
-		return busy(p.ID).because(out.Err)
+		return busy(p.ID).because(out.Err).after(out.Wait)
 	}
 	return a.writeRepaid(ctx, &q)
 }

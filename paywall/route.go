@@ -21,6 +21,9 @@ type Payee struct {
 	Settler settlement.Settler
 	// Lending bounds what may be owed here; zero: nothing is lent.
 	Lending Lending
+	// Finality is how deep the transfers of payments must lie, by their amounts, before these count as settled. Default: all are
+	// as soon as the newest block has them.
+	Finality settlement.Demands
 	// separator is the EIP-712 domain separator of the network's asset.
 	separator common.Hash
 }

@@ -29,6 +29,8 @@ type Intent struct {
 	// ClaimBlock is the head at which Check saw the authorization unused. Only a transfer in a later
 	// block counts.
 	ClaimBlock uint64
+	// Finality is how deep the transfer must lie before Settle and Resolve call it settled.
+	Finality Finality
 	// Exchange is what a facilitator needs besides. Settle has it; Check and Resolve need none.
 	Exchange *Exchange
 }
@@ -66,6 +68,9 @@ type Outcome struct {
 	Reason x402.Reason
 	// Final: the settling block is safe (Settled), or the authorization can never execute again (Failed).
 	Final bool
+	// Wait is how long it may take until a transfer that is on the chain is as deep as demanded (Unknown; then Block and
+	// BlockHash tell where it is); 0: nothing is known of a transfer.
+	Wait time.Duration
 	// Err says why the outcome is unknown, or details why it failed; for logs, not for clients.
 	Err error
 }
@@ -84,11 +89,12 @@ type Settler interface {
 	Check(ctx context.Context, in Intent) (head uint64, err error)
 	// Settle makes the transfer of a claimed payment and waits until its outcome is known or ctx ends
 	// (then: Unknown). What it sends is recorded in the journal before it is broadcast. A payment
-	// whose transaction is recorded already gets no second one while that can still be mined.
+	// whose transaction is recorded already gets no second one while that can still be mined. While it waits for a transfer to
+	// be as deep as demanded, it keeps nothing that others need; one that a reorganization takes back is made again.
 	Settle(ctx context.Context, in Intent) Outcome
 	// Resolve finds out what happened to a claimed payment, whoever moved it: the receipts of every
 	// hash recorded for it, then the token's logs. It may broadcast recorded transactions again and makes
-	// no new one. Unknown without Err means: not yet.
+	// no new one. Unknown without Err means: not yet, or not as deep as demanded (Outcome.Wait). It does not wait.
 	Resolve(ctx context.Context, in Intent) Outcome
 	// Ready answers nil when payments can be settled now: the chain answers and is the configured
 	// one, and the wallet has gas.

@@ -14,6 +14,8 @@ import (
 type Head struct {
 	Number uint64
 	Hash   common.Hash
+	// Parent is the hash of the block before.
+	Parent common.Hash
 	// Time is the block's, in unix seconds.
 	Time uint64
 	// BaseFee in wei; nil on a chain without EIP-1559.
@@ -25,6 +27,7 @@ func intoHead(h *Head) func(json.RawMessage) error {
 		var v *struct {
 			Number  *hexutil.Uint64 `json:"number"`
 			Hash    *common.Hash    `json:"hash"`
+			Parent  common.Hash     `json:"parentHash"`
 			Time    *hexutil.Uint64 `json:"timestamp"`
 			BaseFee *hexutil.Big    `json:"baseFeePerGas"`
 		}
@@ -34,7 +37,7 @@ func intoHead(h *Head) func(json.RawMessage) error {
 		if v == nil || v.Number == nil || v.Hash == nil || v.Time == nil {
 			return errNoBlock
 		}
-		*h = Head{Number: uint64(*v.Number), Hash: *v.Hash, Time: uint64(*v.Time), BaseFee: (*big.Int)(v.BaseFee)}
+		*h = Head{Number: uint64(*v.Number), Hash: *v.Hash, Parent: v.Parent, Time: uint64(*v.Time), BaseFee: (*big.Int)(v.BaseFee)}
 		return nil
 	}
 }

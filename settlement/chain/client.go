@@ -46,6 +46,7 @@ type Client struct {
 	floor   floor
 	span    spans
 	watcher watcher
+	depths  depths
 
 	// ctx ends with Close; what outlives its caller (broadcasts, the watcher) runs under it.
 	ctx    context.Context

@@ -58,6 +58,17 @@ func SafeQuery(h *Head) *Query {
 	return &Query{method: "eth_getBlockByNumber", args: []any{"safe", false}, decode: intoHead(h), optional: true}
 }
 
+// blockQuery asks for the block of that number; h stays as it is where the node has none.
+func blockQuery(number uint64, h *Head) *Query {
+	decode := intoHead(h)
+	return &Query{method: "eth_getBlockByNumber", args: []any{hexutil.Uint64(number), false}, decode: func(b json.RawMessage) error {
+		if string(b) == "null" {
+			return nil
+		}
+		return decode(b)
+	}}
+}
+
 // CallQuery simulates m on the newest block. A call that fails gives a *RevertError.
 func CallQuery(m Message, result *[]byte) *Query {
 	return &Query{method: "eth_call", args: []any{m.object(), "latest"}, decode: into((*hexutil.Bytes)(result))}

@@ -10,41 +10,35 @@ import (
 	"github.com/caddy-x402/caddy-x402/settlement/proof"
 )
 
-// Resolve finds out what happened to a payment, by the token's logs: whoever made the transfer, it is there.
-func (s *Settler) Resolve(ctx context.Context, in settlement.Intent) settlement.Outcome {
-	done, err := s.enter(&in)
-	if err != nil {
-		return settlement.Outcome{Err: err}
-	}
-	defer done()
+// resolve is Resolve for whoever takes any block. head and safe are the chain's newest block and its newest safe one, before
+// anything else was asked.
+func (s *Settler) resolve(ctx context.Context, in settlement.Intent) (out settlement.Outcome, head, safe chain.Head) {
 	h, err := s.history(ctx, in.Payment)
 	if err != nil {
-		return settlement.Outcome{Err: err}
+		return settlement.Outcome{Err: err}, head, safe
 	}
 	// Asked first: what was safe then is judged by logs that are no older.
-	safe, err := s.chain.Safe(ctx)
-	if err != nil {
-		return settlement.Outcome{Err: err}
+	if safe, err = s.chain.Safe(ctx); err != nil {
+		return settlement.Outcome{Err: err}, head, safe
 	}
-	head, err := s.chain.Head(ctx)
-	if err != nil {
-		return settlement.Outcome{Err: err}
+	if head, err = s.chain.Head(ctx); err != nil {
+		return settlement.Outcome{Err: err}, head, safe
 	}
 	t, err := proof.Search(ctx, s.chain, in, head.Number)
 	if err != nil {
-		return settlement.Outcome{Err: err}
+		return settlement.Outcome{Err: err}, head, safe
 	}
-	out := s.found(in, t, head, safe, h.begun())
+	out = s.found(in, t, head, safe, h.begun())
 	if out.Status != settlement.Unknown {
 		s.under.drop(in.Payment)
-		return out
+		return out, head, safe
 	}
 	s.rebroadcast(ctx, h.own)
 	if len(h.own) > 0 {
 		out.Transaction = h.own[len(h.own)-1].Hash
-		return out
+		return out, head, safe
 	}
-	return s.askAgain(ctx, in, out)
+	return s.askAgain(ctx, in, out), head, safe
 }
 
 // found judges by what the chain shows.

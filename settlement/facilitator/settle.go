@@ -23,13 +23,8 @@ var (
 	errLie        = errors.New("facilitator: it says that it has settled, and the chain shows no such transfer")
 )
 
-// Settle has the payment settled, or goes on with what was begun before, until its outcome is known or ctx ends.
-func (s *Settler) Settle(ctx context.Context, in settlement.Intent) settlement.Outcome {
-	done, err := s.enter(&in)
-	if err != nil {
-		return settlement.Outcome{Err: err}
-	}
-	defer done()
+// begin has the payment settled, or goes on with what was begun before, until it is on the chain or known not to be, or ctx ends.
+func (s *Settler) begin(ctx context.Context, in settlement.Intent) settlement.Outcome {
 	yield, err := s.turns.take(ctx, in.Payment)
 	if err != nil {
 		return settlement.Outcome{Err: err}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/caddy-x402/caddy-x402/settlement"
 	"github.com/caddy-x402/caddy-x402/settlement/chain"
+	"github.com/caddy-x402/caddy-x402/settlement/proof"
 	"github.com/caddy-x402/caddy-x402/x402"
 )
 
@@ -85,6 +86,8 @@ type Settler struct {
 	desks  desks
 	turns  turns
 	under  memory // payments that trusted facilitators may be asked about again
+	// reviews looks again at many settled payments at once.
+	reviews proof.Reviews
 
 	mu      sync.RWMutex
 	remotes []*remote
@@ -115,6 +118,7 @@ func New(cfg Config) (*Settler, error) {
 	if s.now == nil {
 		s.now = time.Now
 	}
+	s.reviews.Now = s.now
 	if s.poll <= 0 {
 		s.poll = 250 * time.Millisecond
 	}

@@ -50,6 +50,13 @@ func RunForeign(t *testing.T, h *Harness) {
 		{"no longer claimed", notClaimed},
 		{"two settlers", twoForeign},
 		{"two hundred at once", manyForeign},
+		{"enough confirmations", confirms},
+		{"a safe block", confirmsSafe},
+		{"different demands at once", confirmsApart},
+		{"not confirmed in time", confirmsLater},
+		{"taken back before it is confirmed", reorganized},
+		{"taken back, and can't be made again", reorganizedAndSpent},
+		{"many looked at together", reviews},
 		{"ready", readyForeign},
 	}
 	for _, tc := range cases {

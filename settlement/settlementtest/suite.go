@@ -29,6 +29,8 @@ type Chain interface {
 	Stall()
 	Resume()
 	AdvanceTime(d time.Duration) error
+	// Reorganize replaces the last depth blocks by empty ones; with forget their transactions are gone, else they wait again.
+	Reorganize(depth uint64, forget bool) error
 	Now(ctx context.Context) (time.Time, error)
 }
 
@@ -92,6 +94,14 @@ func Run(t *testing.T, h *Harness) {
 		{"two settlers on one wallet", twoSettlers},
 		{"one of two settlers dies between record and broadcast", oneOfTwoDies},
 		{"two hundred at once", twoHundred},
+		{"enough confirmations", confirms},
+		{"a safe block", confirmsSafe},
+		{"different demands at once", confirmsApart},
+		{"not confirmed in time", confirmsLater},
+		{"taken back before it is confirmed", reorganized},
+		{"taken back and forgotten before it is confirmed", reorganizedAndForgotten},
+		{"taken back, and can't be made again", reorganizedAndSpent},
+		{"many looked at together", reviews},
 		{"ready", ready},
 	}
 	for _, tc := range cases {

@@ -8,48 +8,33 @@ import (
 	"github.com/caddy-x402/caddy-x402/x402"
 )
 
-// Resolve finds out what happened to a payment. Transactions that are recorded and not mined it broadcasts again, and
-// replaces where they are stuck (see tend); it makes none with another nonce.
-func (s *Settler) Resolve(ctx context.Context, in settlement.Intent) settlement.Outcome {
-	done, err := s.enter()
-	if err != nil {
-		return unknown(err, nil)
-	}
-	defer done()
-	if err := s.fits(in); err != nil {
-		return unknown(err, nil)
-	}
-	return s.resolve(ctx, in)
-}
-
-func (s *Settler) resolve(ctx context.Context, in settlement.Intent) settlement.Outcome {
+// resolve is Resolve for whoever takes any block. head is the chain's newest block, and safe its newest safe one, before anything
+// else was asked.
+func (s *Settler) resolve(ctx context.Context, in settlement.Intent) (out settlement.Outcome, head, safe chain.Head) {
 	txs, err := s.recorded(ctx, in.Payment)
 	if err != nil {
-		return unknown(err, nil)
+		return unknown(err, nil), head, safe
 	}
 	// Asked first: what was safe then is judged by receipts and logs that are no older.
-	safe, err := s.chain.Safe(ctx)
-	if err != nil {
-		return unknown(err, txs)
+	if safe, err = s.chain.Safe(ctx); err != nil {
+		return unknown(err, txs), head, safe
 	}
 	var sv survey
 	if len(txs) > 0 {
 		sv, err = s.survey(ctx, txs)
 	} else {
-		var head chain.Head
-		head, err = s.chain.Head(ctx)
-		sv.head = head
+		sv.head, err = s.chain.Head(ctx)
 	}
 	if err != nil {
-		return unknown(err, txs)
+		return unknown(err, txs), head, safe
 	}
-	out := s.conclude(ctx, in, txs, sv, safe)
+	out = s.conclude(ctx, in, txs, sv, safe)
 	if len(sv.open) > 0 {
 		s.push(ctx, &sv)
 		// Nobody looks at a final payment again; its transaction would block the wallet for ever.
 		out.Final = false
 	}
-	return out
+	return out, sv.head, safe
 }
 
 // push sees to it that what is open is mined, unless it is carried here anyway.

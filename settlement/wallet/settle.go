@@ -26,16 +26,8 @@ var (
 	errDropped = errors.New("wallet: the payment would fail in the batch")
 )
 
-// Settle makes the transfer, or goes on with the one that was made before, until its outcome is known or ctx ends.
-func (s *Settler) Settle(ctx context.Context, in settlement.Intent) settlement.Outcome {
-	done, err := s.enter()
-	if err != nil {
-		return unknown(err, nil)
-	}
-	defer done()
-	if err := s.fits(in); err != nil {
-		return unknown(err, nil)
-	}
+// land makes the transfer, or goes on with the one that was made before, until it is on the chain or known not to be, or ctx ends.
+func (s *Settler) land(ctx context.Context, in settlement.Intent) settlement.Outcome {
 	back, err := s.turns.take(ctx, in.Payment)
 	if err != nil {
 		return unknown(err, nil)
@@ -145,7 +137,7 @@ func (s *Settler) refused(ctx context.Context, in settlement.Intent, t transfer,
 // notClaimed is the outcome where the ledger no longer wants the payment settled. It may be because
 // somebody found it settled.
 func (s *Settler) notClaimed(ctx context.Context, in settlement.Intent, err error) settlement.Outcome {
-	out := s.resolve(ctx, in)
+	out, _, _ := s.resolve(ctx, in)
 	if out.Status == settlement.Unknown && out.Err == nil {
 		return settlement.Outcome{Status: settlement.Failed, Reason: x402.ReasonTransactionFailed, Err: err}
 	}

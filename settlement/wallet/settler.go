@@ -22,6 +22,7 @@ import (
 	"github.com/caddy-x402/caddy-x402/settlement"
 	"github.com/caddy-x402/caddy-x402/settlement/chain"
 	"github.com/caddy-x402/caddy-x402/settlement/multicall"
+	"github.com/caddy-x402/caddy-x402/settlement/proof"
 	"github.com/caddy-x402/caddy-x402/x402"
 )
 
@@ -112,6 +113,8 @@ type Settler struct {
 	// freed are transactions of ours that were replaced by one that only frees the nonce.
 	freed  memory[common.Hash, struct{}]
 	losses losses
+	// reviews looks again at many settled payments at once.
+	reviews proof.Reviews
 
 	token, multicall contract
 
@@ -160,6 +163,7 @@ func New(cfg Config) (*Settler, error) {
 	s.multicall.init(multicall.Address)
 	s.queue.init()
 	s.losses.turn = newLock()
+	s.reviews.Now = s.now
 	s.flights.byKey = make(map[[32]byte]*flight)
 	s.Reconfigure(cfg.Settings)
 	return s, nil

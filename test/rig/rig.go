@@ -44,6 +44,8 @@ type Rig struct {
 type Options struct {
 	// BlockTime is the chain's; 0: a block as soon as a transaction waits.
 	BlockTime time.Duration
+	// SafeLag is how many blocks the chain's "safe" block is behind its head; 0: none.
+	SafeLag uint64
 	// Site is what stands in the site's block; default: one price of $0.01 for everything, and reverse_proxy.
 	// {upstream} is replaced by the upstream's address, {rig_port} by the port that Caddy listens on.
 	Site string
@@ -71,7 +73,7 @@ const DefaultSite = `
 // New starts everything; it ends with the test.
 func New(t testing.TB, o Options) *Rig {
 	t.Helper()
-	chain, err := devnet.Start(t.Context(), devnet.Options{BlockTime: o.BlockTime})
+	chain, err := devnet.Start(t.Context(), devnet.Options{BlockTime: o.BlockTime, SafeLag: o.SafeLag})
 	if err != nil {
 		t.Fatal("starting the chain:", err)
 	}

@@ -189,6 +189,15 @@ func (p *purse) Resolve(ctx context.Context, in settlement.Intent) settlement.Ou
 	return s.Resolve(ctx, in)
 }
 
+// Review implements settlement.Reviewer.
+func (p *purse) Review(ctx context.Context, list []settlement.Standing) ([]*settlement.Outcome, error) {
+	s, err := p.opened(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return s.Review(ctx, list)
+}
+
 // Survey implements settlement.Surveyor.
 func (p *purse) Survey(ctx context.Context, q settlement.Survey) (settlement.Surveyed, error) {
 	s, err := p.opened(ctx)
