@@ -152,7 +152,7 @@ func (w *worker) act() error {
 
 func (w *worker) claim() error {
 	p := newPayment(w.f, w.random.Uint64N(3), w.random.Uint64N(3))
-	p.Flow = []string{ledger.FlowUpfront, ledger.FlowAuthorization, ledger.FlowDeferred}[w.random.IntN(3)]
+	p.Flow = flows[w.random.IntN(len(flows))]
 	w.told.offered(p.ID)
 	c := ledger.Change{Actor: "request", Hold: w.hold()}
 	if w.random.IntN(20) == 0 {

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ethereum/go-ethereum/common"
+
 	"github.com/caddy-x402/caddy-x402/caddymodule"
 	"github.com/caddy-x402/caddy-x402/settlement"
 	"github.com/caddy-x402/caddy-x402/settlement/chain"
@@ -244,4 +246,12 @@ func (p *purse) Destruct() error {
 		errs = append(errs, c.Close())
 	}
 	return errors.Join(append(errs, p.chain.Close())...)
+}
+
+// Wallets implements settlement.Owner.
+func (p *purse) Wallets() []common.Address {
+	if s := p.made(); s != nil {
+		return s.Wallets()
+	}
+	return nil
 }
