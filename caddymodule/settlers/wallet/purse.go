@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
+	"github.com/holiman/uint256"
 
 	"github.com/caddy-x402/caddy-x402/caddymodule"
 	"github.com/caddy-x402/caddy-x402/settlement"
@@ -196,6 +197,16 @@ func (p *purse) Survey(ctx context.Context, q settlement.Survey) (settlement.Sur
 	}
 	return s.Survey(ctx, q)
 }
+
+// TokenBalance implements settlement.Balancer. A chain that is not the configured one tells nothing.
+func (p *purse) TokenBalance(ctx context.Context, owner common.Address) (uint256.Int, error) {
+	if err := p.verifyDetached(ctx); err != nil {
+		return uint256.Int{}, unverified(err)
+	}
+	return p.made().TokenBalance(ctx, owner)
+}
+
+var _ settlement.Balancer = (*purse)(nil)
 
 // opened is the settler; where its signers are not open, that is tried first.
 func (p *purse) opened(ctx context.Context) (*wallet.Settler, error) {
