@@ -125,7 +125,7 @@ func (f *Facilitator) Provision(ctx caddy.Context) error {
 	}
 	f.rules, err = paywall.NewFacilitator(paywall.FacilitatorConfig{
 		Name: f.Name, Prefix: f.Prefix, Acquire: a.acquire, Offers: offers, AllowPayTo: payees, Keys: keys, Requests: f.Requests, Per: time.Duration(f.Per),
-		Once: f.Once, MaxValidity: time.Duration(f.MaxValidity), Now: a.now, Decided: countFacilitation, Logger: ctx.Slogger(),
+		Once: f.Once, MaxValidity: time.Duration(f.MaxValidity), Now: a.now, Decided: countFacilitation, Filed: logPayment, Logger: ctx.Slogger(),
 	})
 	return err
 }

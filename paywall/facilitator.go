@@ -52,7 +52,9 @@ type FacilitatorConfig struct {
 	// Decided hears what became of each request: of which endpoint, and "supported", "valid", "invalid", "settled", "refused", "pending",
 	// "unavailable", "unauthorized", "limited" or "malformed"; may be nil.
 	Decided func(endpoint, outcome string)
-	Logger  *slog.Logger
+	// Filed hears which payment a request is about, once that is in the ledger; may be nil.
+	Filed  func(r *http.Request, payment string)
+	Logger *slog.Logger
 }
 
 // FacilitatorOffer is a network and an asset in which payments are settled. Its payee's own PayTo counts for nothing here.

@@ -133,6 +133,7 @@ func (c *call) claim(ctx context.Context, id x402.AuthorizationID, head uint64) 
 	case err != nil:
 		return unavailable(codeStore, err)
 	}
+	c.filed(p.ID)
 	return c.transfer(p)
 }
 
@@ -142,6 +143,7 @@ func (c *call) known(p ledger.Payment) error {
 	if !c.mine(&p) {
 		return c.no(errUsed(), c.payer())
 	}
+	c.filed(p.ID)
 	ctx, cancel := context.WithTimeout(c.r.Context(), c.engine.current().SettleTimeout)
 	defer cancel()
 	for pause := firstLook; ; pause = min(2*pause, lastLook) {
@@ -180,6 +182,14 @@ func (c *call) succeed(p ledger.Payment) error {
 	c.engine.hold(c.r.Context(), p.ID)
 	defer c.engine.letGo(p.ID)
 	return c.transfer(p)
+}
+
+// filed tells who asked, and our logs, by which name the payment is in the ledger.
+func (c *call) filed(id string) {
+	c.w.Header().Set(headerPaymentID, id)
+	if c.Filed != nil {
+		c.Filed(c.r, id)
+	}
 }
 
 // transfer has the payment settled that this request holds, and writes what came of it.

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -60,12 +62,9 @@ const SignersEVM = evmNamespace + "*"
 func NewSupported(networks []Network, signers []common.Address) SupportedResponse {
 	s := SupportedResponse{Kinds: []SupportedKind{}, Extensions: []string{}, Signers: map[string][]string{SignersEVM: {}}}
 	add := func(k SupportedKind) {
-		for _, had := range s.Kinds {
-			if had == k { // two assets on one network
-				return
-			}
+		if !slices.Contains(s.Kinds, k) { // two assets may be on one network
+			s.Kinds = append(s.Kinds, k)
 		}
-		s.Kinds = append(s.Kinds, k)
 	}
 	for _, n := range networks {
 		add(SupportedKind{X402Version: 2, Scheme: SchemeExact, Network: n.ID})
@@ -209,7 +208,7 @@ func (o *Order) Verify(t Terms, s Signer, now time.Time) (needsChain bool, err e
 	}
 	t.PayTo, t.Amount = o.PayTo, o.Amount
 	needsChain, err = o.Payload.Verify(t, s, now)
-	if e, ok := err.(*Error); ok && e.Reason == ReasonValueMismatch && o.Version == 1 {
+	if e, ok := errors.AsType[*Error](err); ok && e.Reason == ReasonValueMismatch && o.Version == 1 {
 		e.Reason = ReasonAuthorizationValue
 	}
 	return needsChain, err

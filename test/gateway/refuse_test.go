@@ -70,14 +70,14 @@ const dearly = "1000000000000"
 
 func dear(a *x402.Authorization) { a.Value = *uint256.MustFromDecimal(dearly) }
 
-func first(old, new string) func(string) string {
-	return func(s string) string { return strings.Replace(s, old, new, 1) }
+func first(old, other string) func(string) string {
+	return func(s string) string { return strings.Replace(s, old, other, 1) }
 }
 
-func last(old, new string) func(string) string {
+func last(old, other string) func(string) string {
 	return func(s string) string {
 		i := strings.LastIndex(s, old)
-		return s[:i] + new + s[i+len(old):]
+		return s[:i] + other + s[i+len(old):]
 	}
 }
 
