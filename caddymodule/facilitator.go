@@ -53,7 +53,7 @@ type Facilitator struct {
 	// The least amount that is settled, in the asset's own unit, such as `0.001`. Default: 0.001.
 	MinAmount string `json:"min_amount,omitempty"`
 
-	// How many requests each key, or without keys each client address, may send in `per`. Default: 100.
+	// How many requests each key, or without keys each client address, may send in `per`. Default: 1000 for a key, 100 for an address.
 	Requests int `json:"requests,omitempty"`
 
 	// Default: 1s.

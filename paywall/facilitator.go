@@ -36,7 +36,8 @@ type FacilitatorConfig struct {
 	AllowPayTo []common.Address
 	// Keys are those of who may ask; empty: everybody, for the payees allowed.
 	Keys []FacilitatorKey
-	// Requests are how many each key, or without keys each address, may send in Per. Default: 100 in a second.
+	// Requests are how many each key, or without keys each address, may send in Per. Default: 1,000 in a second with a key, 100
+	// without.
 	Requests int
 	Per      time.Duration
 	// Once tells a success to one request alone: whoever asks again for the same is refused.
@@ -106,7 +107,9 @@ func NewFacilitator(c FacilitatorConfig) (*Facilitator, error) {
 	set(&c.MaxValidity, time.Hour)
 	set(&c.BodyTimeout, 30*time.Second)
 	if c.Requests <= 0 || c.Per <= 0 {
-		c.Requests, c.Per = 100, time.Second
+		if c.Requests, c.Per = 100, time.Second; len(c.Keys) > 0 {
+			c.Requests = 1000
+		}
 	}
 	if c.Now == nil {
 		c.Now = time.Now

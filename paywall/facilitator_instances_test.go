@@ -220,6 +220,37 @@ func TestFacilitatorOfAFailingLedger(t *testing.T) {
 	}
 }
 
+// What was claimed, and never sent, ends when its authorization has: nothing was charged, and whoever asks again is told so.
+func TestFacilitatorGivesUpWhatHasExpired(t *testing.T) {
+	var store *failing
+	c := newCluster(t, 1, Settings{ReconcileEvery: 50 * time.Millisecond, SettleTimeout: time.Second, HoldTTL: time.Second},
+		func(_ int, s ledger.Store) ledger.Store {
+			store = &failing{Store: s}
+			return store
+		})
+	f, order := c.facilitator(0), c.order(1)
+	store.at.Store("record")
+	if status, s := settles(t, f, order); status != http.StatusServiceUnavailable {
+		t.Fatalf("%d %+v", status, s)
+	}
+	if s := c.states(); s[ledger.StateSettling] != 1 {
+		t.Fatalf("payments: %v", s)
+	}
+	store.at.Store("")
+	if err := c.chain.AdvanceTime(time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); c.states()[ledger.StateVoid] != 1; time.Sleep(50 * time.Millisecond) {
+		if err := c.chain.Commit(); err != nil || time.Now().After(deadline) {
+			t.Fatalf("payments: %v, %v", c.states(), err)
+		}
+	}
+	if status, s := settles(t, f, order); status != http.StatusOK || s.Success || s.ErrorReason != x402.ReasonValidBefore || s.Transaction != "" {
+		t.Errorf("%d %+v", status, s)
+	}
+	c.saw(0, 0)
+}
+
 // spoilt is a settler that panics, and then does not.
 type spoilt struct {
 	settlement.Settler

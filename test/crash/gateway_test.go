@@ -101,50 +101,54 @@ func killGateway(t *testing.T, step string, asks, settled bool) {
 
 // One Caddy settles through another one, which has the wallet. Whatever that one dies of, each payment is made once and served.
 func TestOneCaddyThroughAnother(t *testing.T) {
-	for _, step := range []string{"", "claimed", "recorded", "broadcast", "settled"} {
-		t.Run("killed after "+step, func(t *testing.T) {
-			chain, err := devnet.Start(t.Context(), devnet.Options{Payers: 4})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { _ = chain.Close() })
-			addr, dir := rig.FreeAddr(t), t.TempDir()
-			bank := rig.Options{RPC: chain.URL(), Site: gateway(rig.PayTo), App: "settle_timeout 20s\n hold_ttl 2s\n interval 200ms"}
-			doomed := start(t, bank, dir, addr, "127.0.0.1:9", step)
+	for _, how := range []string{"verify", "trust_facilitator"} {
+		for _, step := range []string{"", "claimed", "recorded", "broadcast", "settled"} {
+			t.Run(how+"/killed after "+step, func(t *testing.T) { throughAnother(t, how, step) })
+		}
+	}
+}
 
-			own := rig.FreeAddr(t)
-			s := &scene{
-				t: t, chain: chain, upstream: rig.NewUpstream(t, nil), buyer: rig.NewBuyer(t, 1), dir: t.TempDir(),
-				method: http.MethodGet, url: "http://" + own + "/thing",
-			}
-			start(t, rig.Options{
-				RPC: chain.URL(), Settler: "facilitator http://" + addr + "/facilitator {\nverify\n}",
-				App: "settle_timeout 10s\n hold_ttl 2s\n min_age 60s\n interval 200ms",
-			}, s.dir, own, s.upstream.Addr(), "")
-			s.offer = s.buyer.Offer(s.url)
-			s.header = s.buyer.Sign(s.offer, 0)
-			first := make(chan rig.Answer, 1)
-			go func() { first <- s.send(s.header) }()
-			if step != "" {
-				<-doomed.done
-				start(t, bank, dir, addr, "127.0.0.1:9", "")
-			}
-			answer := <-first
-			if answer.Status == http.StatusServiceUnavailable {
-				answer = s.insist(clients["sends the same again"])
-			}
-			paid, err := chain.TokenBalance(context.WithoutCancel(t.Context()), rig.PayTo)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if answer.Status != http.StatusOK || s.upstream.Calls() != 1 || paid.Uint64() != cent {
-				t.Errorf("%d %s; the upstream was asked %d times, and %s was paid", answer.Status, answer.Body, s.upstream.Calls(), paid)
-			}
-			theirs := &scene{t: t, dir: dir}
-			list := theirs.payments()
-			if len(list) != 1 || !list[0].Facilitated() || list[0].PayTo != rig.PayTo {
-				t.Errorf("the other one's ledger has %+v", list)
-			}
-		})
+func throughAnother(t *testing.T, how, step string) {
+	chain, err := devnet.Start(t.Context(), devnet.Options{Payers: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = chain.Close() })
+	addr, dir := rig.FreeAddr(t), t.TempDir()
+	bank := rig.Options{RPC: chain.URL(), Site: gateway(rig.PayTo), App: "settle_timeout 20s\n hold_ttl 2s\n interval 200ms"}
+	doomed := start(t, bank, dir, addr, "127.0.0.1:9", step)
+
+	own := rig.FreeAddr(t)
+	s := &scene{
+		t: t, chain: chain, upstream: rig.NewUpstream(t, nil), buyer: rig.NewBuyer(t, 1), dir: t.TempDir(),
+		method: http.MethodGet, url: "http://" + own + "/thing",
+	}
+	start(t, rig.Options{
+		RPC: chain.URL(), Settler: "facilitator http://" + addr + "/facilitator {\n" + how + "\n}",
+		App: "settle_timeout 10s\n hold_ttl 2s\n min_age 60s\n interval 200ms",
+	}, s.dir, own, s.upstream.Addr(), "")
+	s.offer = s.buyer.Offer(s.url)
+	s.header = s.buyer.Sign(s.offer, 0)
+	first := make(chan rig.Answer, 1)
+	go func() { first <- s.send(s.header) }()
+	if step != "" {
+		<-doomed.done
+		start(t, bank, dir, addr, "127.0.0.1:9", "")
+	}
+	answer := <-first
+	if answer.Status == http.StatusServiceUnavailable {
+		answer = s.insist(clients["sends the same again"])
+	}
+	paid, err := chain.TokenBalance(context.WithoutCancel(t.Context()), rig.PayTo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if answer.Status != http.StatusOK || s.upstream.Calls() != 1 || paid.Uint64() != cent {
+		t.Errorf("%d %s; the upstream was asked %d times, and %s was paid", answer.Status, answer.Body, s.upstream.Calls(), paid)
+	}
+	theirs := &scene{t: t, dir: dir}
+	list := theirs.payments()
+	if len(list) != 1 || !list[0].Facilitated() || list[0].PayTo != rig.PayTo {
+		t.Errorf("the other one's ledger has %+v", list)
 	}
 }

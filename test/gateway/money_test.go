@@ -4,12 +4,15 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"math/big"
 	"net/http"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
+	"github.com/ethereum/go-ethereum/core/types"
+	"github.com/ethereum/go-ethereum/ethclient"
 	"github.com/holiman/uint256"
 	"pgregory.net/rapid"
 
@@ -306,9 +309,12 @@ func TestOverdraft(t *testing.T) {
 	time.Sleep(500 * time.Millisecond)
 	r.Chain.Resume()
 	wg.Wait()
-	settled := 0
+	settled, failed := 0, ""
 	for _, body := range orders {
 		v := insist(t, r, b, body)
+		if v.Success != nil && !*v.Success {
+			failed = body
+		}
 		switch {
 		case v.Success != nil && *v.Success:
 			settled++
@@ -317,6 +323,46 @@ func TestOverdraft(t *testing.T) {
 		}
 	}
 	if settled != 1 || r.Balance(shop).Dec() != all {
-		t.Errorf("%d were settled, and the shop has %s of %s", settled, r.Balance(shop), all)
+		t.Fatalf("%d were settled, and the shop has %s of %s", settled, r.Balance(shop), all)
 	}
+	// The payer gets money again, and a stranger executes what had failed: that is noticed, and told.
+	if err := r.Chain.Mint(t.Context(), b.Account.Address, uint256.MustFromDecimal(all)); err != nil {
+		t.Fatal(err)
+	}
+	hash := execute(t, r, failed)
+	waitFor(t, func() bool {
+		v := read(t, ask(t, r, b, "settle", failed))
+		return v.Success != nil && *v.Success && v.Transaction == hash.Hex()
+	})
+	for _, p := range payments(t, r.Dir+"/ledger.db") {
+		if p.State() != ledger.StateSettled {
+			t.Errorf("%s is %s", p.ID, p.State())
+		}
+	}
+}
+
+// execute has a stranger send the transfer of an order.
+func execute(t *testing.T, r *rig.Rig, body string) common.Hash {
+	t.Helper()
+	o, _, _, err := x402.ParseOrder([]byte(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := ethclient.DialContext(t.Context(), r.Chain.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	chainID, stranger := big.NewInt(devnet.ChainID), devnet.Developer(7)
+	tx, err := types.SignNewTx(stranger.Key, types.LatestSignerForChainID(chainID), &types.DynamicFeeTx{
+		ChainID: chainID, To: &devnet.TokenAddress, Data: o.Payload.Authorization.TransferCalldata(o.Payload.Signature), Gas: 300_000,
+		GasTipCap: big.NewInt(1e9), GasFeeCap: big.NewInt(100e9),
+	})
+	if err == nil {
+		err = client.SendTransaction(t.Context(), tx)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tx.Hash()
 }
