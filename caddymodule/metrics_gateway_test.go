@@ -56,9 +56,5 @@ func TestMetricsOfAGateway(t *testing.T) {
 			t.Errorf("%s grew by %v, want %v", name, got, want)
 		}
 	}
-	for _, secret := range []string{key, "shop", b.Account.Address.Hex()[2:], rig.PayTo.Hex()[2:], "pay_"} {
-		if strings.Contains(strings.ToLower(text), strings.ToLower(secret)) {
-			t.Errorf("the metrics tell %s", secret)
-		}
-	}
+	namesNobody(t, text, key, "shop", b.Account.Address.Hex(), rig.PayTo.Hex(), settled.Header.Get("X-Payment-Id"), r.Addr)
 }
