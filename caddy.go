@@ -4,8 +4,9 @@
 //	xcaddy build --with github.com/caddy-x402/caddy-x402
 //
 // The modules turn any HTTP API behind Caddy into one that is paid for by x402 payments in USDC: the app x402, the
-// handlers http.handlers.x402 and http.handlers.x402_service with their Caddyfile directives, the stores x402.stores.*,
-// settlers x402.settlers.* and signers x402.signers.*, and the log encoder caddy.logging.encoders.x402_redact.
+// handlers http.handlers.x402, http.handlers.x402_service and http.handlers.x402_facilitator with their Caddyfile directives,
+// the stores x402.stores.*, settlers x402.settlers.* and signers x402.signers.*, and the log encoder
+// caddy.logging.encoders.x402_redact.
 package caddyx402
 
 import (

@@ -17,10 +17,12 @@ func init() {
 	httpcaddyfile.RegisterGlobalOption("x402", parseApp)
 	httpcaddyfile.RegisterDirective("x402", parseHandler)
 	httpcaddyfile.RegisterHandlerDirective("x402_service", parseService)
-	// Authentication and rewrites have run; request_header and everything that answers comes later. The service is
-	// registered last, so it stands first: its paths are never charged.
+	httpcaddyfile.RegisterDirective("x402_facilitator", parseFacilitator)
+	// Authentication and rewrites have run; request_header and everything that answers comes later. The service and
+	// the facilitator are registered last, so they stand first: their paths are never charged.
 	httpcaddyfile.RegisterDirectiveOrder("x402", httpcaddyfile.After, "forward_auth")
 	httpcaddyfile.RegisterDirectiveOrder("x402_service", httpcaddyfile.After, "forward_auth")
+	httpcaddyfile.RegisterDirectiveOrder("x402_facilitator", httpcaddyfile.After, "forward_auth")
 }
 
 // subdirectives reads a block. Each name is read by its function, at most once unless repeated says otherwise; an unknown

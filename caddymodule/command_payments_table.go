@@ -34,6 +34,7 @@ var columns = []column{
 	{"transaction", 13, text.AlignLeft, func(p *operatorPayment) string { return shortHash(p.Transaction) }},
 	{"for", 24, text.AlignLeft, func(p *operatorPayment) string { return client.Printable(boughtShort(&p.Binding), 60) }},
 	{"network", 14, text.AlignLeft, func(p *operatorPayment) string { return cmp.Or(x402.V1Name(p.ChainID), p.Network) }},
+	{"flow", 13, text.AlignLeft, func(p *operatorPayment) string { return client.Printable(p.Flow, 40) }},
 	{"reason", 14, text.AlignLeft, func(p *operatorPayment) string { return client.Printable(p.Reason, 40) }},
 }
 

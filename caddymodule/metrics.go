@@ -22,6 +22,10 @@ var (
 		Namespace: "caddy", Subsystem: "x402", Name: "requests_total",
 		Help: "Requests that reached a paywall, by what became of them.",
 	}, []string{"outcome"})
+	facilitations = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "x402", Name: "facilitator_requests_total",
+		Help: "Requests of other servers to x402_facilitator, by endpoint and what became of them.",
+	}, []string{"endpoint", "outcome"})
 	settlements = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "caddy", Subsystem: "x402", Name: "settlements_total",
 		Help: "Settlements that a request waited for, by network and outcome.",
@@ -71,6 +75,11 @@ var (
 
 // countRequest counts what became of a request.
 func countRequest(outcome string) { requests.WithLabelValues(outcome).Inc() }
+
+// countFacilitation counts what became of a request to a facilitator.
+func countFacilitation(endpoint, outcome string) {
+	facilitations.WithLabelValues(endpoint, outcome).Inc()
+}
 
 // observe counts what engines tell.
 func observe(o paywall.Observation) {
@@ -148,7 +157,7 @@ func registerMetrics(r *prometheus.Registry) {
 	if r == nil {
 		return
 	}
-	for _, c := range []prometheus.Collector{requests, settlements, settlementSeconds, deliveries, transactions, carried, gasSpent, quarantined, losses, lostUnits, refusedCredit, reorgs, paymentStates{}, gasBalances{}} {
+	for _, c := range []prometheus.Collector{requests, facilitations, settlements, settlementSeconds, deliveries, transactions, carried, gasSpent, quarantined, losses, lostUnits, refusedCredit, reorgs, paymentStates{}, gasBalances{}} {
 		// An error means that it is registered already: two apps do not happen, but a registry may be shared.
 		if err := r.Register(c); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 			continue

@@ -137,7 +137,7 @@ func namesNobody(t *testing.T, text string, names ...string) {
 		}
 	}
 	for _, m := range regexp.MustCompile(`([a-z_]+)="`).FindAllStringSubmatch(text, -1) {
-		if !slices.Contains([]string{"outcome", "network", "state", "le", "wallet"}, m[1]) {
+		if !slices.Contains([]string{"outcome", "network", "state", "le", "wallet", "endpoint"}, m[1]) {
 			t.Errorf("there is a label %s", m[1])
 		}
 	}

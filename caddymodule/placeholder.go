@@ -116,8 +116,13 @@ func setPayment(r *http.Request, g paywall.Grant) {
 			return
 		}
 	}
+	logPayment(r, g.PaymentID)
+}
+
+// logPayment has the access log say which payment a request was about.
+func logPayment(r *http.Request, id string) {
 	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
-		extra.Add(zap.String("x402_payment", g.PaymentID))
+		extra.Add(zap.String("x402_payment", id))
 	}
 }
 

@@ -456,8 +456,9 @@ func TestHandlers(t *testing.T) {
 
 func TestHandlersWithoutTheApp(t *testing.T) {
 	for site, want := range map[string]string{
-		"x402 $1":      "the x402 handler needs the x402 app; add the global option x402 with a network, pay_to, rpc and wallet",
-		"x402_service": "x402_service needs the x402 app; add the global option x402",
+		"x402 $1":          "the x402 handler needs the x402 app; add the global option x402 with a network, pay_to, rpc and wallet",
+		"x402_service":     "x402_service needs the x402 app; add the global option x402",
+		"x402_facilitator": "x402_facilitator needs the x402 app; add the global option x402 with a network, pay_to, rpc and wallet",
 	} {
 		adapted, err := adapt(":9 {\n\t" + site + "\n}\n")
 		if err != nil {

@@ -169,6 +169,9 @@ func (p *Payment) quarantine(c Change, now time.Time) error {
 		return ErrTransition
 	}
 	p.Settlement, p.Delivery, p.Refund, p.Reason = Settled, Undelivered, RefundFailed, ReasonQuarantine
+	if p.Facilitated() {
+		p.Delivery, p.Refund = NotDelivered, NotRefunded
+	}
 	p.Transaction, p.Block, p.BlockHash = c.Transaction, c.Block, c.BlockHash
 	p.CreatedAt, p.SettledAt = now, now
 	return nil
@@ -206,7 +209,7 @@ func (p *Payment) settle(c Change, now time.Time) error {
 	}
 	p.Transaction, p.Block, p.BlockHash = c.Transaction, c.Block, c.BlockHash
 	p.SettledAt, p.Final = now, false
-	if p.Delivery == Undelivered || givenUp && p.Delivery != Delivered {
+	if !p.Facilitated() && (p.Delivery == Undelivered || givenUp && p.Delivery != Delivered) {
 		p.Delivery, p.Refund = Undelivered, RefundPending
 	}
 	return nil
@@ -255,7 +258,7 @@ func (p *Payment) lapsed(now time.Time) bool {
 // deliver moves the second facet. Delivering again is for a payment whose holder died: its client
 // got nothing, because delivered is committed before the first byte.
 func (p *Payment) deliver(c Change, now time.Time) error {
-	if p.Delivery != NotDelivered && p.Delivery != Delivering {
+	if p.Facilitated() || p.Delivery != NotDelivered && p.Delivery != Delivering {
 		return ErrTransition
 	}
 	if c.Fence != p.Hold.Fence && !(c.Event == EventUndelivered && c.Fence == 0 && !p.Held(now)) {
@@ -300,3 +303,6 @@ const (
 	FlowAuthorization = "authorization"
 	FlowDeferred      = "deferred"
 )
+
+// FlowFacilitator stands in a flow's place where a payment is of no route of ours: see Payment.Facilitated.
+const FlowFacilitator = "facilitator"

@@ -21,7 +21,7 @@ var (
 	}
 	deliveries = []ledger.Delivery{ledger.NotDelivered, ledger.Delivering, ledger.Delivered, ledger.Undelivered}
 	refunds    = []ledger.Refund{ledger.NotRefunded, ledger.RefundPending, ledger.Refunded, ledger.RefundFailed}
-	flows      = []string{ledger.FlowUpfront, ledger.FlowAuthorization, ledger.FlowDeferred}
+	flows      = []string{ledger.FlowUpfront, ledger.FlowAuthorization, ledger.FlowDeferred, ledger.FlowFacilitator}
 	events     = []ledger.Event{
 		ledger.EventChallenge, ledger.EventClaim, ledger.EventSend, ledger.EventSettle, ledger.EventFail, ledger.EventVoid,
 		ledger.EventExpire, ledger.EventCancel, ledger.EventFinal, ledger.EventTake, ledger.EventExtend,
@@ -59,6 +59,7 @@ func everywhere(visit func(facets)) {
 func expected(e ledger.Event, flow string, f facets) (to facets, ok bool) {
 	to = f
 	is := func(s ...ledger.Settlement) bool { return slices.Contains(s, f.settlement) }
+	facilitated := flow == ledger.FlowFacilitator
 	canServe := f.settlement == ledger.Settled || flow != ledger.FlowUpfront && is(ledger.Claimed, ledger.Settling)
 	notServed := f.delivery == ledger.NotDelivered || f.delivery == ledger.Delivering
 	switch e {
@@ -71,6 +72,7 @@ func expected(e ledger.Event, flow string, f facets) (to facets, ok bool) {
 	case ledger.EventSettle:
 		to.settlement = ledger.Settled
 		switch {
+		case facilitated:
 		case f.delivery == ledger.Undelivered, is(ledger.Failed, ledger.Void) && f.delivery != ledger.Delivered:
 			to.delivery, to.refund = ledger.Undelivered, ledger.RefundPending
 		}
@@ -93,16 +95,16 @@ func expected(e ledger.Event, flow string, f facets) (to facets, ok bool) {
 		return to, true
 	case ledger.EventDeliver:
 		to.delivery = ledger.Delivering
-		return to, notServed && canServe && f.refund == ledger.NotRefunded
+		return to, notServed && canServe && f.refund == ledger.NotRefunded && !facilitated
 	case ledger.EventDelivered:
 		to.delivery = ledger.Delivered
-		return to, f.delivery == ledger.Delivering && (flow != ledger.FlowAuthorization || is(ledger.Settled))
+		return to, f.delivery == ledger.Delivering && (flow != ledger.FlowAuthorization || is(ledger.Settled)) && !facilitated
 	case ledger.EventUndelivered:
 		to.delivery = ledger.Undelivered
 		if f.settlement == ledger.Settled {
 			to.refund = ledger.RefundPending
 		}
-		return to, notServed && canServe
+		return to, notServed && canServe && !facilitated
 	case ledger.EventRefunded:
 		to.refund = ledger.Refunded
 		return to, f.refund == ledger.RefundPending
@@ -387,6 +389,29 @@ func TestStateWords(t *testing.T) {
 				t.Errorf("%v, final %v: open %v", tt.f, final, p.Open())
 			}
 		}
+	}
+}
+
+// What was settled for another server is over when its block is safe: nobody here delivers it, or refunds it, or is served with it.
+func TestFacilitated(t *testing.T) {
+	p := facets{ledger.Failed, ledger.NotDelivered, ledger.NotRefunded}.payment(ledger.FlowFacilitator)
+	for _, e := range []ledger.Event{ledger.EventSettle, ledger.EventFinal} {
+		if !p.Open() || p.Unserved() || !p.Facilitated() {
+			t.Errorf("before %s: open %v, unserved %v", e, p.Open(), p.Unserved())
+		}
+		if err := ledger.Apply(&p, ledger.Change{Event: e}, start); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if p.State() != ledger.StateSettled || p.Open() || !p.Closed() || p.Refund != ledger.NotRefunded || p.Delivery != ledger.NotDelivered {
+		t.Errorf("it ended as %s, open %v: %+v", p.State(), p.Open(), p)
+	}
+	lost := ledger.Payment{ID: "pay_x", Flow: ledger.FlowFacilitator}
+	if err := ledger.Apply(&lost, ledger.Change{Event: ledger.EventImport}, start); err != nil {
+		t.Fatal(err)
+	}
+	if lost.State() != ledger.StateSettled || lost.Refund != ledger.NotRefunded {
+		t.Errorf("one that was found again is %s: %+v", lost.State(), lost)
 	}
 }
 

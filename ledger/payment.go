@@ -61,6 +61,7 @@ const (
 	StateSettling      State = "SETTLING"
 	StatePaid          State = "PAID"
 	StateDelivered     State = "DELIVERED"
+	StateSettled       State = "SETTLED" // made for another server, which delivers: see FlowFacilitator
 	StateOwed          State = "OWED"
 	StateFailed        State = "FAILED"
 	StateVoid          State = "VOID"
@@ -74,8 +75,8 @@ const (
 // States lists every State in the order in which a payment meets them.
 func States() []State {
 	return []State{
-		StatePending, StateSettling, StatePaid, StateDelivered, StateOwed, StateFailed, StateVoid,
-		StateExpired, StateCancelled, StateRefundPending, StateRefunded, StateRefundFailed,
+		StatePending, StateSettling, StatePaid, StateDelivered, StateSettled, StateOwed, StateFailed,
+		StateVoid, StateExpired, StateCancelled, StateRefundPending, StateRefunded, StateRefundFailed,
 	}
 }
 
@@ -118,7 +119,7 @@ type Payment struct {
 	// random echo, so it could be rebuilt from calldata and must never resume this payment.
 	HeaderHash common.Hash `json:"header_hash,omitzero"`
 	Binding    Binding     `json:"binding"`
-	// Flow is "upfront", "authorization" or "deferred".
+	// Flow is "upfront", "authorization" or "deferred", or "facilitator": see Facilitated.
 	Flow string `json:"flow"`
 	// ClaimBlock is the chain's head when the authorization was seen unused: only a transfer in a
 	// later block pays for this payment.
@@ -168,7 +169,10 @@ func (p *Payment) State() State {
 	case Cancelled:
 		return StateCancelled
 	case Settled:
-		if p.Delivery == Delivered {
+		switch {
+		case p.Facilitated():
+			return StateSettled
+		case p.Delivery == Delivered:
 			return StateDelivered
 		}
 		return StatePaid
@@ -195,7 +199,7 @@ func (p *Payment) Open() bool {
 	case Expired, Cancelled:
 		return false
 	case Settled:
-		return !p.Final || (p.Delivery != Delivered && p.Refund == NotRefunded)
+		return !p.Final || !p.Facilitated() && p.Delivery != Delivered && p.Refund == NotRefunded
 	}
 	return !p.Final
 }
@@ -208,12 +212,19 @@ func (p *Payment) Closed() bool {
 // Unserved reports whether its payer may still get what it paid for: the money is on its way or here, and
 // the payment is neither delivered nor given up nor to be refunded (rule 6 asks for these).
 func (p *Payment) Unserved() bool {
+	if p.Facilitated() {
+		return false
+	}
 	switch p.Settlement {
 	case Claimed, Settling, Settled:
 		return p.Refund == NotRefunded && (p.Delivery == NotDelivered || p.Delivery == Delivering)
 	}
 	return false
 }
+
+// Facilitated reports whether p is of another kind: its money was moved for another server, which delivers by itself what was
+// bought. It ends when it is settled; here it is neither delivered nor refunded, and pays for nothing.
+func (p *Payment) Facilitated() bool { return p.Flow == FlowFacilitator }
 
 // Held reports whether somebody holds the payment at the time now.
 func (p *Payment) Held(now time.Time) bool { return p.Hold.Until.After(now) }

@@ -52,7 +52,7 @@ func (a *attempt) readSmallBody() error {
 
 // readKeyedBody reads the whole body, which is part of what makes two requests under a key the same.
 func (a *attempt) readKeyedBody() error {
-	inTime := a.limitBodyTime()
+	inTime := limitBodyTime(a.w, a.r, a.BodyTimeout)
 	body, err := io.ReadAll(io.LimitReader(heldReader{a}, keyedBody+1))
 	switch {
 	case errors.Is(err, errNoRoom):
@@ -70,13 +70,13 @@ func (a *attempt) readKeyedBody() error {
 
 // limitBodyTime bounds how long the client may take for the body; done lifts that. A body that was not read to its end keeps its
 // deadline: the server would wait for the rest.
-func (a *attempt) limitBodyTime() (done func()) {
-	s, ok := a.r.Context().Value(http.ServerContextKey).(*http.Server)
-	if ok && s.ReadTimeout > 0 && s.ReadTimeout <= a.BodyTimeout {
+func limitBodyTime(w http.ResponseWriter, r *http.Request, most time.Duration) (done func()) {
+	s, ok := r.Context().Value(http.ServerContextKey).(*http.Server)
+	if ok && s.ReadTimeout > 0 && s.ReadTimeout <= most {
 		return func() {} // the server's own is stricter
 	}
-	c := http.NewResponseController(a.w)
-	if c.SetReadDeadline(time.Now().Add(a.BodyTimeout)) != nil { // not every server can
+	c := http.NewResponseController(w)
+	if c.SetReadDeadline(time.Now().Add(most)) != nil { // not every server can
 		return func() {}
 	}
 	return func() { _ = c.SetReadDeadline(time.Time{}) }

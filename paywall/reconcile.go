@@ -167,7 +167,7 @@ func (e *Engine) resolveDelivery(ctx context.Context, p ledger.Payment) (ledger.
 		if p.Settlement == ledger.Claimed && p.Delivery == ledger.Delivering && !replayable(p.Binding.Method) && !p.Held(now) {
 			return interrupted(&p, actorReconciler) // the upstream may have done it; whoever held its answer is gone
 		}
-		if p.Settlement != ledger.Settled || p.Refund != ledger.NotRefunded || p.Held(now) {
+		if p.Facilitated() || p.Settlement != ledger.Settled || p.Refund != ledger.NotRefunded || p.Held(now) {
 			return nil
 		}
 		c := ledger.Change{Event: ledger.EventUndelivered, Actor: actorReconciler}
@@ -199,7 +199,7 @@ func (e *Engine) recheckAfter(p *ledger.Payment) time.Duration {
 	case ledger.Settling:
 		return every
 	case ledger.Settled:
-		if p.Refund == ledger.NotRefunded && p.Delivery != ledger.Delivered {
+		if p.Refund == ledger.NotRefunded && p.Delivery != ledger.Delivered && !p.Facilitated() {
 			return every
 		}
 	}

@@ -107,6 +107,12 @@ type Balancer interface {
 	TokenBalance(ctx context.Context, owner common.Address) (uint256.Int, error)
 }
 
+// Owner is a Settler that makes its transactions itself, from wallets of the operator's.
+type Owner interface {
+	// Wallets are their addresses; none while they are not known yet.
+	Wallets() []common.Address
+}
+
 // Transaction is a signed transaction of ours.
 type Transaction struct {
 	ChainID uint64

@@ -46,9 +46,15 @@ func DecodePayload(header string) (*Payload, error) {
 	if !json.Valid(raw) || !isObject(raw) {
 		return nil, Refuse(ReasonUndecodable, "the header is base64, but not of a JSON object")
 	}
+	return readPayload(raw)
+}
+
+// readPayload reads what is an object, in valid JSON.
+func readPayload(raw []byte) (*Payload, error) {
 	var m payloadMembers
 	m.read(raw)
 	p := &Payload{Raw: raw}
+	var err error
 	switch string(m.version) {
 	case "1":
 		err = p.readV1(&m)

@@ -63,6 +63,20 @@ const (
 	ReasonNoMatchingRequirements Reason = "no_matching_payment_requirements"
 )
 
+// Reasons that only facilitators give; by the specification, section 9, and by the reference implementation.
+const (
+	ReasonInvalidRequirements Reason = "invalid_payment_requirements"
+	ReasonUnsupportedScheme   Reason = "unsupported_scheme"
+	ReasonInvalidNetwork      Reason = "invalid_network"
+	ReasonMissingDomain       Reason = "invalid_exact_evm_missing_eip712_domain"
+	ReasonPayloadType         Reason = "unsupported_payload_type"
+	ReasonAuthorizationValue  Reason = "invalid_exact_evm_authorization_value" // ReasonValueMismatch in version 1
+	// ReasonSettlementPending comes with the hash of a transaction whose fate is not known yet: the same is to be asked again.
+	ReasonSettlementPending Reason = "settlement_pending"
+	// ReasonDuplicateSettlement comes with the hash of a transaction that another request was told of.
+	ReasonDuplicateSettlement Reason = "duplicate_settlement"
+)
+
 // Reasons of headers that can't be read.
 const (
 	// ReasonUndecodable: the header is no base64 of a JSON object of this protocol. Answered with 400.

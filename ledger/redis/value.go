@@ -98,7 +98,7 @@ var (
 	refunds = []string{
 		string(ledger.NotRefunded), string(ledger.RefundPending), string(ledger.Refunded), string(ledger.RefundFailed),
 	}
-	flows   = []string{ledger.FlowUpfront, ledger.FlowAuthorization, ledger.FlowDeferred}
+	flows   = []string{ledger.FlowUpfront, ledger.FlowAuthorization, ledger.FlowDeferred, ledger.FlowFacilitator}
 	methods = []string{"", "GET", "POST", "HEAD"}
 )
 

@@ -12,6 +12,8 @@ import (
 	"github.com/caddy-x402/caddy-x402/ledger"
 )
 
+var flows = []string{ledger.FlowUpfront, ledger.FlowAuthorization, ledger.FlowDeferred, ledger.FlowFacilitator}
+
 // The calls of the model test, drawn at random, likely enough to be allowed.
 
 func drawDuration(t *rapid.T, what string) time.Duration {
@@ -25,7 +27,7 @@ func (r *run) claim(t *rapid.T) op {
 	p.Amount = *uint256.NewInt(rapid.Uint64Range(1, 2).Draw(t, "amount"))
 	p.Binding.Route = rapid.SampledFrom([]string{"weather", "reports"}).Draw(t, "route")
 	p.Binding.Plan = rapid.SampledFrom([]string{"", "day"}).Draw(t, "plan")
-	p.Flow = rapid.SampledFrom([]string{ledger.FlowUpfront, ledger.FlowAuthorization, ledger.FlowDeferred}).Draw(t, "flow")
+	p.Flow = rapid.SampledFrom(flows).Draw(t, "flow")
 	c := ledger.Change{Actor: "request", Hold: drawDuration(t, "hold")}
 	if rapid.IntRange(0, 9).Draw(t, "quarantine") == 0 {
 		c.Event, c.Transaction, c.Block = ledger.EventImport, hash(5), 19

@@ -86,6 +86,7 @@ var tests = []struct {
 	{"Nonces", testNonces},
 	{"Unserved", testUnserved},
 	{"UnservedLikeness", testUnservedLikeness},
+	{"Facilitated", testFacilitated},
 	{"LivePlans", testLivePlans},
 	{"Lease", testLease},
 	{"Recheck", testRecheck},

@@ -152,7 +152,7 @@ func (w *worker) act() error {
 
 func (w *worker) claim() error {
 	p := newPayment(w.f, w.random.Uint64N(3), w.random.Uint64N(3))
-	p.Flow = []string{ledger.FlowUpfront, ledger.FlowAuthorization, ledger.FlowDeferred}[w.random.IntN(3)]
+	p.Flow = flows[w.random.IntN(len(flows))]
 	w.told.offered(p.ID)
 	c := ledger.Change{Actor: "request", Hold: w.hold()}
 	if w.random.IntN(20) == 0 {
@@ -301,7 +301,10 @@ func (f *fixture) once(r ledger.Record) {
 		f.Errorf("I3: %s was delivered %d times, refunded %d times", p.ID, n[ledger.EventDelivered], n[ledger.EventRefunded])
 	}
 	waits := p.Refund != ledger.NotRefunded || p.Delivery == ledger.Delivered
-	if p.Settlement == ledger.Settled && !waits && !p.Open() {
+	if p.Facilitated() && waits {
+		f.Errorf("I3: %s was settled for another server, and is %s, %s", p.ID, p.Delivery, p.Refund)
+	}
+	if p.Settlement == ledger.Settled && !waits && !p.Open() && !p.Facilitated() {
 		f.Errorf("I4: %s is %s, and nobody looks after it", p.ID, p.State())
 	}
 	if n[ledger.EventSend] != len(r.Transactions) {

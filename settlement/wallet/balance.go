@@ -22,3 +22,14 @@ func (s *Settler) TokenBalance(ctx context.Context, owner common.Address) (uint2
 }
 
 var _ settlement.Balancer = (*Settler)(nil)
+
+// Wallets implements settlement.Owner.
+func (s *Settler) Wallets() []common.Address {
+	list := make([]common.Address, 0, len(s.lanes))
+	for _, l := range s.lanes {
+		list = append(list, l.address)
+	}
+	return list
+}
+
+var _ settlement.Owner = (*Settler)(nil)

@@ -267,3 +267,11 @@ func (p *purse) Destruct() error {
 	}
 	return errors.Join(append(errs, p.chain.Close())...)
 }
+
+// Wallets implements settlement.Owner.
+func (p *purse) Wallets() []common.Address {
+	if s := p.made(); s != nil {
+		return s.Wallets()
+	}
+	return nil
+}

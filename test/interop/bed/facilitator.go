@@ -20,9 +20,18 @@ import (
 // developer, and gives its address; it ends with the test.
 func Facilitator(t testing.TB, dir string, c Chain, developer int) string {
 	t.Helper()
+	return Serve(t, dir, "facilitator.mjs", map[string]string{
+		"rpc": c.URL(), "key": hexutil.Encode(crypto.FromECDSA(devnet.Developer(developer).Key)),
+	})
+}
+
+// Serve starts a script of the folder dir that is a server: it gets order as a line of JSON, and prints its address, which is
+// given; it ends with the test.
+func Serve(t testing.TB, dir, script string, order any) string {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), runTimeout)
 	var stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, "node", "facilitator.mjs")
+	cmd := exec.CommandContext(ctx, "node", script)
 	cmd.Dir, cmd.Stderr, cmd.WaitDelay = dir, &stderr, 5*time.Second
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -38,22 +47,20 @@ func Facilitator(t testing.TB, dir string, c Chain, developer int) string {
 	t.Cleanup(func() {
 		_ = in.Close() // that ends it
 		if err := cmd.Wait(); err != nil {
-			t.Errorf("node facilitator.mjs: %v\n%s", err, &stderr)
+			t.Errorf("node %s: %v\n%s", script, err, &stderr)
 		}
 		cancel()
 	})
-	order, err := json.Marshal(map[string]string{
-		"rpc": c.URL(), "key": hexutil.Encode(crypto.FromECDSA(devnet.Developer(developer).Key)),
-	})
+	line, err := json.Marshal(order)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := in.Write(append(order, '\n')); err != nil {
-		t.Fatal("telling the facilitator what to do:", err)
+	if _, err := in.Write(append(line, '\n')); err != nil {
+		t.Fatalf("telling %s what to do: %v", script, err)
 	}
 	address, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
-		t.Fatalf("the facilitator does not start: %v\n%s", err, &stderr)
+		t.Fatalf("node %s does not start: %v\n%s", script, err, &stderr)
 	}
 	return strings.TrimSpace(address)
 }
