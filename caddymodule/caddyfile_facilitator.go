@@ -79,8 +79,8 @@ func (f *Facilitator) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return nil
 		},
 		"rate_limit": func() error { return f.parseRateLimit(d) },
-		"once": func() error {
-			f.Once = true
+		"repeat": func() error {
+			f.Repeat = true
 			if d.NextArg() {
 				return d.ArgErr()
 			}

@@ -62,9 +62,10 @@ type Facilitator struct {
 	// How far the end of an authorization may lie ahead. Default: the app's `max_validity`.
 	MaxValidity caddy.Duration `json:"max_validity,omitempty"`
 
-	// A success is told to one request alone; the same again is refused as `duplicate_settlement`. For servers that serve
-	// before they settle, as the reference does: of many copies of a payment that are sent to them at once, one is served.
-	Once bool `json:"once,omitempty"`
+	// A success is told to every request for the same settlement. Default: to one request alone; the same again is refused as
+	// `duplicate_settlement`, with the transaction. Servers may serve before they settle, as the reference does: of many copies of a
+	// payment that are sent to them at once, one is then served.
+	Repeat bool `json:"repeat,omitempty"`
 
 	rules *paywall.Facilitator
 }
@@ -125,7 +126,7 @@ func (f *Facilitator) Provision(ctx caddy.Context) error {
 	}
 	f.rules, err = paywall.NewFacilitator(paywall.FacilitatorConfig{
 		Name: f.Name, Prefix: f.Prefix, Acquire: a.acquire, Offers: offers, AllowPayTo: payees, Keys: keys, Requests: f.Requests, Per: time.Duration(f.Per),
-		Once: f.Once, MaxValidity: time.Duration(f.MaxValidity), Now: a.now, Decided: countFacilitation, Filed: logPayment, Logger: ctx.Slogger(),
+		Repeat: f.Repeat, MaxValidity: time.Duration(f.MaxValidity), Now: a.now, Decided: countFacilitation, Filed: logPayment, Logger: ctx.Slogger(),
 	})
 	return err
 }

@@ -263,8 +263,7 @@ func (a *attempt) writeProblem(w http.ResponseWriter, r *refusal) error {
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	keepUpload(h, a.r)
 	if p.Retryable {
-		wait := max(retryAfter, min(r.wait, lastRetryAfter))
-		h.Set("Retry-After", strconv.Itoa(int((wait+time.Second-1)/time.Second)))
+		h.Set("Retry-After", r.comeBack())
 	}
 	if p.StatusURL != "" {
 		h.Set("Link", "<"+p.StatusURL+`>; rel="payment-status"`)
@@ -336,4 +335,10 @@ func (a *attempt) networkName(chainID uint64) string {
 		return name
 	}
 	return networkID(chainID)
+}
+
+// comeBack is when the same may be asked again, in whole seconds, as Retry-After has it.
+func (r *refusal) comeBack() string {
+	wait := max(retryAfter, min(r.wait, lastRetryAfter))
+	return strconv.Itoa(int((wait + time.Second - 1) / time.Second))
 }

@@ -40,8 +40,9 @@ type FacilitatorConfig struct {
 	// without.
 	Requests int
 	Per      time.Duration
-	// Once tells a success to one request alone: whoever asks again for the same is refused.
-	Once bool
+	// Repeat tells a success to every request for the same settlement. Without it, one request is told, and whoever asks again is
+	// refused: a server that serves before it settles would serve every copy of a payment.
+	Repeat bool
 	// MinRemaining is how much of its validity an authorization must have left. Default: 6 s, as the reference has it.
 	MinRemaining time.Duration
 	// MaxValidity is how far away its end may be. Default: 1 h.
@@ -350,7 +351,7 @@ func (c *call) answer(r *refusal) error {
 		outcome = "limited"
 	}
 	if r.retryable() {
-		c.w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
+		c.w.Header().Set("Retry-After", r.comeBack())
 	}
 	return c.write(r.status, outcome, apiError{Error: r.detail, Code: r.code})
 }

@@ -24,12 +24,14 @@ import (
 )
 
 // facilitator makes one of the i-th instance, for the seller's payments.
+func toldOnce(f *FacilitatorConfig) { f.Repeat = false }
+
 func (c *cluster) facilitator(i int, change ...func(*FacilitatorConfig)) *Facilitator {
 	c.t.Helper()
 	e := c.instances[i].engine
 	config := FacilitatorConfig{
 		Name: "f", Acquire: func() (*Engine, func(), error) { return e, func() {}, nil },
-		Offers: []FacilitatorOffer{{Payee: e.current().Payees[0]}}, AllowPayTo: []common.Address{seller},
+		Repeat: true, Offers: []FacilitatorOffer{{Payee: e.current().Payees[0]}}, AllowPayTo: []common.Address{seller},
 	}
 	for _, f := range change {
 		f(&config)
@@ -113,8 +115,7 @@ func TestTwoInstancesSettleForOthers(t *testing.T) {
 // Where a success is told once, it is told once by all instances together.
 func TestTwoInstancesTellOnce(t *testing.T) {
 	c := newCluster(t, 2, Settings{ReconcileEvery: time.Hour}, nil)
-	once := func(f *FacilitatorConfig) { f.Once = true }
-	desks := []*Facilitator{c.facilitator(0, once), c.facilitator(1, once)}
+	desks := []*Facilitator{c.facilitator(0, toldOnce), c.facilitator(1, toldOnce)}
 	order := c.order(1)
 	var told atomic.Int64
 	var wg sync.WaitGroup
@@ -192,7 +193,7 @@ func TestFacilitatorOfAFailingLedger(t *testing.T) {
 					store = &failing{Store: s}
 					return store
 				})
-			f := c.facilitator(0, func(f *FacilitatorConfig) { f.Once = at == "reserve" })
+			f := c.facilitator(0, func(f *FacilitatorConfig) { f.Repeat = at != "reserve" })
 			order := c.order(1)
 			store.at.Store(at)
 			status, s := settles(t, f, order)

@@ -235,7 +235,7 @@ const toldFor = 7 * 24 * time.Hour
 // yes says that the payment is settled, and by which transaction.
 func (c *call) yes(p *ledger.Payment) error {
 	s := x402.SettlementResponse{Success: true, Payer: p.Payer.Hex(), Transaction: p.Transaction.Hex(), Network: c.network()}
-	if c.Once {
+	if !c.Repeat {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.r.Context()), writeTimeout)
 		defer cancel()
 		if c.r.Context().Err() != nil {

@@ -21,7 +21,7 @@ import (
 var shop = common.HexToAddress("0x5b38da6a701c568545dcfcb03fcb875f56beddc4")
 
 func gateway(payTo common.Address) string {
-	return "x402_facilitator /facilitator/* {\nkeys off\nallow_pay_to " + payTo.Hex() + "\n}"
+	return "x402_facilitator /facilitator/* {\nkeys off\nallow_pay_to " + payTo.Hex() + "\nrepeat\n}"
 }
 
 // A facilitator that is killed anywhere between two steps of a settlement: who asks for the same again is told that it is settled,

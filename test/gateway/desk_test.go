@@ -26,6 +26,7 @@ const open = `
 	x402_facilitator /facilitator/* {
 		keys off
 		allow_pay_to 0x5b38da6a701c568545dcfcb03fcb875f56beddc4
+		repeat
 	}
 	x402 $0.01
 	x402_service

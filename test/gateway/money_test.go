@@ -88,7 +88,6 @@ func TestOnce(t *testing.T) {
 	x402_facilitator /facilitator/* {
 		keys off
 		allow_pay_to ` + shop.Hex() + `
-		once
 	}
 `
 	r := rig.New(t, rig.Options{Site: site, App: quick})
@@ -198,6 +197,7 @@ func TestOneAuthorizationOneThing(t *testing.T) {
 	x402_facilitator /facilitator/* {
 		keys off
 		allow_pay_to ` + rig.PayTo.Hex() + `
+		repeat
 	}
 	x402 $0.01
 	x402_service

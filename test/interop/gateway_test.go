@@ -66,7 +66,7 @@ func TestStockServerIsRefused(t *testing.T) {
 func TestStockServerAndCopies(t *testing.T) {
 	bed.Install(t, ".")
 	const copies = 5
-	for lines, want := range map[string]int{"once": 1, "": copies} {
+	for lines, want := range map[string]int{"": 1, "repeat": copies} {
 		t.Run(lines, func(t *testing.T) {
 			chain := bed.Devnet(t, devnet.Options{})
 			_, shop := tea(t, chain, lines)
