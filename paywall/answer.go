@@ -40,12 +40,11 @@ const (
 	codeMalformed = "malformed_payment"
 )
 
-// A client is asked to wait so long before it sends the same request again: longer where it is known that this will take its time, and
-// not much longer, since the request that comes back can wait here as well.
-const (
-	retryAfter     = 2 * time.Second
-	lastRetryAfter = time.Minute
-)
+// retryAfter is how many seconds a client is asked to wait before it sends the same request again.
+const retryAfter = 2
+
+// lastRetryAfter is the most, where it is known that it takes long: the request that comes back can wait here as well.
+const lastRetryAfter = time.Minute
 
 var randomness = rand.Reader
 
@@ -339,6 +338,6 @@ func (a *attempt) networkName(chainID uint64) string {
 
 // comeBack is when the same may be asked again, in whole seconds, as Retry-After has it.
 func (r *refusal) comeBack() string {
-	wait := max(retryAfter, min(r.wait, lastRetryAfter))
+	wait := max(retryAfter*time.Second, min(r.wait, lastRetryAfter))
 	return strconv.Itoa(int((wait + time.Second - 1) / time.Second))
 }

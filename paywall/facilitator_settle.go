@@ -65,9 +65,10 @@ func (c *call) check(ctx context.Context) (head uint64, err error) {
 func (c *call) intent(p *ledger.Payment) settlement.Intent {
 	in := settlement.Intent{
 		Network: c.offer.Payee.Network, Authorization: c.order.Payload.Authorization, Signature: c.order.Payload.Signature,
+		Proven: c.signer.Proven,
 	}
 	if p != nil {
-		in.Payment, in.ClaimBlock = p.ID, p.ClaimBlock
+		in.Payment, in.ClaimBlock, in.Finality = p.ID, p.ClaimBlock, c.offer.Payee.Finality.Of(&p.Amount)
 	}
 	return in
 }

@@ -128,7 +128,11 @@ func confirmsApart(c *Case) {
 // A settlement whose transfer is mined and not confirmed in time is unknown, and goes on when it is asked for again.
 func confirmsLater(c *Case) {
 	in := deep(c.Claimed(), 3)
-	out := c.Settler.Settle(c.CtxFor(700*time.Millisecond), in)
+	var out settlement.Outcome
+	c.WaitFor("its transfer is mined in time", func() bool {
+		out = c.Settler.Settle(c.CtxFor(700*time.Millisecond), in)
+		return out.Block > 0
+	})
 	if out.Status != settlement.Unknown || out.Err == nil || out.Wait <= 0 || out.Block == 0 {
 		c.Fatalf("got %+v, want: not yet", out)
 	}

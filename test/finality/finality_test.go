@@ -210,7 +210,7 @@ func TestReorganizedAndSpent(t *testing.T) {
 func TestReorganizedAfterItWasServed(t *testing.T) {
 	for _, forget := range []bool{false, true} {
 		t.Run(map[bool]string{false: "waiting", true: "forgotten"}[forget], func(t *testing.T) {
-			s := open(t, rig.Options{Site: flow("upfront"), App: three, SafeLag: 20})
+			s := open(t, rig.Options{Site: flow("upfront"), App: three})
 			s.commit(4)
 			b := rig.NewBuyer(t, 1)
 			done := s.begin(b, http.MethodGet, "/dear/x", b.Sign(b.Offer(s.URL("/dear/x")), 0))
@@ -233,7 +233,7 @@ func TestReorganizedAfterItWasServed(t *testing.T) {
 
 // If it can't be settled again, since the payer has moved its money away, nothing can be done about that payment; but the wallet goes on.
 func TestReorganizedAfterItWasServedAndSpent(t *testing.T) {
-	s := open(t, rig.Options{Site: flow("upfront"), App: three, SafeLag: 20})
+	s := open(t, rig.Options{Site: flow("upfront"), App: three})
 	s.commit(4)
 	b, other := rig.NewBuyer(t, 1), rig.NewBuyer(t, 2)
 	done := s.begin(b, http.MethodGet, "/dear/x", b.Sign(b.Offer(s.URL("/dear/x")), 0))

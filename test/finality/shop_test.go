@@ -56,6 +56,9 @@ type shop struct {
 
 func open(t *testing.T, o rig.Options) *shop {
 	t.Helper()
+	if o.SafeLag == 0 {
+		o.SafeLag = 50 // what is safe is deep enough for every demand
+	}
 	s := &shop{t: t, Rig: rig.New(t, o)}
 	var err error
 	if s.chain, err = rpc.DialContext(t.Context(), s.Chain.URL()); err != nil {
