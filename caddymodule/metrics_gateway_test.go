@@ -19,7 +19,7 @@ func TestMetricsOfAGateway(t *testing.T) {
 	offer := b.Offer(r.URL("/"))
 	header := b.Sign(offer, 0)
 	const key = "sk-shop-0123456789abcdef"
-	site := "x402_facilitator {\nkey shop " + key + "\nrate_limit 7 1h\n}"
+	site := "x402_facilitator {\nkey shop " + key + "\nrate_limit 7 1h\nrepeat\n}"
 	if err := load(t, r.Caddyfile(rig.Options{Site: site})+"\nhttp://"+at+" {\nmetrics\n}\n"); err != nil {
 		t.Fatal(err)
 	}

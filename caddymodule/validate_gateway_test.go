@@ -24,7 +24,7 @@ func TestGatewaysInConfigurations(t *testing.T) {
 		"two keys":                 {site: block(key + "key farm {env.T_OTHER}")},
 		"a key, for some":          {site: block(key + allow)},
 		"everybody, for some":      {site: block("keys off\n" + allow)},
-		"all of it":                {site: block(key + allow + "name desk\nnetworks base eip155:8453\nmin_amount $0.01\nrate_limit 10 1m\nmax_validity 10m\nonce")},
+		"all of it":                {site: block(key + allow + "name desk\nnetworks base eip155:8453\nmin_amount $0.01\nrate_limit 10 1m\nmax_validity 10m\nrepeat")},
 		"nothing":                  {site: "x402_facilitator", want: whoMayAsk},
 		"payees alone":             {site: block(allow), want: whoMayAsk},
 		"an open relay":            {site: block("keys off"), want: relay},
