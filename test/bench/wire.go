@@ -16,6 +16,7 @@ import (
 // that the client costs little beside the servers. It is not safe for concurrent use.
 type wire struct {
 	addr string
+	from net.Addr // where it comes from; nil: wherever the system likes
 	conn net.Conn
 	r    *bufio.Reader
 	used bool        // an answer has come over conn
@@ -84,7 +85,7 @@ func (w *wire) once(ctx context.Context, request []byte, deadline time.Time) (a 
 }
 
 func (w *wire) connect(ctx context.Context, deadline time.Time) error {
-	d := net.Dialer{Deadline: deadline}
+	d := net.Dialer{Deadline: deadline, LocalAddr: w.from}
 	conn, err := d.DialContext(ctx, "tcp", w.addr)
 	if err != nil {
 		return fmt.Errorf("connecting: %w", err)
