@@ -235,7 +235,7 @@ func (p *Payment) hold(c Change, now time.Time) error {
 		p.Hold = Hold{Fence: p.Hold.Fence + 1, Until: now.Add(c.Hold)}
 		return nil
 	}
-	if c.Fence != p.Hold.Fence {
+	if c.Fence != p.Hold.Fence || c.Event == EventExtend && p.lapsed(now) {
 		return ErrFence
 	}
 	if c.Event == EventExtend {
@@ -244,6 +244,12 @@ func (p *Payment) hold(c Change, now time.Time) error {
 		p.Hold.Until = time.Time{}
 	}
 	return nil
+}
+
+// lapsed reports whether p was to be served without being paid, and its hold has run out: what was lent for it may be lent to
+// another since (see Credit).
+func (p *Payment) lapsed(now time.Time) bool {
+	return p.Flow == FlowDeferred && (p.Settlement == Claimed || p.Settlement == Settling) && !p.Held(now)
 }
 
 // deliver moves the second facet. Delivering again is for a payment whose holder died: its client
@@ -259,6 +265,9 @@ func (p *Payment) deliver(c Change, now time.Time) error {
 	// lets nothing out that is not settled.
 	paid := p.Settlement == Settled ||
 		p.Flow != FlowUpfront && (p.Settlement == Claimed || p.Settlement == Settling)
+	if c.Event != EventUndelivered && p.lapsed(now) {
+		return ErrFence
+	}
 	switch c.Event {
 	case EventDeliver:
 		if !paid || p.Refund != NotRefunded {

@@ -228,6 +228,27 @@ func TestApplyHold(t *testing.T) {
 	}
 }
 
+// What is to be served without being paid is served under a hold that has not run out, or not at all: what was lent for it may be
+// another's since. What is paid, or held back until it is, may still be served by who was slow and not overtaken.
+func TestApplyAfterTheHold(t *testing.T) {
+	everywhere(func(f facets) {
+		for _, flow := range []string{ledger.FlowUpfront, ledger.FlowAuthorization, ledger.FlowDeferred} {
+			for _, e := range []ledger.Event{ledger.EventExtend, ledger.EventDeliver, ledger.EventDelivered, ledger.EventUndelivered, ledger.EventRelease} {
+				c := ledger.Change{Event: e, Fence: 3, Hold: time.Minute}
+				intime, late := f.payment(flow), f.payment(flow)
+				want := ledger.Apply(&intime, c, start)
+				unpaid := flow == ledger.FlowDeferred && (f.settlement == ledger.Claimed || f.settlement == ledger.Settling)
+				if unpaid && want == nil && e != ledger.EventUndelivered && e != ledger.EventRelease {
+					want = ledger.ErrFence
+				}
+				if err := ledger.Apply(&late, c, start.Add(time.Minute)); (err == nil) != (want == nil) {
+					t.Errorf("%s of %s, %v: %v, want %v", e, flow, f, err, want)
+				}
+			}
+		}
+	})
+}
+
 // What is over can't be taken: there is nothing to deliver.
 func TestApplyTakeOfTheServed(t *testing.T) {
 	everywhere(func(f facets) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
@@ -20,6 +21,9 @@ var ErrCredit = errors.New("ledger: there is not so much credit left")
 // store. Both bounds are cut into slots of one size, and a slot is a [Reservation]: of all who want it, on any number of instances,
 // one has it. Who lends takes as many slots of the payer and of the total as the amount fills, so what is outstanding never
 // exceeds a bound, and may stay below it by less than a slot for each payment.
+//
+// Who is lent to serves under the hold of its claim, and has lost its slots when that has run out: Apply lets nothing out then
+// that is not paid (see Payment.OnCredit).
 //
 // A slot is held as long as its payment is on its way, and, if that was served and did not come through, until it is made
 // good or creditTTL is over: so no more than the total is lost in that time. A slot whose payment needs it no more is free for whoever
@@ -44,6 +48,8 @@ const (
 	slotTries = 4
 	// unclaimedFor is how long a slot may be held for a payment that is not claimed yet.
 	unclaimedFor = time.Minute
+	// creditGrace is how long a hold must be over for its slots to be free: the store's clock may be ahead of what callers know of it.
+	creditGrace = 2 * time.Second
 	// freed is what a slot is held for that was given back.
 	freed = "pay_none"
 )
@@ -94,60 +100,84 @@ type Loan struct {
 	store   Creditor
 	payment string
 	taken   []common.Hash
+	since   time.Time // when the first slot was taken; zero: not yet
 }
 
-// Take lends p's amount: p, which is not claimed yet, may then be claimed with FlowDeferred, within a minute. ErrCredit if so much is
-// not left.
+// Take lends p's amount: p, which is claimed with FlowDeferred meanwhile or afterwards, may then be served, if the loan Covers it.
+// ErrCredit if so much is not left.
 func (c *Credit) Take(ctx context.Context, s Creditor, p *Payment) (*Loan, error) {
 	mine, everybody := c.pools(p.Payer)
 	needed, neededOfAll := mine.need(&p.Amount), everybody.need(&p.Amount)
 	if needed > mine.slots || neededOfAll > everybody.slots {
 		return nil, fmt.Errorf("%w: the amount alone is more than the bound", ErrCredit)
 	}
-	own := borrowing{Loan: Loan{store: s, payment: p.ID}, credit: c}
-	all := own
+	b := &borrowing{Loan: Loan{store: s, payment: p.ID}, credit: c}
 	done := make(chan error, 1)
-	go func() { done <- all.take(ctx, everybody, creditProbes+neededOfAll, neededOfAll) }()
-	err := own.take(ctx, mine, mine.slots, needed)
-	err = errors.Join(err, <-done)
-	own.taken = append(own.taken, all.taken...)
-	if err != nil {
-		return nil, errors.Join(err, own.Give(ctx))
+	go func() { done <- b.take(ctx, everybody, creditProbes+neededOfAll, neededOfAll) }()
+	err := b.take(ctx, mine, mine.slots, needed)
+	if err = errors.Join(err, <-done); err != nil {
+		return nil, errors.Join(err, b.Give(ctx))
 	}
-	return &own.Loan, nil
+	return &b.Loan, nil
+}
+
+// Covers reports whether p, as it was claimed, has its slots: who takes too long to claim loses them.
+func (l *Loan) Covers(p *Payment) bool {
+	return p.ID == l.payment && len(l.taken) > 0 && p.CreatedAt.Sub(l.since) < unclaimedFor/2
 }
 
 // borrowing is one payment on its way through the slots of a pool.
 type borrowing struct {
 	Loan
 	credit *Credit
+	mu     sync.Mutex
 }
 
-// take takes need slots of a pool, beginning anywhere.
+// take takes need slots of a pool, beginning anywhere. As many as are needed are tried at once, so that a store writes them together.
 func (b *borrowing) take(ctx context.Context, from pool, probes, need uint64) error {
 	at := rand.Uint64N(from.slots) //nolint:gosec // any place will do
-	for range min(probes, from.slots) {
-		got, err := b.slot(ctx, b.credit.key(&from, at))
-		if err != nil {
-			return err
+	crowded := false
+	for left := min(probes, from.slots); left > 0; {
+		n := min(need, left)
+		var wg sync.WaitGroup
+		got, errs := make([]bool, n), make([]error, n)
+		for i := range n {
+			wg.Go(func() { got[i], errs[i] = b.slot(ctx, b.credit.key(&from, (at+i)%from.slots), crowded) })
 		}
-		if got {
-			if need--; need == 0 {
-				return nil
+		wg.Wait()
+		at, left, crowded = (at+n)%from.slots, left-n, true
+		for _, ok := range got {
+			if ok {
+				need--
 			}
 		}
-		at = (at + 1) % from.slots
+		if err := errors.Join(errs...); err != nil || need == 0 {
+			return err
+		}
 	}
 	return ErrCredit
 }
 
-func (b *borrowing) slot(ctx context.Context, key common.Hash) (got bool, err error) {
+// slot takes one slot. look: it is likely to be taken, and to look costs less than to write.
+func (b *borrowing) slot(ctx context.Context, key common.Hash, look bool) (got bool, err error) {
 	over := ""
+	if look {
+		r, err := b.store.Reservation(ctx, key)
+		if err == nil {
+			free, err := b.over(ctx, &r)
+			if err != nil || !free {
+				return false, err
+			}
+			over = r.Payment
+		} else if !errors.Is(err, ErrNotFound) {
+			return false, fmt.Errorf("taking credit: %w", err)
+		}
+	}
 	for range slotTries {
 		r, err := b.store.Reserve(ctx, Reservation{Key: key, Payment: b.payment}, over, creditTTL)
 		switch {
 		case err == nil:
-			b.taken = append(b.taken, key)
+			b.took(key, r.CreatedAt)
 			return true, nil
 		case !errors.Is(err, ErrExists):
 			return false, fmt.Errorf("taking credit: %w", err)
@@ -163,6 +193,15 @@ func (b *borrowing) slot(ctx context.Context, key common.Hash) (got bool, err er
 	return false, nil
 }
 
+func (b *borrowing) took(key common.Hash, at time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.taken = append(b.taken, key)
+	if b.since.IsZero() || at.Before(b.since) {
+		b.since = at
+	}
+}
+
 // over reports whether the payment that a slot is held for needs it no more.
 func (b *borrowing) over(ctx context.Context, r *Reservation) (bool, error) {
 	if r.Payment == freed {
@@ -175,20 +214,24 @@ func (b *borrowing) over(ctx context.Context, r *Reservation) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("taking credit: %w", err)
 	}
-	return !p.OnCredit(b.store.Now()) && !p.Owes(), nil
+	return !p.OnCredit(b.store.Now().Add(-creditGrace)) && !p.Owes(), nil
 }
 
 // Give gives back what was taken, of a payment that was settled or came to nothing.
 func (l *Loan) Give(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
-	var errs []error
-	for _, key := range l.taken {
-		// There is no other end of a reservation than its time.
-		_, err := l.store.Reserve(ctx, Reservation{Key: key, Payment: freed}, l.payment, time.Microsecond)
-		if err != nil && !errors.Is(err, ErrExists) {
-			errs = append(errs, fmt.Errorf("giving credit back: %w", err))
-		}
+	var wg sync.WaitGroup
+	errs := make([]error, len(l.taken))
+	for i, key := range l.taken {
+		wg.Go(func() {
+			// There is no other end of a reservation than its time.
+			_, err := l.store.Reserve(ctx, Reservation{Key: key, Payment: freed}, l.payment, time.Microsecond)
+			if err != nil && !errors.Is(err, ErrExists) {
+				errs[i] = fmt.Errorf("giving credit back: %w", err)
+			}
+		})
 	}
+	wg.Wait()
 	l.taken = nil
 	return errors.Join(errs...)
 }

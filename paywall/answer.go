@@ -165,8 +165,11 @@ func (a *attempt) answerOn(w http.ResponseWriter, r *refusal) error {
 	h := w.Header()
 	if r.payment != "" {
 		h.Set(headerPaymentID, r.payment)
-		if r.code == string(ReasonRefund) {
+		switch r.code {
+		case string(ReasonRefund):
 			h.Set(headerPaymentStatus, statusRefundPending)
+		case string(ReasonOwed):
+			h.Set(headerPaymentStatus, statusOwed)
 		}
 	}
 	if r.receipt != nil {

@@ -57,9 +57,10 @@ func (d *deliveryWriter) write(c ledger.Change) (ledger.Payment, error) {
 	})
 }
 
-// undeliveredFrom is the first status that means that the payer did not get what it paid for.
-func undeliveredFrom(flow string) int {
-	if flow != ledger.FlowUpfront {
+// undeliveredFrom is the first status that means that the payer did not get what it pays for. Who is not lent to pays up front, and
+// as with the flow upfront: the upstream has answered, though it may be "not found".
+func (d *deliveryWriter) undeliveredFrom() int {
+	if d.payment.Flow == ledger.FlowAuthorization || d.attempt.loan != nil {
 		return http.StatusBadRequest
 	}
 	return http.StatusInternalServerError

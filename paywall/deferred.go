@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
+	"sync"
 	"time"
 
+	"github.com/ethereum/go-ethereum/common"
 	"github.com/holiman/uint256"
 
 	"github.com/caddy-x402/caddy-x402/internal/faultpoint"
@@ -45,64 +48,49 @@ type Lending struct {
 	PerPayer, Total uint256.Int
 }
 
-// lend makes p, which is not claimed yet, one that is served before it is paid, if its payer is good for it.
-func (a *attempt) lend(ctx context.Context, p *ledger.Payment) error {
+// creditworthy reports whether p, which is not claimed yet, may be served before it is paid, as far as its payer is concerned. One who
+// owes what did not come through is refused.
+func (a *attempt) creditworthy(ctx context.Context, p *ledger.Payment) (bool, error) {
 	if a.Route.Flow != ledger.FlowDeferred || a.payee.Lending.Total.IsZero() {
-		return nil
+		return false, nil
 	}
-	list, err := a.owedBy(ctx, p)
-	if err != nil {
-		return err
-	}
-	end := time.Unix(int64(p.ValidBefore), 0) // it is not further away than MaxValidity
-	now := a.engine.current().Now()
-	// Who signs with a contract may take the signature back.
-	if !a.signer.Proven || end.Sub(now) < leastToLend || len(list) >= owedLimit {
-		return nil
-	}
-	if good, err := a.good(ctx, p, list); err != nil || !good {
-		return err
-	}
-	credit := ledger.Credit{
-		ChainID: p.ChainID, Asset: p.Asset, PerPayer: a.payee.Lending.PerPayer, Total: a.payee.Lending.Total,
-	}
-	trusted := make(chan error, 1)
-	in := a.intent(p)
-	go func() { trusted <- a.engine.entrust(ctx, p.ID, in, end.Sub(now)+time.Hour) }()
-	loan, err := credit.Take(ctx, a.engine.store, p)
-	err = errors.Join(err, <-trusted)
-	switch {
-	case errors.Is(err, ledger.ErrCredit):
-		a.engine.current().Observe(Observation{Event: "credit", Network: a.payee.Network.ID, Outcome: "exhausted"})
-		a.engine.lendNothing(p.ID, nil)
-		return nil
-	case err != nil:
-		return unavailable(codeStore, err)
-	}
-	p.Flow, a.loan = ledger.FlowDeferred, loan
-	return nil
-}
-
-// owedBy lists what the payer of p owes, in the same money. Who owes something that was not paid is refused.
-func (a *attempt) owedBy(ctx context.Context, p *ledger.Payment) ([]ledger.Payment, error) {
+	var others uint256.Int // before the ledger is asked: what is served meanwhile is then found in the one or in the other
+	others, a.unlend = a.engine.lendTo(p)
 	list, err := a.engine.store.List(ctx, ledger.Query{State: ledger.StateOwed, Payer: p.Payer, Limit: owedLimit})
 	if err != nil {
-		return nil, unavailable(codeStore, err)
+		return false, unavailable(codeStore, err)
 	}
+	elsewhere := false
 	for i := range list {
 		q := &list[i]
-		if !q.Owes() || q.ChainID != p.ChainID || q.Asset != p.Asset {
-			continue
+		switch {
+		case !q.Owes():
+		case q.ChainID == p.ChainID && q.Asset == p.Asset:
+			return false, owes(q)
+		default:
+			elsewhere = true
 		}
-		return nil, refuse(x402.Refuse(ReasonOwed, "the payment %s of %s atomic units was served and did not come through (%s); "+
-			"when its authorization has expired, send a payment with the header %s: %s to pay it", q.ID, q.Amount.Dec(), q.Reason, headerOwed, q.ID))
 	}
-	return list, nil
+	left := time.Unix(int64(p.ValidBefore), 0).Sub(a.engine.current().Now()) // it is not further away than MaxValidity
+	// Who signs with a contract may take the signature back.
+	if !a.signer.Proven || left < leastToLend || len(list) >= owedLimit || elsewhere {
+		return false, nil
+	}
+	return a.good(ctx, p, list, others)
 }
 
-// good reports whether the payer of p is known to have the money for it beside what it owes already. One that has it for one of them
-// alone is refused: a payment up front would take what the owed one waits for.
-func (a *attempt) good(ctx context.Context, p *ledger.Payment, owed []ledger.Payment) (bool, error) {
+// owes refuses the payer of q, and says what to do.
+func owes(q *ledger.Payment) *refusal {
+	from := time.Unix(int64(min(q.ValidBefore, math.MaxInt32)), 0).UTC().Format(time.RFC3339)
+	return refuse(x402.Refuse(ReasonOwed, "you were served with the payment %s, of %s atomic units, which did not come through (%s); nothing "+
+		"more is served on credit, or charged, here until it is made good: when its authorization has ended for certain, some minutes after %s, "+
+		"send a payment of that amount with the header %s: %s", q.ID, q.Amount.Dec(), q.Reason, from, headerOwed, q.ID,
+	)).settled(q.ID, settlement.Outcome{Status: settlement.Failed, Transaction: q.Transaction})
+}
+
+// good reports whether the payer of p is known to have the money for it beside what it owes already: what was served, and others, which
+// this process is serving. One that has it for one of them alone is refused: a payment up front would take what the owed one waits for.
+func (a *attempt) good(ctx context.Context, p *ledger.Payment, owed []ledger.Payment, others uint256.Int) (bool, error) {
 	b, ok := a.payee.Settler.(settlement.Balancer)
 	if !ok {
 		return false, nil
@@ -112,7 +100,7 @@ func (a *attempt) good(ctx context.Context, p *ledger.Payment, owed []ledger.Pay
 		a.Logger.Warn("a payer's balance can't be read; it pays up front", slog.Any("error", err))
 		return false, nil
 	}
-	var due uint256.Int
+	due := others
 	for i := range owed {
 		if q := &owed[i]; q.ChainID == p.ChainID && q.Asset == p.Asset && !q.Owes() {
 			if _, overflow := due.AddOverflow(&due, &q.Amount); overflow {
@@ -126,6 +114,73 @@ func (a *attempt) good(ctx context.Context, p *ledger.Payment, owed []ledger.Pay
 			"the balance does not cover this and the %s atomic units that are owed already; nothing was charged", due.Dec()))
 	}
 	return !balance.Lt(need), nil
+}
+
+// lend takes credit for p, while it is claimed, and stores what settles it. The loan is nil if there is none, and p is then paid up front.
+func (a *attempt) lend(ctx context.Context, p ledger.Payment, good bool) (loan func() *ledger.Loan) {
+	if !good {
+		return func() *ledger.Loan { return nil }
+	}
+	credit := ledger.Credit{
+		ChainID: p.ChainID, Asset: p.Asset, PerPayer: a.payee.Lending.PerPayer, Total: a.payee.Lending.Total,
+	}
+	left := time.Unix(int64(p.ValidBefore), 0).Sub(a.engine.current().Now())
+	in := a.intent(&p)
+	var l *ledger.Loan
+	var lost, unsaid error
+	var wg sync.WaitGroup
+	wg.Go(func() { l, lost = credit.Take(ctx, a.engine.store, &p) })
+	wg.Go(func() { unsaid = a.engine.entrust(ctx, p.ID, in, left+time.Hour) })
+	return func() *ledger.Loan {
+		wg.Wait()
+		if lost == nil && unsaid == nil {
+			return l
+		}
+		if errors.Is(lost, ledger.ErrCredit) {
+			a.engine.current().Observe(Observation{Event: "credit", Network: a.payee.Network.ID, Outcome: "exhausted"})
+		} else {
+			a.Logger.Warn("nothing could be lent; the payment is settled up front", slog.String("payment", p.ID), slog.Any("error", errors.Join(lost, unsaid)))
+		}
+		a.engine.lendNothing(p.ID, l)
+		return nil
+	}
+}
+
+// money is what a payer has of one asset.
+type money struct {
+	chainID      uint64
+	asset, payer common.Address
+}
+
+// lendTo notes that p may be served before it is paid, until done is called: at the latest when the ledger says that it is owed, or won't
+// be. others is what else is noted of its payer.
+func (e *Engine) lendTo(p *ledger.Payment) (others uint256.Int, done func()) {
+	m, amount := money{p.ChainID, p.Asset, p.Payer}, p.Amount
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	others = e.lending[m]
+	sum, overflow := new(uint256.Int).AddOverflow(&others, &amount)
+	if overflow {
+		return others, func() {}
+	}
+	e.lending[m] = *sum
+	return others, sync.OnceFunc(func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		left := e.lending[m]
+		if left.Sub(&left, &amount); left.IsZero() {
+			delete(e.lending, m)
+			return
+		}
+		e.lending[m] = left
+	})
+}
+
+// repaid notes that what was asked for is owed by now, or won't be.
+func (a *attempt) repaid() {
+	if a.unlend != nil {
+		a.unlend()
+	}
 }
 
 // serveOwed serves the request with p, which is claimed and for which credit was taken.

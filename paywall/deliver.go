@@ -278,7 +278,7 @@ func (d *deliveryWriter) decide(status int) {
 	}
 	d.stopKeeping()
 	c := ledger.Change{Event: ledger.EventDelivered, Actor: actorRequest, Fence: d.fence}
-	if status >= undeliveredFrom(d.payment.Flow) {
+	if status >= d.undeliveredFrom() {
 		c.Event, c.Reason = ledger.EventUndelivered, upstreamStatus+strconv.Itoa(status)
 	}
 	faultpoint.Reached("answered")
@@ -298,6 +298,7 @@ func (d *deliveryWriter) decide(status int) {
 // tell says on the answer what became of its payment, and sees to it that what is owed is settled.
 func (d *deliveryWriter) tell() {
 	a, p, h := d.attempt, &d.payment, d.Header()
+	a.repaid()
 	if p.Settlement == ledger.Void {
 		h.Set(headerPaymentID, p.ID)
 		h.Set(headerPaymentStatus, statusVoid)

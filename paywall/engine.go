@@ -92,6 +92,8 @@ type Engine struct {
 	holders  map[string]context.Context // by payment id: the client of the request that holds it
 	turns    map[common.Hash]*turn      // by what is reserved
 	owed     map[string]struct{}        // by payment id: what this process is collecting
+	leftover int                        // of these, what the reconciler found
+	lending  map[money]uint256.Int      // what this process is about to serve before it is paid
 
 	background sync.WaitGroup // settlements whose client may have left
 	loops      sync.WaitGroup // what runs beside the reconciler
@@ -106,6 +108,7 @@ func NewEngine(store ledger.Store, s Settings) *Engine {
 	e := &Engine{
 		store: store, settings: s.withDefaults(), flights: make(map[string]*flight),
 		holders: make(map[string]context.Context), turns: make(map[common.Hash]*turn), owed: make(map[string]struct{}),
+		lending: make(map[money]uint256.Int),
 		limits: limits{clients: make(map[string]*spent)}, bodies: room{most: heldBodies}, answers: room{most: heldAnswers},
 		stop: stop, reconciled: make(chan struct{}), wake: make(chan struct{}, 1),
 	}

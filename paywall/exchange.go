@@ -8,14 +8,9 @@ import (
 
 // exchange is what a facilitator has to be handed so that it settles p: the header that this request brought, and our own
 // requirements as the offer of p had them. They are made of the payment, not of what the route offers by now, which may be
-// another price.
+// another price, or another flow.
 func (a *attempt) exchange(p *ledger.Payment) *settlement.Exchange {
-	o := option{price: Price{Payee: a.payee, Amount: p.Amount}}
-	if p.Binding.Plan != "" {
-		o.plan = &Plan{Name: p.Binding.Plan}
-	}
-	r := a.Route.requirements(o)
-	r.PayTo = p.PayTo.Hex()
+	r := x402.NewRequirements(a.payee.Network, p.PayTo, &p.Amount, a.Route.Timeout, p.Flow, p.Binding.Plan)
 	return &settlement.Exchange{
 		Version: a.payload.Version, Payload: a.payload.Raw, Requirements: r,
 		Resource: x402.ResourceInfo{URL: a.URL, Description: a.Route.Description, MimeType: a.Route.MIMEType},

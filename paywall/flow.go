@@ -94,11 +94,3 @@ func listed(values []string, what string) bool {
 	}
 	return false
 }
-
-// claimedAs is the flow of a payment that is claimed for the route. Who is served before it pays is decided for each: see lend.
-func (r *Route) claimedAs() string {
-	if r.Flow == ledger.FlowDeferred {
-		return ledger.FlowUpfront
-	}
-	return r.Flow
-}

@@ -140,8 +140,10 @@ type attempt struct {
 	kept     map[common.Hash]ledger.Reservation // read, and with an answer
 	yield    func()                             // gives back the turn of who buys what is bought once; may be nil
 
-	repays string       // the id of the owed payment that this request pays for
-	loan   *ledger.Loan // what was lent for its payment; nil if nothing was
+	repays string          // the id of the owed payment that this request pays for
+	debt   *ledger.Payment // that payment
+	loan   *ledger.Loan    // what was lent for its payment; nil if nothing was
+	unlend func()          // see repaid; nil if nothing was asked for
 }
 
 // Serve answers r: with next if it is paid for, else with what the client needs to know. Errors are those
@@ -269,7 +271,7 @@ func (a *attempt) fresh(id x402.AuthorizationID) error {
 	}
 	opt, err := a.choose()
 	if err != nil {
-		return refuse(err)
+		return err
 	}
 	if opt.price.Payee != a.payee {
 		return refuse(x402.Refuse(x402.ReasonNetworkMismatch, "asset and network don't belong together; choose one of accepts"))
@@ -378,9 +380,12 @@ func (a *attempt) refuseChecked(err error) error {
 
 // choose finds which of our own offers the client means (rule 1).
 func (a *attempt) choose() (option, error) {
+	if opt, ok, err := a.chooseDebt(); ok || err != nil {
+		return opt, err
+	}
 	i, err := x402.Select(a.Route.accepts, a.payload)
 	if err != nil {
-		return option{}, err
+		return option{}, refuse(err)
 	}
 	return a.Route.options[i], nil
 }
@@ -401,7 +406,7 @@ func (a *attempt) newPayment(id x402.AuthorizationID, o option, head uint64) (le
 	return ledger.Payment{
 		ID: pid, AuthorizationID: id, PayTo: a.payee.PayTo, Amount: o.price.Amount,
 		ValidBefore: a.payload.Authorization.ValidBefore.Uint64(),
-		HeaderHash:  a.hash, Binding: a.binding(o), Flow: a.Route.claimedAs(), ClaimBlock: head,
+		HeaderHash:  a.hash, Binding: a.binding(o), Flow: a.Route.Flow, ClaimBlock: head,
 	}, nil
 }
 
@@ -411,22 +416,26 @@ func (a *attempt) claim(ctx context.Context, f *proof) error {
 	if err != nil {
 		return unavailable(codeStore, err)
 	}
-	if err := a.lend(ctx, &p); err != nil {
+	defer a.repaid()
+	good, err := a.creditworthy(ctx, &p)
+	if err != nil {
 		return err
 	}
 	id := p.ID
 	a.engine.hold(a.r.Context(), id) // before others can see it
 	defer a.engine.letGo(id)
+	lent := a.lend(ctx, p, good)
 	p, err = a.engine.store.Claim(ctx, p, ledger.Change{
 		Event: ledger.EventClaim, Actor: actorRequest, Hold: a.engine.current().HoldTTL,
 	})
+	a.loan = lent()
+	if a.loan != nil && (err != nil || !a.loan.Covers(&p)) {
+		a.engine.lendNothing(id, a.loan)
+		a.loan = nil
+	}
 	switch {
 	case errors.Is(err, ledger.ErrExists):
 		a.leaveQueue()
-		if a.loan != nil {
-			a.engine.lendNothing(id, a.loan)
-			a.loan = nil
-		}
 		return a.known(p) // a copy was faster
 	case err != nil:
 		return unavailable(codeStore, err)

@@ -232,7 +232,7 @@ func (h *heldAnswer) pay() bool {
 	if !replayable(a.r.Method) || a.keyed() { // done is done: the answer is for whoever comes back, if anybody can
 		client = context.WithoutCancel(client)
 	}
-	out, left := a.engine.settle(client, d.payment, a.payee, a.intent(&d.payment))
+	out, left := a.engine.settlePatiently(client, d.payment, a.payee, a.intent(&d.payment))
 	ctx, cancel := a.detached()
 	defer cancel()
 	switch {
@@ -288,11 +288,17 @@ func (h *heldAnswer) pass(w http.ResponseWriter) {
 	h.giveBack()
 }
 
-// markVoid says on an answer that it cost nothing.
+// markVoid says on an answer that it cost nothing; or that its payment goes back, where somebody has executed it meanwhile.
 func (h *heldAnswer) markVoid(header http.Header) {
+	p := &h.d.payment
 	cleanResponse(header)
 	markPrivate(header)
-	header.Set(headerPaymentID, h.d.payment.ID)
+	if p.Refund != ledger.NotRefunded {
+		h.d.attempt.addReceipt(header, p, "")
+		header.Set(headerPaymentStatus, statusRefundPending)
+		return
+	}
+	header.Set(headerPaymentID, p.ID)
 	header.Set(headerPaymentStatus, statusVoid)
 }
 
@@ -344,6 +350,10 @@ func (h *heldAnswer) void(reason string) {
 func (h *heldAnswer) voidBy(status int) {
 	reason := upstreamStatus + strconv.Itoa(status)
 	h.void(reason)
+	if h.d.payment.Refund != ledger.NotRefunded {
+		h.d.attempt.decided("paid", reason)
+		return
+	}
 	h.d.attempt.decided(statusVoid, reason)
 }
 

@@ -58,17 +58,24 @@ func (e *Engine) forget(ctx context.Context, id string) {
 	}
 }
 
-// collect settles what is owed, whether or not its client is there; no other instance tries meanwhile.
+// collect settles what is owed, whether or not its client is there; no other instance tries meanwhile. loan is what was lent by this
+// process, nil for what another one has left behind.
 func (e *Engine) collect(p ledger.Payment, y *Payee, in settlement.Intent, loan *ledger.Loan) {
 	s := e.current()
 	e.mu.Lock()
 	e.owed[p.ID] = struct{}{}
+	leftover := 0
+	if loan == nil {
+		leftover = 1
+	}
+	e.leftover += leftover
 	e.mu.Unlock()
 	e.background.Go(func() {
 		defer func() {
 			e.mu.Lock()
 			defer e.mu.Unlock()
 			delete(e.owed, p.ID)
+			e.leftover -= leftover
 		}()
 		faultpoint.Reached("owed")
 		ctx, cancel := context.WithTimeout(context.Background(), s.SettleTimeout)
@@ -81,8 +88,27 @@ func (e *Engine) collect(p ledger.Payment, y *Payee, in settlement.Intent, loan 
 			e.giveBack(p.ID, loan)
 		case ledger.Claimed, ledger.Settling:
 			e.log(p.ID).Warn("an owed payment is not settled yet; the reconciler goes on", slog.Any("error", err))
+			e.lookAgain(p.ID, s.ReconcileEvery)
 		}
 	})
+}
+
+// mostLeftover is how many owed payments that others have left behind one process collects at a time.
+const mostLeftover = 1024
+
+func (e *Engine) collectsEnough() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.leftover >= mostLeftover
+}
+
+// lookAgain lets any reconciler look at a payment before long.
+func (e *Engine) lookAgain(id string, after time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
+	defer cancel()
+	if err := e.store.Recheck(ctx, id, after); err != nil {
+		e.log(id).Warn("an owed payment's next look could not be set", slog.Any("error", err))
+	}
 }
 
 // putOff keeps other instances from looking at an open payment until stop is called, which waits for the write under way.

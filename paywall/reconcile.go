@@ -103,12 +103,13 @@ func (e *Engine) resolvePayment(ctx context.Context, p ledger.Payment) (ledger.P
 		return p, nil
 	}
 	if p.Settlement == ledger.Claimed && p.State() == ledger.StateOwed {
-		if e.collecting(p.ID) {
+		if e.collecting(p.ID) || e.collectsEnough() {
 			return p, nil
 		}
 		in, err := e.entrusted(ctx, &p, y.Network)
 		if err == nil {
-			return e.collectNow(ctx, p, y, in)
+			e.collect(p, y, in, nil) // beside the others: all that a process has left behind travels together
+			return p, nil
 		}
 		// Without what settles it somebody else may have; or it expires, and is lost.
 		e.log(p.ID).Error("what would settle an owed payment can't be read", slog.Any("error", err))
@@ -178,6 +179,9 @@ func (e *Engine) recheckAfter(p *ledger.Payment) time.Duration {
 	every := e.current().ReconcileEvery
 	switch p.Settlement {
 	case ledger.Claimed:
+		if p.State() == ledger.StateOwed && e.collecting(p.ID) {
+			return e.current().HoldTTL // who collects it says when to look again
+		}
 		if p.State() == ledger.StateOwed {
 			return every
 		}

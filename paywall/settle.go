@@ -29,13 +29,37 @@ type flight struct {
 // settle makes the transfer of p and waits for its outcome, or for the client to leave (left is true; the
 // settlement goes on without it). The settlement's context is the engine's, not the request's (rule 8).
 func (e *Engine) settle(ctx context.Context, p ledger.Payment, y *Payee, in settlement.Intent) (out settlement.Outcome, left bool) {
+	return e.settleWithin(ctx, p, y, in, e.current().SettleTimeout)
+}
+
+// settlePatiently is settle that asks again while nobody knows the outcome, as long as a settlement may take: what waits for it can't be
+// had again.
+func (e *Engine) settlePatiently(ctx context.Context, p ledger.Payment, y *Payee, in settlement.Intent) (out settlement.Outcome, left bool) {
+	end := time.Now().Add(e.current().SettleTimeout)
+	for pause := firstLook; ; pause = min(2*pause, lastLook) {
+		out, left = e.settleWithin(ctx, p, y, in, time.Until(end))
+		if left || out.Status != settlement.Unknown || time.Until(end) <= pause {
+			return out, left
+		}
+		e.log(p.ID).Warn("a settlement's outcome is unknown; it is asked for again", slog.Any("error", out.Err))
+		select {
+		case <-ctx.Done():
+			return out, true
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (e *Engine) settleWithin(
+	ctx context.Context, p ledger.Payment, y *Payee, in settlement.Intent, within time.Duration,
+) (out settlement.Outcome, left bool) {
 	s := e.current()
 	f := &flight{done: make(chan struct{})}
 	e.mu.Lock()
 	e.flights[p.ID] = f
 	e.mu.Unlock()
 
-	detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.SettleTimeout)
+	detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), within)
 	e.background.Go(func() {
 		defer cancel()
 		started := time.Now()

@@ -69,6 +69,40 @@ func TestNewerSchema(t *testing.T) {
 	}
 }
 
+// A ledger that an older version has made is brought up to date by its owner, with all that is in it.
+func TestOlderSchema(t *testing.T) {
+	name := emptyDatabase(t)
+	s, err := postgres.Open(t.Context(), appURL(name), postgres.Options{MigrateURL: ownerURL(name)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := claim(t, s, 1)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, undo := range []string{"DROP INDEX payments_owed", "DELETE FROM ledger_schema WHERE version_id > 4"} {
+		if err := server.Exec(t.Context(), name, undo); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s, err = postgres.Open(t.Context(), appURL(name), postgres.Options{}); err == nil || !strings.Contains(err.Error(), "migrate_url") {
+		t.Errorf("without the owner: %v, want an error that names migrate_url", err)
+	}
+	if err == nil {
+		_ = s.Close()
+	}
+	if s, err = postgres.Open(t.Context(), appURL(name), postgres.Options{MigrateURL: ownerURL(name)}); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	if got, err := s.Payment(t.Context(), p.ID); err != nil || got != p {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if n := one[int](t, appURL(name), "SELECT count(*) FROM pg_indexes WHERE indexname = 'payments_owed'"); n != 1 {
+		t.Errorf("there are %d indexes of what is owed", n)
+	}
+}
+
 // Where the application's role may not make tables, the error says whose work that is; once they are there, that role is enough.
 func TestWithoutTheOwner(t *testing.T) {
 	name := emptyDatabase(t)

@@ -117,6 +117,28 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
+// A ledger that an older version has made is brought up to date, with all that is in it.
+func TestOlderSchema(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "older.db")
+	s := open(t, path, sqlite.Options{})
+	p := mustClaim(t, s)
+	for _, undo := range []string{"DROP INDEX payments_owed", "DELETE FROM goose_db_version WHERE version_id > 2"} {
+		if err := s.Exec(undo); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, path, sqlite.Options{})
+	if got, err := s.Payment(t.Context(), p.ID); err != nil || got != p {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if got, err := s.Ask("SELECT name FROM sqlite_schema WHERE name = 'payments_owed'"); err != nil || got != "payments_owed" {
+		t.Errorf("the index: %q, %v", got, err)
+	}
+}
+
 // Two stores on one file, as two instances on one machine have it.
 func TestTwoStores(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger.db")

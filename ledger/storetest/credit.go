@@ -150,3 +150,52 @@ func testInstancesBorrow(t *testing.T, open Open, _ Options) {
 		f.lend(onCredit(t, 99, 999, min(1000-total, 320)), nil)
 	}
 }
+
+// Who loses its hold has lost what it was lent: another has it then, and nothing goes out for the first that is not paid.
+func testCreditLapses(t *testing.T, open Open, _ Options) {
+	f := setup(t, open)
+	p := f.lend(onCredit(t, 1, 1, 320), nil)
+	f.lend(onCredit(t, 1, 2, 10), ledger.ErrCredit)
+	f.clock.Add(time.Minute + time.Second) // the clock that callers know may be behind
+	f.lend(onCredit(t, 1, 3, 10), ledger.ErrCredit)
+	f.clock.Add(time.Minute)
+	f.served(f.lend(onCredit(t, 1, 4, 320), nil))
+	for _, c := range [][]ledger.Change{
+		{{Event: ledger.EventExtend, Actor: "request", Fence: p.Hold.Fence, Hold: time.Minute}},
+		{{Event: ledger.EventDeliver, Actor: "request", Fence: p.Hold.Fence, Hold: time.Minute}},
+		{
+			{Event: ledger.EventDeliver, Actor: "request", Fence: p.Hold.Fence, Hold: time.Minute},
+			{Event: ledger.EventDelivered, Actor: "request", Fence: p.Hold.Fence},
+		},
+	} {
+		if _, err := f.store().Update(f.ctx, p.ID, p.Version, c...); !errors.Is(err, ledger.ErrFence) {
+			t.Errorf("%s without a hold: %v, want ErrFence", c[len(c)-1].Event, err)
+		}
+	}
+	// It may still be paid up front, and then served.
+	p = f.update(p, ledger.Change{Event: ledger.EventTake, Actor: "request", Hold: time.Minute})
+	f.served(f.update(p, ledger.Change{Event: ledger.EventSettle, Actor: "request", Transaction: hash(1), Block: 18, BlockHash: hash(2)}))
+}
+
+// Who takes too long to claim is not covered any more.
+func testCreditCovers(t *testing.T, open Open, _ Options) {
+	f := setup(t, open)
+	p, late := onCredit(t, 1, 1, 10), onCredit(t, 1, 2, 10)
+	var loans []*ledger.Loan
+	for _, p := range []*ledger.Payment{&p, &late} {
+		loan, err := bounds().Take(f.ctx, f.store(), p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		loans = append(loans, loan)
+	}
+	p = f.claim(p, time.Minute)
+	f.clock.Add(50 * time.Second)
+	late = f.claim(late, time.Minute)
+	if !loans[0].Covers(&p) || loans[1].Covers(&late) || loans[0].Covers(&late) {
+		t.Errorf("covered: %v, %v; another's: %v", loans[0].Covers(&p), loans[1].Covers(&late), loans[0].Covers(&late))
+	}
+	if err := loans[0].Give(f.ctx); err != nil || loans[0].Covers(&p) {
+		t.Errorf("given back: %v, and covered: %v", err, loans[0].Covers(&p))
+	}
+}

@@ -113,6 +113,8 @@ var testsWithOptions = []struct {
 	{"Credit", testCredit},
 	{"CreditNotClaimed", testCreditNotClaimed},
 	{"CreditGivenBack", testCreditGivenBack},
+	{"CreditLapses", testCreditLapses},
+	{"CreditCovers", testCreditCovers},
 	{"InstancesBorrow", testInstancesBorrow},
 	{"CompeteForOneReservation", testOneReservation},
 	{"CompeteForOneAnswer", testOneAnswer},

@@ -40,7 +40,7 @@ func (f *fixture) closedPayments() map[string]ledger.Payment {
 		"failed":    f.update(f.claim(newPayment(f, 2, 3), 0), ledger.Change{Event: ledger.EventFail}, final),
 		"refunded": f.update(f.settled(newPayment(f, 2, 4)), ledger.Change{Event: ledger.EventUndelivered},
 			ledger.Change{Event: ledger.EventRefunded}, final),
-		"made good": f.update(f.served(f.claim(onCredit(f, 2, 5, 7), 0)), ledger.Change{Event: ledger.EventFail}, final,
+		"made good": f.update(f.served(f.claim(onCredit(f, 2, 5, 7), time.Minute)), ledger.Change{Event: ledger.EventFail}, final,
 			ledger.Change{Event: ledger.EventMadeGood, ServedBy: "pay_other"}),
 	}
 }
@@ -66,7 +66,7 @@ func (f *fixture) keptPayments() map[string]ledger.Payment {
 		"refund pending":       f.update(f.settled(newPayment(f, 1, 17)), undelivered, final),
 		"refund failed":        f.update(f.settled(newPayment(f, 1, 18)), undelivered, ledger.Change{Event: ledger.EventRefundFailed}, final),
 		"quarantine, final":    f.update(imported, final),
-		"owed, and failed":     f.update(f.served(f.claim(onCredit(f, 1, 19, 7), 0)), ledger.Change{Event: ledger.EventFail}, final),
+		"owed, and failed":     f.update(f.served(f.claim(onCredit(f, 1, 19, 7), time.Minute)), ledger.Change{Event: ledger.EventFail}, final),
 	}
 }
 

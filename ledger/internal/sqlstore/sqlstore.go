@@ -42,7 +42,7 @@ func Numbered(query string) string {
 var tables embed.FS
 
 // Migrations are the files of the tables together with those of one store, for goose. The tables are 00001;
-// the store's own count from 00002.
+// the store's own count from 00002. What was published stays as it is: whatever changes is another file.
 func Migrations(own fs.FS) (fs.FS, error) {
 	shared, err := fs.Sub(tables, "migrations")
 	if err != nil {

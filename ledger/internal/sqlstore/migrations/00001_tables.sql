@@ -63,8 +63,6 @@ CREATE INDEX payments_closed ON payments (updated_at) WHERE is_closed = 1 AND is
 CREATE INDEX payments_list ON payments (created_at, id);
 CREATE INDEX payments_state ON payments (state, created_at, id);
 CREATE INDEX payments_payer ON payments (payer, created_at, id);
--- asked before each payment of the flow deferred
-CREATE INDEX payments_owed ON payments (payer, created_at, id) WHERE state = 'OWED';
 
 CREATE TABLE audit (
     payment_id    TEXT     NOT NULL REFERENCES payments (id),
