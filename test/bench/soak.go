@@ -277,6 +277,13 @@ func (s *soak) readLedger(ctx context.Context, j *soakJudge) error {
 		}
 		for i := range page {
 			j.payment(&page[i])
+			if by := page[i].ServedBy; by != "" {
+				earlier, err := books.Payment(ctx, by)
+				if err != nil {
+					return fmt.Errorf("reading the ledger: %w", err)
+				}
+				j.instead(&page[i], &earlier)
+			}
 			if j.v.Payments%trailEvery != 0 {
 				continue
 			}

@@ -40,6 +40,8 @@ const (
 	refused
 	// void: the upstream failed, and nothing was charged.
 	void
+	// held: the upstream failed, and the payment goes back.
+	held
 	// used: it was told that its payment was used already, by an answer that it did not get.
 	used
 	// left: it went away and never came back.
@@ -63,6 +65,8 @@ type purchase struct {
 	moved                                common.Hash
 	known, settled, delivered, refunding bool
 	ended                                bool
+	// by is the place of the earlier payment of this payer that served in its place; 0: none did. Places count from 1.
+	by int32
 }
 
 // crowd are the clients.
@@ -291,8 +295,10 @@ func (c *client) learn(p *purchase, a *answer, err error) {
 		p.told = used
 	case a.status == 402:
 		p.told = refused
-	case a.status == 500:
+	case a.status == 500 && a.standing == "void":
 		p.told = void
+	case a.status == 500 && a.standing == "refund_pending":
+		p.told = held
 	}
 }
 

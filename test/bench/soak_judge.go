@@ -16,9 +16,12 @@ type soakVerdict struct {
 	Served int `json:"served"`
 	// By flow: what was served.
 	ByFlow map[string]int `json:"served_by_flow"`
-	// Void: the upstream failed, and nothing was charged. Refused: the payment was. Used: the answer was lost with the connection
-	// that the client had given up. Left: the client never came back.
+	// Void: the upstream failed, and nothing was charged. Held: it failed, and the payment goes back. Refused: the payment was.
+	// Used: the answer was lost with the connection that the client had given up. Left: the client never came back. Resumed:
+	// served with an earlier payment of the payer's, whose client had left.
 	Void    int `json:"void"`
+	Held    int `json:"held"`
+	Resumed int `json:"resumed"`
 	Refused int `json:"refused"`
 	Used    int `json:"answer_lost_on_the_way"`
 	Left    int `json:"left"`
@@ -123,9 +126,30 @@ func (j *soakJudge) payment(q *ledger.Payment) {
 	}
 }
 
+// instead hears of a payment that was given up for an earlier one of its payer's, which served in its place.
+func (j *soakJudge) instead(q, earlier *ledger.Payment) {
+	p, by := j.find(q.Nonce), j.index[earlier.Nonce]
+	if p == nil || j.all[by].nonce != earlier.Nonce || j.all[by].payer != p.payer {
+		j.v.wrong("payment %s was served by %s, which nobody of this payer has sent", q.ID, earlier.ID)
+		return
+	}
+	p.by = by + 1
+}
+
 // verdict judges each authorization.
 func (j *soakJudge) verdict() soakVerdict {
 	j.v.Wanted = len(j.all)
+	for i := range j.all {
+		if p := &j.all[i]; p.by > 0 {
+			j.v.Resumed++
+			earlier := &j.all[p.by-1]
+			earlier.answers += p.answers
+			if p.answers > 0 && p.tx != (common.Hash{}) && p.tx != earlier.moved {
+				j.v.wrong("the receipt for %s names %s, and the money moved in %s", p.nonce, p.tx, earlier.moved)
+			}
+			p.answers = 0
+		}
+	}
 	for i := range j.all {
 		j.judge(&j.all[i])
 	}
@@ -140,6 +164,8 @@ func (j *soakJudge) judge(p *purchase) {
 		v.ByFlow[flows[p.flow]]++
 	case void:
 		v.Void++
+	case held:
+		v.Held++
 	case refused:
 		v.Refused++
 	case used:
@@ -152,7 +178,7 @@ func (j *soakJudge) judge(p *purchase) {
 	case p.transfers > 1 || p.answers > 1 || p.refunding && (p.delivered || p.answers > 0):
 		v.Doubled++
 		v.note("doubled: %s was charged %d times and answered %d times, delivered %t, to be refunded %t", p.nonce, p.transfers, p.answers, p.delivered, p.refunding)
-	case charged && p.answers == 0 && !p.refunding && !(p.delivered && p.broke):
+	case charged && (p.told == void || p.answers == 0 && !p.refunding && !(p.delivered && p.broke)):
 		v.Lost++
 		v.note("lost: %s was charged in %s, its client was told %d, delivered %t", p.nonce, p.moved, p.told, p.delivered)
 	case !charged && p.answers > 0:
@@ -160,6 +186,8 @@ func (j *soakJudge) judge(p *purchase) {
 		v.note("free: %s was answered and not charged", p.nonce)
 	}
 	switch {
+	case p.told == held && !p.refunding:
+		v.wrong("%s is not to be refunded, and its client was told so", p.nonce)
 	case p.settled != charged:
 		v.wrong("of %s the ledger says settled %t, and the chain has %d transfers", p.nonce, p.settled, p.transfers)
 	case charged && p.tx != (common.Hash{}) && p.tx != p.moved:

@@ -65,7 +65,9 @@ func (r *soakReport) print(out io.Writer) {
 	for _, flow := range flows {
 		row("    by flow "+flow, v.ByFlow[flow])
 	}
+	row("    by an earlier payment, whose client had left", v.Resumed)
 	row("  the upstream failed: nothing charged", v.Void)
+	row("  the upstream failed: held for refund", v.Held)
 	row("  refused", v.Refused)
 	row("  answer lost with a connection that was given up", v.Used)
 	row("  left by their client for good", v.Left)

@@ -56,7 +56,7 @@ func TestSoak(t *testing.T) {
 	if r.Transactions >= v.Transfers {
 		t.Errorf("%d transactions carried %d transfers: none together", r.Transactions, v.Transfers)
 	}
-	if v.Refused > 0 || v.Served+v.Void+v.Used+v.Left != v.Wanted {
+	if v.Refused > 0 || v.Served+v.Void+v.Held+v.Used+v.Left != v.Wanted {
 		t.Errorf("not all was served:\n%s", &out)
 	}
 	for _, want := range []string{"lost", "doubled", "Caddy's memory is flat"} {
@@ -95,6 +95,12 @@ func TestSoakJudge(t *testing.T) {
 			s.p.told, s.p.answers, s.transfers = void, 0, nil
 			unpaid(s.payments[0])
 		}, ""},
+		"void, and charged": {func(s *scene) { s.p.told, s.p.answers, s.p.broke = void, 0, true }, "lost"},
+		"held": {func(s *scene) {
+			s.p.told, s.p.answers = held, 0
+			s.payments[0].Delivery, s.payments[0].Refund = ledger.Undelivered, ledger.RefundPending
+		}, ""},
+		"held, and delivered": {func(s *scene) { s.p.told, s.p.answers, s.p.broke = held, 0, true }, "discord"},
 		"never claimed": {func(s *scene) {
 			s.p.told, s.p.answers, s.p.tx, s.transfers, s.payments = left, 0, common.Hash{}, nil, nil
 		}, ""},
@@ -145,6 +151,29 @@ func TestSoakJudge(t *testing.T) {
 				t.Errorf("the judge found %q, want %q: %v", got, c.want, v.Wrong)
 			}
 		})
+	}
+}
+
+// Who signs anew is served by what it has paid for: one answer for one transfer, whichever authorization it came for.
+func TestSoakJudgeKnowsWhoServesForWhom(t *testing.T) {
+	for name, c := range map[string]struct {
+		answers uint8 // of the earlier one
+		payer   int32
+		want    bool
+	}{"resumed": {0, 0, true}, "answered before": {1, 0, false}, "of another": {0, 1, false}} {
+		earlier, moved, q := goodPurchase()
+		earlier.told, earlier.answers, earlier.broke = left, c.answers, true
+		later := purchase{nonce: common.Hash{5}, tx: moved.tx, told: served, answers: 1, payer: c.payer}
+		void := &ledger.Payment{ID: "pay_2", Settlement: ledger.Void, Delivery: ledger.NotDelivered, ServedBy: q.ID}
+		void.Nonce = later.nonce
+		j := newSoakJudge([]purchase{earlier, later})
+		j.transfer(moved)
+		j.payment(q)
+		j.payment(void)
+		j.instead(void, q)
+		if v := j.verdict(); v.ok() != c.want {
+			t.Errorf("%s: %+v", name, v)
+		}
 	}
 }
 

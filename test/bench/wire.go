@@ -29,6 +29,7 @@ type answer struct {
 	offer    string // PAYMENT-REQUIRED
 	receipt  string // PAYMENT-RESPONSE
 	token    string // X-Access-Token
+	standing string // X-Payment-Status
 	last     bool   // the server closes the connection
 	length   int    // of the body
 	problem  string // the body of an error, if it is short
@@ -146,6 +147,7 @@ var (
 	headerOffer      = []byte("payment-required")
 	headerReceipt    = []byte("payment-response")
 	headerToken      = []byte("x-access-token")
+	headerStanding   = []byte("x-payment-status")
 )
 
 func (a *answer) header(line []byte) (err error) {
@@ -171,6 +173,8 @@ func (a *answer) header(line []byte) (err error) {
 		a.receipt = string(value)
 	case is(headerToken):
 		a.token = string(value)
+	case is(headerStanding):
+		a.standing = string(value)
 	}
 	return err
 }

@@ -10,6 +10,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ethereum/go-ethereum/common"
+	"github.com/holiman/uint256"
+
 	"github.com/caddy-x402/caddy-x402/caddymodule"
 	"github.com/caddy-x402/caddy-x402/settlement"
 	"github.com/caddy-x402/caddy-x402/settlement/chain"
@@ -194,6 +197,21 @@ func (p *purse) Survey(ctx context.Context, q settlement.Survey) (settlement.Sur
 	}
 	return s.Survey(ctx, q)
 }
+
+// TokenBalance implements settlement.Balancer.
+func (p *purse) TokenBalance(ctx context.Context, owner common.Address) (uint256.Int, error) {
+	s, err := p.opened(ctx)
+	if err != nil {
+		return uint256.Int{}, err
+	}
+	return s.TokenBalance(ctx, owner)
+}
+
+// What the paywall asks for where a settler has it: without them it would lend nothing, and find nothing that was lost.
+var (
+	_ settlement.Balancer = (*purse)(nil)
+	_ settlement.Surveyor = (*purse)(nil)
+)
 
 // opened is the settler; where its signers are not open, that is tried first.
 func (p *purse) opened(ctx context.Context) (*wallet.Settler, error) {
