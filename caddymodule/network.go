@@ -113,6 +113,10 @@ func (n *Network) provision(ctx caddy.Context, a *App) (*paywall.Payee, error) {
 	if err != nil {
 		return nil, err
 	}
+	if _, ok := settler.(settlement.Balancer); !ok && n.Credit != nil {
+		return nil, errors.New("credit has no meaning with this settler: nothing is lent by one that can't read what payers have; with " +
+			"`wallet {env.GAS_WALLET_PRIVATE_KEY}` it has")
+	}
 	return &paywall.Payee{Network: n.network, PayTo: payTo, Settler: settler, Lending: lending}, nil
 }
 

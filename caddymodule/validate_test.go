@@ -437,6 +437,8 @@ func TestHandlers(t *testing.T) {
 		"plans with deferred":           {app: app("credit $0.50 $50"), site: "x402 $1 {\nflow deferred\nplan day $2 {\nttl 24h\n}\n}", want: "plans can't be sold with flow deferred"},
 		"less credit in total":          {app: app("credit $5 $1"), want: "credit: $1 in total is less than $5 for each payer"},
 		"credit that is no amount":      {app: app("credit lots $1"), want: `credit "lots" for each payer`},
+		"credit by a facilitator":       {app: app("credit $0.50 $50", "wallet", "facilitator https://f.example"), want: "credit has no meaning with this settler"},
+		"a facilitator":                 {app: app("wallet", "facilitator https://f.example")},
 		"a flow of a price":             {site: "x402 {\nprice $1 {\nflow later\n}\n}", want: `flow "later" is not known`},
 		"plans with authorization":      {site: "x402 $1 {\nflow authorization\nplan day $2 {\nttl 24h\n}\n}", want: "plans can't be sold with flow authorization"},
 		"nothing to hold back":          {site: "x402 $1 {\nflow upfront {\nbuffer 1KiB\n}\n}", want: "buffer has no meaning without flow authorization"},

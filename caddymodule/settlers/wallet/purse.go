@@ -198,20 +198,15 @@ func (p *purse) Survey(ctx context.Context, q settlement.Survey) (settlement.Sur
 	return s.Survey(ctx, q)
 }
 
-// TokenBalance implements settlement.Balancer.
+// TokenBalance implements settlement.Balancer. A chain that is not the configured one tells nothing.
 func (p *purse) TokenBalance(ctx context.Context, owner common.Address) (uint256.Int, error) {
-	s, err := p.opened(ctx)
-	if err != nil {
-		return uint256.Int{}, err
+	if err := p.verifyDetached(ctx); err != nil {
+		return uint256.Int{}, unverified(err)
 	}
-	return s.TokenBalance(ctx, owner)
+	return p.made().TokenBalance(ctx, owner)
 }
 
-// What the paywall asks for where a settler has it: without them it would lend nothing, and find nothing that was lost.
-var (
-	_ settlement.Balancer = (*purse)(nil)
-	_ settlement.Surveyor = (*purse)(nil)
-)
+var _ settlement.Balancer = (*purse)(nil)
 
 // opened is the settler; where its signers are not open, that is tried first.
 func (p *purse) opened(ctx context.Context) (*wallet.Settler, error) {
