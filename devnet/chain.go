@@ -37,7 +37,7 @@ type Options struct {
 	// Payers is how many of the accounts that Payer gives are funded in the genesis block; by default 1000.
 	Payers int
 	// Forget lets go of the states of all but the last hundred blocks or so: for a chain that makes millions of transfers. Blocks and
-	// receipts are kept, and so its memory grows by about a kilobyte for each of them.
+	// receipts are kept, so its memory grows all the same, by some kilobytes for each of them.
 	Forget bool
 	// Logger hears of blocks that could not be made; by default slog.Default().
 	Logger *slog.Logger
