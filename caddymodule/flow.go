@@ -61,7 +61,7 @@ const flowDeferred = ledger.FlowDeferred
 type Credit struct {
 	// For each payer, such as `0.50`.
 	PerPayer string `json:"per_payer"`
-	// For all payers together, over all instances that share the ledger: what may be lost at worst before anybody notices.
+	// For all payers together, over all instances that share the ledger: what may be lost at worst in a day.
 	Total string `json:"total"`
 }
 

@@ -41,7 +41,11 @@ var (
 	}, []string{"network"})
 	losses = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "caddy", Subsystem: "x402", Name: "losses_total",
-		Help: "Payments that were served before they were settled and then failed, by network. Their amounts are in the ledger and the log.",
+		Help: "Payments that were served before they were settled and then failed, by network.",
+	}, []string{"network"})
+	lostUnits = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "x402", Name: "lost_atomic_units_total",
+		Help: "What these payments come to, in atomic units of the network's asset (a USDC has 1,000,000), before anything is made good.",
 	}, []string{"network"})
 	refusedCredit = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "caddy", Subsystem: "x402", Name: "credit_exhausted_total",
@@ -80,6 +84,7 @@ func observe(o paywall.Observation) {
 		quarantined.WithLabelValues(o.Network).Inc()
 	case "loss":
 		losses.WithLabelValues(o.Network).Inc()
+		lostUnits.WithLabelValues(o.Network).Add(o.Amount.Float64()) // for graphs; the ledger has what it is
 	case "credit":
 		refusedCredit.WithLabelValues(o.Network).Inc()
 	case "reorg":
@@ -143,7 +148,7 @@ func registerMetrics(r *prometheus.Registry) {
 	if r == nil {
 		return
 	}
-	for _, c := range []prometheus.Collector{requests, settlements, settlementSeconds, deliveries, transactions, carried, gasSpent, quarantined, losses, refusedCredit, reorgs, paymentStates{}, gasBalances{}} {
+	for _, c := range []prometheus.Collector{requests, settlements, settlementSeconds, deliveries, transactions, carried, gasSpent, quarantined, losses, lostUnits, refusedCredit, reorgs, paymentStates{}, gasBalances{}} {
 		// An error means that it is registered already: two apps do not happen, but a registry may be shared.
 		if err := r.Register(c); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 			continue

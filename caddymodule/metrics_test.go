@@ -194,6 +194,7 @@ func TestMetricsOfCredit(t *testing.T) {
 		return after[lost] == before[lost]+1
 	})
 	for name, n := range map[string]float64{
+		`caddy_x402_lost_atomic_units_total{network="eip155:84532"}`: 10_000,
 		exhausted: 1, outcome("requests_total", "paid"): 1, outcome("requests_total", "owed"): 1, outcome("requests_total", "void"): 1,
 		outcome("deliveries_total", "delivered"): 2, outcome("deliveries_total", "void"): 1,
 	} {

@@ -262,11 +262,14 @@ func (a *attempt) writeProblem(w http.ResponseWriter, r *refusal) error {
 	return nil
 }
 
-// addReceipt says on a paid answer that the payment succeeded, in the version that the client speaks.
+// addReceipt says on a paid answer that the payment succeeded, or will, in the version that the client speaks.
 func (a *attempt) addReceipt(h http.Header, p *ledger.Payment, accessToken string) {
 	s := x402.SettlementResponse{
 		Success: true, Payer: p.Payer.Hex(), Transaction: transactionText(p.Transaction), Network: a.networkName(p.ChainID),
 		Amount: p.Amount.Dec(),
+	}
+	if p.Owes() { // its answer is given again
+		s.Success, s.ErrorReason, s.ErrorMessage = false, ReasonOwed, "this was served, and its payment did not come through: "+p.Reason
 	}
 	if accessToken != "" {
 		if info, err := json.Marshal(map[string]any{"info": map[string]any{

@@ -109,7 +109,7 @@ func NewEngine(store ledger.Store, s Settings) *Engine {
 		store: store, settings: s.withDefaults(), flights: make(map[string]*flight),
 		holders: make(map[string]context.Context), turns: make(map[common.Hash]*turn), owed: make(map[string]struct{}),
 		lending: make(map[money]uint256.Int),
-		limits: limits{clients: make(map[string]*spent)}, bodies: room{most: heldBodies}, answers: room{most: heldAnswers},
+		limits:  limits{clients: make(map[string]*spent)}, bodies: room{most: heldBodies}, answers: room{most: heldAnswers},
 		stop: stop, reconciled: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
 	go e.reconcileLoop(ctx)

@@ -195,6 +195,42 @@ func TestHeldAnswerThatTheLedgerKnowsIsPaid(t *testing.T) {
 	c.is(p.ID, ledger.Delivered, ledger.NotRefunded, "")
 }
 
+// While nobody knows the outcome, the answer is kept and the settler asked again, as long as a settlement may take.
+func TestHeldAnswerOutlastsAnUnknownOutcome(t *testing.T) {
+	c := newCounter(t)
+	p, w := heldScene(t, c, http.MethodPost), httptest.NewRecorder()
+	asked := 0
+	say := func() settlement.Outcome {
+		if asked++; asked < 3 {
+			return settlement.Outcome{Err: errors.New("nobody answers")}
+		}
+		return settledOutcome()
+	}
+	err := c.serveFirst(w, http.MethodPost, p, say, answer(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "served") }))
+	if err != nil || w.Body.String() != "served" || asked != 3 {
+		t.Errorf("%v, %d %s, asked %d times", err, w.Code, w.Body, asked)
+	}
+	c.is(p.ID, ledger.Delivered, ledger.NotRefunded, "")
+}
+
+// What the upstream refuses goes back where somebody has executed the payment meanwhile, and the answer says so.
+func TestRefusedByTheUpstreamAndExecutedByAnother(t *testing.T) {
+	c := newCounter(t)
+	p, w := heldScene(t, c, http.MethodPost), httptest.NewRecorder()
+	never := func() settlement.Outcome { t.Error("it was settled"); return settlement.Outcome{} }
+	err := c.serveFirst(w, http.MethodPost, p, never, answer(func(w http.ResponseWriter, _ *http.Request) {
+		q := c.payment(p.ID)
+		if _, err := c.store.Update(t.Context(), p.ID, q.Version, ledger.Change{Event: ledger.EventSettle, Actor: actorReconciler, Transaction: common.Hash{7}}); err != nil {
+			t.Error(err)
+		}
+		w.WriteHeader(http.StatusNotFound)
+	}))
+	if err != nil || w.Code != http.StatusNotFound || w.Header().Get(headerPaymentStatus) != statusRefundPending || w.Header().Get(headerResponse) == "" {
+		t.Errorf("%v, %d %v", err, w.Code, w.Header())
+	}
+	c.is(p.ID, ledger.Undelivered, ledger.RefundPending, "upstream_status_404")
+}
+
 // An answer that was paid for and whose delivery can't be put on record does not go out.
 func TestHeldAnswerThatCannotBeRecorded(t *testing.T) {
 	c := newCounter(t)

@@ -116,6 +116,9 @@ func (c *cluster) start(i int, settings Settings, wrap func(int, ledger.Store) l
 		c.t.Fatal(err)
 	}
 	payee := &Payee{Network: devnet.Network(), PayTo: seller, Settler: settler}
+	if c.flow == ledger.FlowDeferred {
+		payee.Lending = Lending{PerPayer: *uint256.NewInt(50 * cent), Total: *uint256.NewInt(500 * cent)}
+	}
 	settings.Payees = []*Payee{payee}
 	in.engine = NewEngine(in.store, settings)
 	price := func(n uint64) []Price { return []Price{{Payee: payee, Amount: *uint256.NewInt(n)}} }
@@ -196,7 +199,11 @@ type reply struct {
 
 // ask sends a request to the i-th instance; pairs of header follow.
 func (c *cluster) ask(i int, method, path, body string, header ...string) (a reply) {
-	r, err := http.NewRequestWithContext(c.t.Context(), method, c.instances[i].server.URL+path, bytes.NewReader([]byte(body)))
+	return c.askFor(c.t.Context(), i, method, path, body, header...)
+}
+
+func (c *cluster) askFor(ctx context.Context, i int, method, path, body string, header ...string) (a reply) {
+	r, err := http.NewRequestWithContext(ctx, method, c.instances[i].server.URL+path, bytes.NewReader([]byte(body)))
 	if err != nil {
 		c.t.Error(err)
 		return a
@@ -220,6 +227,12 @@ func (c *cluster) ask(i int, method, path, body string, header ...string) (a rep
 // sign signs a payment by the n-th payer for a plan, or for one request, as the i-th instance offers it.
 func (c *cluster) sign(i, n int, plan string) string {
 	c.t.Helper()
+	return c.signFor(i, n, plan, nil)
+}
+
+// signFor is sign for another amount than is asked for.
+func (c *cluster) signFor(i, n int, plan string, other *uint256.Int) string {
+	c.t.Helper()
 	var o x402.PaymentRequired
 	a := c.ask(i, http.MethodGet, "/", "")
 	if err := x402.DecodeHeader(a.header.Get(x402.HeaderRequired), 1<<20, &o); err != nil {
@@ -232,6 +245,9 @@ func (c *cluster) sign(i, n int, plan string) string {
 		amount, err := x402.ParseAtomic(q.Amount)
 		if err != nil {
 			c.t.Fatal(err)
+		}
+		if other != nil {
+			amount = *other
 		}
 		auth := x402.Authorization{From: devnet.Payer(n).Address, To: seller, Value: amount}
 		auth.ValidBefore.SetUint64(uint64(time.Now().Add(time.Minute).Unix()))

@@ -173,8 +173,11 @@ func (a *attempt) writeAnswer(s *storedAnswer, p *ledger.Payment) error {
 	h := a.w.Header()
 	maps.Copy(h, s.header())
 	a.addGrant(h, p)
-	if p.Refund != ledger.NotRefunded {
+	switch {
+	case p.Refund != ledger.NotRefunded:
 		h.Set(headerPaymentStatus, statusRefundPending)
+	case p.State() == ledger.StateOwed:
+		h.Set(headerPaymentStatus, statusOwed)
 	}
 	markPrivate(h)
 	h.Set(headerReplayed, "true")

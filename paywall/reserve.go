@@ -203,6 +203,10 @@ func inDoubt(p *ledger.Payment) bool {
 
 // giveBack lets go of p: a claim, of which nothing was sent, is void, and served by another payment if there is one.
 func (a *attempt) giveBack(p ledger.Payment, servedBy string) {
+	if a.loan != nil {
+		a.engine.lendNothing(p.ID, a.loan)
+		a.loan = nil
+	}
 	if p.Settlement != ledger.Claimed {
 		a.engine.release(p, p.Hold.Fence)
 		return

@@ -70,7 +70,7 @@ func (a *attempt) serveWith(ctx context.Context, p ledger.Payment, proof *proof)
 		if p, waited, err = a.settledDown(ctx, p, waited); err != nil {
 			return true, err
 		}
-		if p.Settlement == ledger.Failed || p.Settlement == ledger.Void {
+		if (p.Settlement == ledger.Failed || p.Settlement == ledger.Void) && p.Delivery != ledger.Delivered {
 			return false, nil
 		}
 		if done, err := a.answered(ctx, &p, waited); done || err != nil {
@@ -181,6 +181,8 @@ func (a *attempt) over(p *ledger.Payment) error {
 			anew = "sign a new authorization, under a new key, to try again"
 		}
 		return refuse(x402.Refuse(ReasonRefund, "this payment was not delivered and is held for refund; %s", anew)).of(p.ID)
+	case p.Owes():
+		return owes(p)
 	case p.Delivery == ledger.Delivered && p.Binding.Plan == "":
 		return refuse(errUsed()).of(p.ID)
 	case p.Delivery == ledger.Delivered && !p.PlanUntil.After(a.Now()):
