@@ -6,6 +6,7 @@ import (
 	"math/big"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
@@ -15,6 +16,7 @@ import (
 	"github.com/ethereum/go-ethereum/params"
 
 	"github.com/caddy-x402/caddy-x402/devnet"
+	"github.com/caddy-x402/caddy-x402/ledger"
 	"github.com/caddy-x402/caddy-x402/paywall"
 	"github.com/caddy-x402/caddy-x402/x402"
 )
@@ -129,21 +131,51 @@ func (p *payer) makeGood(ctx context.Context, debts []debt) error {
 }
 
 func (p *payer) newDeferred() *intent {
-	in := &intent{payer: p.number, pass: -1, method: http.MethodGet, flow: "deferred", begun: time.Now(), outcome: unfinished}
+	in := &intent{payer: p.number, pass: -1, method: http.MethodGet, flow: ledger.FlowDeferred, begun: time.Now(), outcome: unfinished}
 	in.id = intentID(p.number, len(p.intents))
-	in.path = "/deferred/" + in.id
-	p.intents = append(p.intents, in)
+	in.path = "/" + in.flow + "/" + in.id
+	p.begin(in)
 	return in
 }
 
 func (p *payer) buyDeferred(ctx context.Context) *intent {
 	in := p.newDeferred()
-	for ctx.Err() == nil && in.outcome == unfinished {
-		if a := p.sign(ctx, in); a != nil {
-			p.pay(ctx, in, a)
+	p.buy(ctx, in)
+	return in
+}
+
+// atOnceWanted is how much of what is lent a payer wants at once at times: more than is lent to it.
+const atOnceWanted = 5
+
+// burst asks all instances for several things at once, beginning with in.
+func (p *payer) burst(ctx context.Context, in *intent) {
+	in.method = http.MethodGet
+	all := []*intent{in}
+	for len(all) < atOnceWanted {
+		all = append(all, p.newDeferred())
+	}
+	got, signed := make([]*attempt, len(all)), make([]*authorization, len(all))
+	for i, in := range all {
+		if signed[i] = p.sign(ctx, in); signed[i] == nil {
+			return
 		}
 	}
-	return in
+	var wg sync.WaitGroup
+	for i, in := range all {
+		wg.Go(func() {
+			got[i] = p.send(ctx, in, i%len(p.shops), patience, x402.HeaderSignature, signed[i].header)
+			got[i].Nonce = signed[i].nonce
+			p.keep(got[i])
+		})
+	}
+	wg.Wait()
+	for i, in := range all {
+		if p.learn(in, got[i]); got[i].putOff() {
+			signed[i].uncertain = true
+			p.pay(ctx, in, signed[i])
+		}
+		p.buy(ctx, in)
+	}
 }
 
 // repay pays for what is owed.

@@ -180,6 +180,26 @@ func (j *judgement) refusedOnly(p *ledger.Payment) bool {
 	return len(list) > 0 && !slices.ContainsFunc(list, func(f forward) bool { return f.status < 400 })
 }
 
+// servedAnother reports whether a payment that was meant for one thing has served another one, and only that, of a payer who wanted both
+// at once: each of its payments is worth the same to it.
+func (j *judgement) servedAnother(in *intent) bool {
+	return slices.ContainsFunc(in.authorizations, func(a *authorization) bool {
+		r := j.byNonce[a.nonce]
+		if r == nil {
+			return false
+		}
+		p := &r.Payment
+		if by := j.payment(p.ServedBy); by != nil {
+			p = by
+		}
+		return slices.ContainsFunc(j.routed[p.ID], func(f forward) bool {
+			other := j.intents[f.intent]
+			return f.intent != in.id && other != nil && other.payer == in.payer && p.Delivery == ledger.Delivered &&
+				(len(j.serials(p.ID)) == 1 || j.brokeOff(p) == f.intent)
+		})
+	})
+}
+
 // debtors are the payers that owe something now, with what they owe.
 func debtors(records []ledger.Record) map[common.Address][]debt {
 	all := make(map[common.Address][]debt)

@@ -103,6 +103,13 @@ func TestJudgeOfFlows(t *testing.T) {
 			s.refuses(r).Void = false
 			s.buys(s.in)
 		}},
+		"deferred, refused, and charged": {lost, func(s *story) {
+			r := s.lends()
+			s.pays(r)
+			for i := range s.e.forwards {
+				s.e.forwards[i].status = http.StatusNotFound
+			}
+		}},
 		"told that nothing was charged, and it was": {lost, func(s *story) {
 			s.flow = ledger.FlowAuthorization
 			r := s.claims(s.in)
@@ -204,12 +211,12 @@ func TestJudgeOfBounds(t *testing.T) {
 		ended        bool
 		want         int
 	}{
-		"a payer's bound":      {1, 4, false, 0},
-		"beyond it":            {1, 5, false, 1},
+		"a payer's bound":      {1, 2, false, 0},
+		"beyond it":            {1, 3, false, 1},
 		"one after the other":  {1, 100, true, 0},
-		"the total":            {10, 4, false, 0},
-		"beyond the total":     {41, 1, false, 1},
-		"far beyond the total": {20, 4, false, 40},
+		"the total":            {5, 2, false, 0},
+		"beyond the total":     {11, 1, false, 1},
+		"far beyond the total": {20, 2, false, 30},
 	} {
 		j := newJudgement(new(evidence))
 		at := beginning

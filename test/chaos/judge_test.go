@@ -68,6 +68,7 @@ type judgement struct {
 	resolved, onTheWay, byToken, answers   int
 	quarantined                            int
 	voided                                 int // the upstream has refused them, and nothing was charged
+	elsewhere                              int // wanted things whose payment has served another thing that its payer wanted
 	// lent were served before they were paid; unpaid are those that did not come through, loss what they come to, and madeGood those that
 	// were paid by another payment.
 	lent, unpaid, madeGood, debtorsRefused int
@@ -243,7 +244,8 @@ func (j *judgement) judgePayment(r *ledger.Record) {
 		j.accuse(lost, p, "payment %s was charged, and is neither delivered nor refundable: %s, %s", p.ID, p.State(), p.Delivery)
 	}
 	j.settled++
-	if p.Flow != ledger.FlowUpfront && j.refusedOnly(p) {
+	// What was to be deferred is paid up front if the process died that served it: then it goes back like that.
+	if j.refusedOnly(p) && (p.Flow == ledger.FlowAuthorization || p.Flow == ledger.FlowDeferred && !held) {
 		j.accuse(lost, p, "payment %s was charged, and the upstream has refused what it was for", p.ID)
 	}
 	if held {
@@ -335,6 +337,10 @@ func (j *judgement) judgeIntent(in *intent) {
 	}
 	if len(charged) > 1 {
 		j.accuse(doubled, j.payment(charged[1]), "client %d was charged %d times for %s: %v", in.payer, len(charged), in.path, charged)
+	}
+	if in.outcome == lostAnswer && j.servedAnother(in) {
+		j.elsewhere++
+		return
 	}
 	if in.outcome == lostAnswer && !j.lostOnTheWay(in) {
 		j.accuseFor(lost, in.payer, "client %d was told that its payment for %s was used, and no answer of it broke off", in.payer, in.path)

@@ -109,11 +109,16 @@ func (p *payer) shop(ctx context.Context, stop <-chan struct{}) {
 		case <-time.After(time.Duration(100+p.random.IntN(1500)) * time.Millisecond):
 		}
 		in := p.want()
-		p.mu.Lock()
-		p.intents = append(p.intents, in)
-		p.mu.Unlock()
+		p.begin(in)
 		p.pursue(ctx, in)
 	}
+}
+
+// begin notes that something is wanted.
+func (p *payer) begin(in *intent) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.intents = append(p.intents, in)
 }
 
 func (p *payer) want() *intent {
@@ -161,6 +166,15 @@ func (p *payer) pursue(ctx context.Context, in *intent) {
 		p.cheat(ctx, in)
 		return
 	}
+	if in.flow == ledger.FlowDeferred && p.random.IntN(3) == 0 {
+		p.burst(ctx, in)
+		return
+	}
+	p.buy(ctx, in)
+}
+
+// buy signs and pays until it is served or lost.
+func (p *payer) buy(ctx context.Context, in *intent) {
 	for ctx.Err() == nil && in.outcome == unfinished {
 		a := p.sign(ctx, in)
 		if a == nil {
@@ -259,7 +273,7 @@ func (p *payer) authorize(in *intent, o *x402.PaymentRequired) (*authorization, 
 	}
 	a := x402.Authorization{From: p.account.Address, To: common.HexToAddress(r.PayTo), Value: amount}
 	end := p.now().Add(time.Duration(r.MaxTimeoutSeconds) * time.Second)
-	if in.flow != ledger.FlowDeferred && p.random.IntN(4) == 0 {
+	if in.flow != ledger.FlowDeferred && p.random.IntN(2) == 0 {
 		end = p.now().Add(hastily + time.Duration(p.random.IntN(4))*time.Second)
 	}
 	a.ValidBefore = *uint256.NewInt(uint64(end.Unix()))
@@ -339,7 +353,7 @@ func (p *payer) learn(in *intent, a *attempt) {
 		in.outcome = refusedDebtor // so is this
 	}
 	// Under a key that was answered, and paid for, there is no other answer.
-	if in.key != "" && (a.Status == http.StatusBadGateway && !a.Void || a.Code == string(paywall.ReasonRefund)) {
+	if in.key != "" && (a.Status == http.StatusBadGateway && !a.Void || a.Held || a.Code == string(paywall.ReasonRefund)) {
 		in.newKey()
 	}
 }
