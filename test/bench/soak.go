@@ -135,7 +135,7 @@ const soakSite = `{
 		credit $0.50 $50
 		refunds off
 		store {store}
-		min_age 20s
+		min_age 10s
 	}
 }
 http://{addr} {

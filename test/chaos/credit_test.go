@@ -37,6 +37,9 @@ func debtOf(r *ledger.Record) *debt {
 		if e.Delivery != ledger.Delivered {
 			continue
 		}
+		if d == nil && e.Settlement == ledger.Settled {
+			return nil // it was to be lent, and was paid before it was served
+		}
 		if d == nil {
 			d = &debt{payment: &r.Payment, lent: e.At}
 		}

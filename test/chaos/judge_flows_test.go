@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddy-x402/caddy-x402/ledger"
 	"github.com/caddy-x402/caddy-x402/paywall"
+	"github.com/caddy-x402/caddy-x402/x402"
 )
 
 // refuses lets the upstream fail, and the client be told that nothing was charged.
@@ -125,6 +126,23 @@ func TestJudgeOfFlows(t *testing.T) {
 			s.answers(s.asks(s.in, r, http.StatusOK, ""))
 		}},
 
+		"its payment has served another thing": {"", func(s *story) {
+			r := s.claims(s.in)
+			s.charges(r)
+			s.advance(r, ledger.EventSettle, ledger.EventDeliver, ledger.EventDelivered)
+			s.asks(s.in, r, http.StatusPaymentRequired, string(x402.ReasonNonceUsed))
+			s.in.outcome = lostAnswer
+			s.answers(s.asks(s.wants(-1), r, http.StatusOK, ""))
+		}},
+		"its payment is said to have served another thing": {lost, func(s *story) {
+			r := s.claims(s.in)
+			s.charges(r)
+			s.advance(r, ledger.EventSettle, ledger.EventDeliver, ledger.EventDelivered)
+			s.asks(s.in, r, http.StatusPaymentRequired, string(x402.ReasonNonceUsed))
+			s.in.outcome = lostAnswer
+			s.forwards(s.asks(s.wants(-1), r, http.StatusServiceUnavailable, ""))
+		}},
+
 		"deferred":                    {"", func(s *story) { s.pays(s.lends()) }},
 		"deferred, and never settled": {stuck, func(s *story) { s.lends() }},
 		"deferred, and charged twice": {doubled, func(s *story) {
@@ -186,6 +204,20 @@ func TestJudgeOfFlows(t *testing.T) {
 			c.tell(s)
 			s.judged(c.want)
 		})
+	}
+}
+
+// What was to be lent, and was paid before it was served after all, was not lent.
+func TestJudgeOfLoansThatWereNone(t *testing.T) {
+	s := newStory(t)
+	s.pays(s.lends())
+	s.in = s.wants(-1)
+	r := s.claims(s.in)
+	s.charges(r)
+	s.advance(r, ledger.EventSettle, ledger.EventDeliver, ledger.EventDelivered)
+	s.answers(s.asks(s.in, r, http.StatusOK, ""))
+	if j := s.judged(""); j.lent != 1 || !j.mostLent.Eq(uint256.NewInt(priceGet)) {
+		t.Errorf("lent %d, at most %s", j.lent, &j.mostLent)
 	}
 }
 
