@@ -93,6 +93,12 @@ func (d *deliveryWriter) reread(c ledger.Change, err, doubt error) (ledger.Payme
 	switch {
 	case made && p.Hold.Fence == d.fence:
 		return p, nil
+	case errors.Is(err, ledger.ErrFence) && p.Hold.Fence == d.fence: // the hold has run out, which a write on its way need not have seen
+		release := ledger.Change{Event: ledger.EventRelease, Actor: actorRequest, Fence: d.fence}
+		if _, failed = d.attempt.engine.store.Update(ctx, p.ID, p.Version, release); failed == nil {
+			return p, err // and it finds another version
+		}
+		return p, doubt
 	case errors.Is(err, ledger.ErrTransition), errors.Is(err, ledger.ErrFence):
 		return p, err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"math"
 	"sync"
 	"time"
 
@@ -41,6 +40,8 @@ const (
 	leastToLend = 30 * time.Second
 	// owedLimit bounds how many owed payments of one payer are looked at; who has more is lent nothing.
 	owedLimit = 256
+
+	lastSecond = 253_402_300_799 // of the year 9999, the last that can be written
 )
 
 // Lending is how much of what is owed on a network may be outstanding, in atomic units; zero: nothing is lent.
@@ -81,7 +82,7 @@ func (a *attempt) creditworthy(ctx context.Context, p *ledger.Payment) (bool, er
 
 // owes refuses the payer of q, and says what to do.
 func owes(q *ledger.Payment) *refusal {
-	from := time.Unix(int64(min(q.ValidBefore, math.MaxInt32)), 0).UTC().Format(time.RFC3339)
+	from := time.Unix(int64(min(q.ValidBefore, lastSecond)), 0).UTC().Format(time.RFC3339)
 	return refuse(x402.Refuse(ReasonOwed, "you were served with the payment %s, of %s atomic units, which did not come through (%s); nothing "+
 		"more is served on credit, or charged, here until it is made good: when its authorization has ended for certain, some minutes after %s, "+
 		"send a payment of that amount with the header %s: %s", q.ID, q.Amount.Dec(), q.Reason, from, headerOwed, q.ID,

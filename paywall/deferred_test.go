@@ -2,6 +2,7 @@ package paywall
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -333,4 +334,43 @@ func TestServedWithoutAHold(t *testing.T) {
 		t.Errorf("again, up front: %d %v %s", a.status, a.header, a.body)
 	}
 	c.saw(2, cent)
+}
+
+// limbo is a ledger through which nobody can keep a hold, and that does not say what became of deliveries, which may come in later.
+type limbo struct {
+	losing
+	mu      sync.Mutex
+	version uint64 // on which the last one was to be made
+}
+
+func (l *limbo) Update(ctx context.Context, id string, version uint64, changes ...ledger.Change) (ledger.Payment, error) {
+	if len(changes) > 0 && changes[len(changes)-1].Event == ledger.EventDelivered {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if p, err := l.Payment(ctx, id); err != nil || p.Held(l.Now()) {
+			l.version = version
+			return p, errors.New("the connection was lost")
+		}
+	}
+	return l.losing.Update(ctx, id, version, changes...)
+}
+
+// Who is told that nothing was delivered is not charged by a write that comes in afterwards.
+func TestDeliveryInLimbo(t *testing.T) {
+	var l *limbo
+	settings := Settings{HoldTTL: 300 * time.Millisecond, ReconcileEvery: time.Hour}
+	c := newFlowCluster(t, ledger.FlowDeferred, 1, settings, func(_ int, s ledger.Store) ledger.Store {
+		l = &limbo{losing: losing{s}}
+		return l
+	})
+	header := c.sign(0, 1, "")
+	if a := c.ask(0, http.MethodGet, "/x", "", headerSignature, header); a.status != http.StatusServiceUnavailable {
+		t.Errorf("%d %v %s", a.status, a.header, a.body)
+	}
+	p, err := c.instances[0].store.ByAuthorization(t.Context(), payloadOf(t, header).Authorization.ID(devnet.ChainID, devnet.TokenAddress))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil || l.version == 0 || p.Version <= l.version {
+		t.Errorf("%v: the payment has version %d; what is on its way was made for %d", err, p.Version, l.version)
+	}
 }
