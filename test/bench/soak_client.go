@@ -84,7 +84,7 @@ func newCrowd(c *soakConfig, addr string) *crowd {
 	for i := range c.clients {
 		// Each client has an address of its own, as clients have: refusals are counted by address.
 		from := &net.TCPAddr{IP: net.IPv4(127, 1, byte(i/250), byte(1+i%250))}
-		k := &client{crowd: w, host: addr, random: rand.New(rand.NewPCG(1, uint64(i))), why: map[string]int{}} //nolint:gosec // dice
+		k := &client{crowd: w, host: addr, random: rand.New(rand.NewPCG(1, uint64(i))), why: map[string]int{}}
 		for j := range k.wires {
 			k.wires[j] = wire{addr: addr, from: from}
 		}
@@ -196,7 +196,7 @@ func (c *client) buy(ctx context.Context) {
 		return
 	}
 	request := fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nAccept: */*\r\n%s: %s\r\n\r\n", path, c.host, x402.HeaderSignature, header)
-	p := purchase{nonce: s.auth.Nonce, payer: int32(payer), flow: flow} //nolint:gosec // a few thousand
+	p := purchase{nonce: s.auth.Nonce, payer: int32(payer), flow: flow}
 	c.crowd.begun.Add(1)
 	c.pay(ctx, request, &p)
 	if p.told == served {

@@ -69,7 +69,7 @@ func newSoakJudge(all []purchase) *soakJudge {
 	j := &soakJudge{all: all, index: make(map[common.Hash]int32, len(all))}
 	j.v.ByFlow, j.v.States = map[string]int{}, map[ledger.State]int{}
 	for i := range all {
-		j.index[all[i].nonce] = int32(i) //nolint:gosec // some millions at most
+		j.index[all[i].nonce] = int32(i)
 	}
 	return j
 }

@@ -90,7 +90,7 @@ func (s *soak) ledgerSize() float64 {
 			sum += info.Size()
 		}
 	}
-	return mib(uint64(sum)) //nolint:gosec // sizes of files
+	return mib(uint64(sum))
 }
 
 // flat compares Caddy's memory in the second quarter of the run with that in the last one: the medians.
