@@ -265,6 +265,10 @@ func TestJudge(t *testing.T) {
 			s.buys(s.in)
 			s.payer.attempts = append(s.payer.attempts, &attempt{Intent: s.in.id, Status: http.StatusPaymentRequired, Token: true})
 		}},
+		"told that it had left": {untrue, func(s *story) {
+			r, _ := s.buys(s.in)
+			s.asks(s.in, r, statusGone, "")
+		}},
 		"never served": {stuck, func(s *story) { s.buys(s.in); s.wants(-1).outcome = unfinished }},
 	} {
 		t.Run(name, func(t *testing.T) {
