@@ -27,6 +27,11 @@ func (s *Settler) resolve(ctx context.Context, in settlement.Intent) settlement.
 	if err != nil {
 		return unknown(err, nil)
 	}
+	if r := s.safe.of(txs); r != nil && paid(in, r) {
+		out := settled(r)
+		out.Final = true
+		return out
+	}
 	// Asked first: what was safe then is judged by receipts and logs that are no older.
 	safe, err := s.chain.Safe(ctx)
 	if err != nil {
@@ -81,7 +86,11 @@ func (s *Settler) conclude(
 ) settlement.Outcome {
 	for _, r := range sv.receipts {
 		if paid(in, r) {
-			return finalBy(settled(r), safe)
+			out := finalBy(settled(r), safe)
+			if out.Final {
+				s.safe.put(r)
+			}
+			return out
 		}
 	}
 	tr, err := s.search(ctx, in, sv.head.Number)

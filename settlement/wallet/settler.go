@@ -110,6 +110,7 @@ type Settler struct {
 	// freed are transactions of ours that were replaced by one that only frees the nonce.
 	freed  memory[common.Hash, struct{}]
 	losses losses
+	safe   safeReceipts
 
 	token, multicall contract
 

@@ -234,14 +234,14 @@ func (s *soak) rest(ctx context.Context) error {
 
 // report ends Caddy, and compares.
 func (s *soak) report(ctx context.Context, took time.Duration) (*soakReport, error) {
-	caddy := s.shop.processes[0]
+	caddy, over := s.shop.processes[0], time.Now()
 	if err := errors.Join(caddy.alive(), caddy.stop()); err != nil {
 		return nil, err
 	}
 	if err := s.books.follow(ctx); err != nil {
 		return nil, err
 	}
-	j := newSoakJudge(s.crowd.bought())
+	j := newSoakJudge(s.crowd.bought(), over)
 	for i := range s.books.transfers {
 		j.transfer(&s.books.transfers[i])
 	}

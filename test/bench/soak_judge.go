@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math"
+	"time"
 
 	"github.com/ethereum/go-ethereum/common"
 
@@ -32,6 +33,8 @@ type soakVerdict struct {
 	States     map[ledger.State]int `json:"ledger_states"`
 	Settled    int                  `json:"settled"`
 	Refundable int                  `json:"refundable"`
+	// Behind are settled payments of which nobody has looked whether they are safe, long after they were.
+	Behind int `json:"behind"`
 	// Lost: charged, and neither served nor refundable. Doubled: charged, served or credited twice. Free: served, not charged.
 	// Discord: chain, ledger and clients say different things. Stuck: something never ended.
 	Lost    int      `json:"lost"`
@@ -56,17 +59,21 @@ func (v *soakVerdict) note(format string, args ...any) {
 }
 
 // ok reports whether nothing is wrong.
-func (v *soakVerdict) ok() bool { return v.Lost+v.Doubled+v.Free+v.Discord+v.Stuck == 0 }
+func (v *soakVerdict) ok() bool { return v.Lost+v.Doubled+v.Free+v.Discord+v.Stuck+v.Behind == 0 }
 
 // soakJudge hears of everything, one by one, and then judges.
 type soakJudge struct {
 	all   []purchase
 	index map[common.Hash]int32 // by nonce: nonces are random
+	over  time.Time             // when the run had ended
 	v     soakVerdict
 }
 
-func newSoakJudge(all []purchase) *soakJudge {
-	j := &soakJudge{all: all, index: make(map[common.Hash]int32, len(all))}
+// lookedAfter is how long after its settlement a payment is known to be safe at the latest, on a chain whose head is safe.
+const lookedAfter = time.Minute
+
+func newSoakJudge(all []purchase, over time.Time) *soakJudge {
+	j := &soakJudge{all: all, over: over, index: make(map[common.Hash]int32, len(all))}
 	j.v.ByFlow, j.v.States = map[string]int{}, map[ledger.State]int{}
 	for i := range all {
 		j.index[all[i].nonce] = int32(i)
@@ -107,6 +114,9 @@ func (j *soakJudge) trail(q *ledger.Payment, entries []ledger.Entry) {
 func (j *soakJudge) payment(q *ledger.Payment) {
 	j.v.Payments++
 	j.v.States[q.State()]++
+	if q.Settlement == ledger.Settled && !q.Final && j.over.Sub(q.SettledAt) > lookedAfter {
+		j.v.Behind++
+	}
 	p := j.find(q.Nonce)
 	if p == nil || p.known {
 		j.v.wrong("the ledger has the payment %s, which nobody has sent, or has it twice", q.ID)

@@ -89,7 +89,7 @@ func (r *soakReport) print(out io.Writer) {
 	for _, kind := range []struct {
 		what string
 		n    int
-	}{{"lost", v.Lost}, {"doubled", v.Doubled}, {"served for nothing", v.Free}, {"disagreements", v.Discord}, {"never ended", v.Stuck}} {
+	}{{"lost", v.Lost}, {"doubled", v.Doubled}, {"served for nothing", v.Free}, {"disagreements", v.Discord}, {"never ended", v.Stuck}, {"not looked after in time", v.Behind}} {
 		t.AppendRow([]any{kind.what, kind.n})
 	}
 	t.Render()

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ethereum/go-ethereum/common"
 	"go.uber.org/goleak"
@@ -66,13 +67,15 @@ func TestSoak(t *testing.T) {
 	}
 }
 
-// told is a purchase as it would look, so that a test can tell it wrong.
+var ended = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+
+// goodPurchase is one as it would look, so that a test can tell it wrong.
 func goodPurchase() (purchase, *transfer, *ledger.Payment) {
 	nonce, tx := common.Hash{1}, common.Hash{2}
 	q := &ledger.Payment{
 		ID: "pay_1", Settlement: ledger.Settled, Delivery: ledger.Delivered, Refund: ledger.NotRefunded, Transaction: tx,
 	}
-	q.Nonce = nonce
+	q.Nonce, q.SettledAt = nonce, ended
 	return purchase{nonce: nonce, tx: tx, told: served, answers: 1}, &transfer{nonce: nonce, tx: tx}, q
 }
 
@@ -122,6 +125,8 @@ func TestSoakJudge(t *testing.T) {
 		"asked for by nobody":            {func(s *scene) { s.transfers = append(s.transfers, &transfer{nonce: common.Hash{9}}) }, "discord"},
 		"twice in the ledger":            {func(s *scene) { s.payments = append(s.payments, s.payments[0]) }, "discord"},
 		"never answered":                 {func(s *scene) { s.p.told, s.p.answers, s.p.broke = unsure, 0, true }, "stuck"},
+		"not looked after":               {func(s *scene) { s.payments[0].SettledAt = ended.Add(-2 * time.Minute) }, "behind"},
+		"safe":                           {func(s *scene) { s.payments[0].SettledAt, s.payments[0].Final = ended.Add(-2*time.Minute), true }, ""},
 		"never settled": {func(s *scene) {
 			s.p.told, s.p.answers, s.transfers, s.payments[0].Settlement = left, 0, nil, ledger.Settling
 		}, "stuck"},
@@ -130,7 +135,7 @@ func TestSoakJudge(t *testing.T) {
 			p, moved, q := goodPurchase()
 			s := &scene{p, []*transfer{moved}, []*ledger.Payment{q}}
 			c.tell(s)
-			j := newSoakJudge([]purchase{s.p})
+			j := newSoakJudge([]purchase{s.p}, ended)
 			for _, x := range s.transfers {
 				j.transfer(x)
 			}
@@ -142,7 +147,7 @@ func TestSoakJudge(t *testing.T) {
 			for _, kind := range []struct {
 				name string
 				n    int
-			}{{"lost", v.Lost}, {"doubled", v.Doubled}, {"free", v.Free}, {"discord", v.Discord}, {"stuck", v.Stuck}} {
+			}{{"lost", v.Lost}, {"doubled", v.Doubled}, {"free", v.Free}, {"discord", v.Discord}, {"stuck", v.Stuck}, {"behind", v.Behind}} {
 				if kind.n > 0 {
 					found = append(found, kind.name)
 				}
@@ -166,7 +171,7 @@ func TestSoakJudgeKnowsWhoServesForWhom(t *testing.T) {
 		later := purchase{nonce: common.Hash{5}, tx: moved.tx, told: served, answers: 1, payer: c.payer}
 		void := &ledger.Payment{ID: "pay_2", Settlement: ledger.Void, Delivery: ledger.NotDelivered, ServedBy: q.ID}
 		void.Nonce = later.nonce
-		j := newSoakJudge([]purchase{earlier, later})
+		j := newSoakJudge([]purchase{earlier, later}, ended)
 		j.transfer(moved)
 		j.payment(q)
 		j.payment(void)
