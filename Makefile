@@ -12,6 +12,9 @@ LONGEST = ./test/e2e ./ledger/redis ./test/chaos ./test/crash
 CHAOS_SECONDS ?= 120
 CHAOS_STORE ?= all
 CHAOS_SEED ?=
+# How long a soak lasts at most, and how many payments are enough.
+SOAK_SECONDS ?= 3600
+SOAK_PAYMENTS ?= 1000000
 # Packages to lint; to benchmark, where given.
 PKG ?= ./...
 TAGS = interop
@@ -20,7 +23,7 @@ TAGS = interop
 TOOL = $(GO) tool -modfile=$(CURDIR)/tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test chaos interop-v1 setup lint fmt vuln fuzz bench clean
+.PHONY: help build demo test chaos soak interop-v1 setup lint fmt vuln fuzz bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +40,10 @@ test: setup ## every test, as CI runs it, with the race detector
 chaos: ## three Caddys under load while all that can break breaks; CHAOS_SECONDS=120 CHAOS_STORE=all CHAOS_SEED=
 	CGO_ENABLED=0 CHAOS_SECONDS=$(CHAOS_SECONDS) CHAOS_STORE=$(CHAOS_STORE) CHAOS_SEED=$(CHAOS_SEED) \
 		$(GO) test -count=1 -v -timeout 0 -run '^TestChaos$$' $(TESTFLAGS) ./test/chaos
+
+soak: ## a million payments in one run: none lost, none doubled, memory flat; SOAK_SECONDS=3600 SOAK_PAYMENTS=1000000 SOAK_JSON=
+	$(GO) build -trimpath -o bin/bench ./test/bench
+	@SOAK_SECONDS=$(SOAK_SECONDS) SOAK_PAYMENTS=$(SOAK_PAYMENTS) exec bin/bench soak
 
 interop-v1: ## the stock client of x402 version 1 pays too; 800 MB of npm packages
 	@.ci/setup test/interop/v1

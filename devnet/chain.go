@@ -36,6 +36,9 @@ type Options struct {
 	GasLimit uint64
 	// Payers is how many of the accounts that Payer gives are funded in the genesis block; by default 1000.
 	Payers int
+	// Forget lets go of the states of all but the last hundred blocks or so: for a chain that makes millions of transfers. Blocks and
+	// receipts are kept, so its memory grows all the same, by some kilobytes for each of them.
+	Forget bool
 	// Logger hears of blocks that could not be made; by default slog.Default().
 	Logger *slog.Logger
 }
@@ -146,7 +149,7 @@ func (c *Chain) index(ctx context.Context) error {
 	return nil
 }
 
-// ethConfig keeps everything in memory, every state of the chain with it, and lets one sender have
+// ethConfig keeps everything in memory, every state of the chain with it if that is wanted, and lets one sender have
 // thousands of transactions waiting.
 func ethConfig(o Options) *ethconfig.Config {
 	config := ethconfig.Defaults
@@ -156,6 +159,9 @@ func ethConfig(o Options) *ethconfig.Config {
 	config.TransactionHistory = 0
 	config.LogNoHistory = true
 	config.DatabaseCache, config.TrieCleanCache, config.TrieDirtyCache, config.SnapshotCache = 0, 8, 8, 0
+	if o.Forget { // what is never written to the database can be let go of
+		config.NoPruning, config.TrieDirtyCache = false, 4096
+	}
 	config.Miner.GasCeil = o.GasLimit
 	config.TxPool.NoLocals = true
 	config.TxPool.Journal = ""

@@ -214,8 +214,13 @@ func (a *attempt) passOnce(payment string, add func(http.Header)) error {
 	a.next = func(w http.ResponseWriter, r *http.Request) error {
 		c := a.record(w, payment, func() {})
 		keep := func(err error) {
-			if err != nil && r.Context().Err() != nil && replayable(r.Method) {
+			gone := r.Context().Err() != nil && (err != nil || c.gaveUp())
+			switch {
+			case gone && replayable(r.Method):
 				return // its client left before the answer, which nobody has; whoever comes back asks again
+			case gone && err == nil:
+				c.stop(missingAborted) // the upstream may have done it
+				return
 			}
 			if s := c.end(err, a.ErrorStatus); c.whole() {
 				a.keep(payment, s)

@@ -151,6 +151,10 @@ func clientGone(err error) bool {
 	return true
 }
 
+// gaveUp reports whether there is no answer: none, or the status that Caddy's reverse_proxy writes, for the access log, when its client
+// has left before the upstream answered.
+func (c *recording) gaveUp() bool { return c.answer.Status == 0 || c.answer.Status == statusClientGone }
+
 func (c *recording) add(b []byte) {
 	if !hasBody(c.request.Method, c.answer.Status) {
 		return

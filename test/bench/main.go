@@ -14,6 +14,19 @@
 //	BENCH_JSON     a file for all figures
 //	BENCH_DIR      where ledgers and logs are kept; without it they are gone afterwards
 //	BENCH_PROFILE  a folder for CPU profiles of our Caddy
+//
+// With the argument soak it is one long run instead: clients of all kinds buy from our Caddy, and in the end what they were told,
+// the chain and the ledger must agree, and Caddy's memory must not have grown. It fails if they don't, or if it has.
+//
+//	SOAK_SECONDS   how long clients buy at most (3600)
+//	SOAK_PAYMENTS  how many payments are enough (1000000)
+//	SOAK_CLIENTS   how many buy at the same time (1000), with the accounts of SOAK_PAYERS payers (4000)
+//	SOAK_LANES     how many wallets settle (2)
+//	SOAK_BLOCK     the time between blocks (1s)
+//	SOAK_STORE     sqlite, postgres or redis (sqlite)
+//	SOAK_EVERY     how often everything is looked at, and shown, in seconds (15)
+//	SOAK_JSON      a file for all figures
+//	SOAK_DIR       where the ledger and logs are kept; without it they are gone afterwards
 package main
 
 import (
@@ -28,10 +41,41 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := start(ctx); err != nil {
+	if err := run(ctx, os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1) //nolint:gocritic // nothing is left to be done by stop
 	}
+}
+
+func run(ctx context.Context, args []string) error {
+	switch {
+	case len(args) == 0:
+		return start(ctx)
+	case args[0] == "soak" && len(args) == 1:
+		return startSoak(ctx)
+	case args[0] == chainCommand:
+		return serveChain(ctx, args[1:])
+	}
+	return fmt.Errorf("%q is not known; there is soak", args)
+}
+
+func startSoak(ctx context.Context) error {
+	c, err := soakConfigFrom(os.Getenv)
+	if err != nil {
+		return err
+	}
+	report, err := runSoak(ctx, c, os.Stderr)
+	if ctx.Err() != nil {
+		err = errors.New("interrupted")
+	}
+	if report == nil {
+		return err
+	}
+	report.print(os.Stdout)
+	if c.json != "" {
+		err = errors.Join(err, report.save(c.json))
+	}
+	return errors.Join(err, report.verdict())
 }
 
 func start(ctx context.Context) error {

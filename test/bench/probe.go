@@ -22,15 +22,19 @@ type machine struct {
 	// Revision is of this repository; with + where it was changed since.
 	Revision string `json:"revision,omitempty"`
 	// Fsync is of a page, Commit of one claim in the ledger, by one caller.
-	Fsync  latencies `json:"fsync"`
-	Commit latencies `json:"commit"`
+	Fsync  latencies `json:"fsync,omitzero"`
+	Commit latencies `json:"commit,omitzero"`
 }
 
-func (s *stage) lookAround(ctx context.Context) (machine, error) {
-	m := machine{
+func thisMachine(ctx context.Context) machine {
+	return machine{
 		When: time.Now().UTC().Truncate(time.Second), CPU: cpuModel(), Cores: runtime.NumCPU(), OS: runtime.GOOS + "/" + runtime.GOARCH,
 		Go: runtime.Version(), Revision: revision(ctx),
 	}
+}
+
+func (s *stage) lookAround(ctx context.Context) (machine, error) {
+	m := thisMachine(ctx)
 	dir, err := s.folder("probe")
 	if err != nil {
 		return m, err

@@ -127,8 +127,10 @@ func cpuOf(pid int) time.Duration {
 }
 
 // resident is how many bytes of memory it has; 0 on systems without /proc.
-func (p *process) resident() uint64 {
-	statm, err := os.ReadFile("/proc/" + strconv.Itoa(p.cmd.Process.Pid) + "/statm")
+func (p *process) resident() uint64 { return residentOf(p.cmd.Process.Pid) }
+
+func residentOf(pid int) uint64 {
+	statm, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/statm")
 	if err != nil {
 		return 0
 	}

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -18,6 +19,9 @@ import (
 
 // body is what is sold, by us and by the peer.
 const body = `{"city":"Berlin","weather":"sunny","temperature":21}`
+
+// brokenPath ends the paths of what the upstream can't give.
+const brokenPath = "/broken"
 
 // stage is what all measurements stand on.
 type stage struct {
@@ -78,6 +82,9 @@ func (s *stage) startUpstream(ctx context.Context) error {
 			s.told.CompareAndSwap(nil, &told)
 		}
 		w.Header()["Content-Type"] = []string{"application/json"}
+		if strings.HasSuffix(r.URL.Path, brokenPath) {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
 		_, _ = w.Write([]byte(body))
 	})}
 	go func() {

@@ -16,6 +16,7 @@ import (
 // that the client costs little beside the servers. It is not safe for concurrent use.
 type wire struct {
 	addr string
+	from net.Addr // where it comes from; nil: wherever the system likes
 	conn net.Conn
 	r    *bufio.Reader
 	used bool        // an answer has come over conn
@@ -28,6 +29,7 @@ type answer struct {
 	offer    string // PAYMENT-REQUIRED
 	receipt  string // PAYMENT-RESPONSE
 	token    string // X-Access-Token
+	standing string // X-Payment-Status
 	last     bool   // the server closes the connection
 	length   int    // of the body
 	problem  string // the body of an error, if it is short
@@ -84,7 +86,7 @@ func (w *wire) once(ctx context.Context, request []byte, deadline time.Time) (a 
 }
 
 func (w *wire) connect(ctx context.Context, deadline time.Time) error {
-	d := net.Dialer{Deadline: deadline}
+	d := net.Dialer{Deadline: deadline, LocalAddr: w.from}
 	conn, err := d.DialContext(ctx, "tcp", w.addr)
 	if err != nil {
 		return fmt.Errorf("connecting: %w", err)
@@ -145,6 +147,7 @@ var (
 	headerOffer      = []byte("payment-required")
 	headerReceipt    = []byte("payment-response")
 	headerToken      = []byte("x-access-token")
+	headerStanding   = []byte("x-payment-status")
 )
 
 func (a *answer) header(line []byte) (err error) {
@@ -170,6 +173,8 @@ func (a *answer) header(line []byte) (err error) {
 		a.receipt = string(value)
 	case is(headerToken):
 		a.token = string(value)
+	case is(headerStanding):
+		a.standing = string(value)
 	}
 	return err
 }

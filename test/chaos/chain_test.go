@@ -37,9 +37,11 @@ type books struct {
 	// strangers are transfers that no authorization made.
 	strangers []string
 	balance   *big.Int
-	// sent is how many transactions of the gas wallet were mined, pending how many wait besides.
-	sent, pending uint64
+	wallets   map[common.Address]used
 }
+
+// used is how many transactions of a gas wallet were mined, and how many wait besides.
+type used struct{ sent, pending uint64 }
 
 func readChain(ctx context.Context, url string) (books, error) {
 	var b books
@@ -55,15 +57,28 @@ func readChain(ctx context.Context, url string) (books, error) {
 	for i := range logs {
 		b.add(logs, i)
 	}
-	if b.balance, err = balanceOf(ctx, c); err != nil {
+	if b.balance, err = tokenBalance(ctx, c, rig.PayTo); err != nil {
 		return b, err
 	}
-	if b.sent, err = c.NonceAt(ctx, gasWallet().Address, nil); err != nil {
-		return b, err
-	}
-	pending, err := c.PendingNonceAt(ctx, gasWallet().Address)
-	b.pending = pending - b.sent
+	b.wallets, err = readWallets(ctx, c)
 	return b, err
+}
+
+func readWallets(ctx context.Context, c *ethclient.Client) (map[common.Address]used, error) {
+	all := make(map[common.Address]used)
+	for i := range wallets {
+		a := gasWallet(i).Address
+		sent, err := c.NonceAt(ctx, a, nil)
+		if err != nil {
+			return nil, err
+		}
+		next, err := c.PendingNonceAt(ctx, a)
+		if err != nil {
+			return nil, err
+		}
+		all[a] = used{sent, next - sent}
+	}
+	return all, nil
 }
 
 // add takes the i-th log, if it is a transfer to the seller. The log before it says by which authorization.
@@ -87,8 +102,8 @@ func (b *books) add(logs []types.Log, i int) {
 	b.strangers = append(b.strangers, fmt.Sprintf("%s from %s in %s", t.amount, t.from, t.tx))
 }
 
-func balanceOf(ctx context.Context, c *ethclient.Client) (*big.Int, error) {
-	data := slices.Concat(crypto.Keccak256([]byte("balanceOf(address)"))[:4], common.LeftPadBytes(rig.PayTo[:], 32))
+func tokenBalance(ctx context.Context, c *ethclient.Client, of common.Address) (*big.Int, error) {
+	data := slices.Concat(crypto.Keccak256([]byte("balanceOf(address)"))[:4], common.LeftPadBytes(of[:], 32))
 	out, err := c.CallContract(ctx, ethereum.CallMsg{To: &devnet.TokenAddress, Data: data}, nil)
 	return new(big.Int).SetBytes(out), err
 }

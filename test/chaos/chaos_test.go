@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ethereum/go-ethereum/ethclient"
+
 	"github.com/caddy-x402/caddy-x402/devnet"
 	"github.com/caddy-x402/caddy-x402/ledger"
 	"github.com/caddy-x402/caddy-x402/test/rig"
@@ -83,13 +85,18 @@ func newScene(t *testing.T, store string, seed uint64, open func(*testing.T, str
 	s.makeDir()
 	s.say("store %s, seed %d, logs in %s", store, seed, s.dir)
 	var err error
-	if s.chain, err = devnet.Start(t.Context(), devnet.Options{BlockTime: blockTime, Payers: payers}); err != nil {
+	if s.chain, err = devnet.Start(t.Context(), devnet.Options{BlockTime: blockTime, Payers: 2 * payers}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.chain.Close() })
 	s.upstream = newUpstream(t, s.dice(1))
 	s.backend = open(t, s.dir, instances)
-	s.mischief = &mischief{random: s.dice(2), faults: s.backend.faults, say: s.say}
+	node, err := ethclient.DialContext(t.Context(), s.chain.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(node.Close)
+	s.mischief = &mischief{random: s.dice(2), faults: append(chainFaults(s.chain, node), s.backend.faults...), say: s.say}
 	var shops []string
 	for i := range instances {
 		name, addr := fmt.Sprintf("instance-%d", i), rig.FreeAddr(t)
@@ -100,7 +107,11 @@ func newScene(t *testing.T, store string, seed uint64, open func(*testing.T, str
 		s.mischief.faults = append(append(s.mischief.faults, instanceFaults(in)...), endpointFaults(name, e, s.head)...)
 	}
 	for i := range payers {
-		s.payers = append(s.payers, newPayer(i, s.dice(uint64(100+i)), shops))
+		p := newPayer(i, s.dice(uint64(100+i)), shops)
+		if i%cheats == 0 {
+			p.cheats = &cheat{chain: node, stash: devnet.Payer(payers + i)}
+		}
+		s.payers = append(s.payers, p)
 	}
 	return s
 }
@@ -177,6 +188,10 @@ func (s *scene) play(lasts time.Duration) {
 	go func() { customers.Wait(); close(gone) }()
 	s.watch(gone)
 	s.rest()
+	if !s.backend.forgets {
+		s.makeGood()
+		s.rest()
+	}
 	cancel()
 	<-anchored
 	if s.backend.forgets {
@@ -245,11 +260,66 @@ func (s *scene) rest() {
 		s.t.Fatal(err)
 	}
 	s.await(settling, "all payments to end", func() error { return s.unsettled("") })
+	s.await(settling, "all nonces to be used", s.gaps)
+}
+
+// debtorsAtOnce is how many debtors pay in the end; the others still owe what they owe.
+const debtorsAtOnce = 4
+
+// makeGood lets some debtors pay what they owe.
+func (s *scene) makeGood() {
+	records, _, err := readLedger(s.t.Context(), s.backend)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	now, err := s.chain.Now(s.t.Context())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	ahead := time.Until(now)
+	all := debtors(records)
+	ctx, cancel := context.WithTimeout(s.t.Context(), finishing)
+	defer cancel()
+	var busy sync.WaitGroup
+	n := 0
+	for _, p := range s.payers {
+		debts := all[p.account.Address]
+		if len(debts) == 0 || n == debtorsAtOnce {
+			continue
+		}
+		n++
+		p.now = func() time.Time { return time.Now().Add(ahead) }
+		busy.Go(func() {
+			if err := p.makeGood(ctx, debts); err != nil {
+				s.t.Error(err)
+			}
+		})
+	}
+	s.say("%d payers owe something; %d of them make it good", len(all), n)
+	busy.Wait()
+}
+
+// gaps is an error while a wallet has recorded more than was mined.
+func (s *scene) gaps() error {
+	_, gas, err := readLedger(s.t.Context(), s.backend)
+	if err != nil {
+		return err
+	}
+	chain, err := readChain(s.t.Context(), s.chain.URL())
+	if err != nil {
+		return err
+	}
+	for _, w := range gas {
+		if on := chain.wallets[w.Address]; on.sent < w.NextNonce {
+			return fmt.Errorf("of %d transactions of %s %d are mined", w.NextNonce, w.Address, on.sent)
+		}
+	}
+	return nil
 }
 
 // unsettled is an error while payments wait: for what is given, or for anything.
 func (s *scene) unsettled(only ledger.Settlement) error {
-	records, _, err := readLedger(s.t.Context(), s.backend, devnet.ChainID)
+	records, _, err := readLedger(s.t.Context(), s.backend)
 	if err != nil {
 		return err
 	}
@@ -305,7 +375,7 @@ func (s *scene) gather() *evidence {
 	if err != nil {
 		s.t.Fatal("reading the chain: ", err)
 	}
-	records, nonce, err := readLedger(ctx, s.backend, devnet.ChainID)
+	records, gas, err := readLedger(ctx, s.backend)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -314,6 +384,6 @@ func (s *scene) gather() *evidence {
 		s.t.Fatal(err)
 	}
 	return &evidence{
-		verified: verified, records: records, chain: chain, nonce: nonce, forwards: s.upstream.seen(), payers: s.payers,
+		verified: verified, records: records, chain: chain, wallets: gas, forwards: s.upstream.seen(), payers: s.payers,
 	}
 }

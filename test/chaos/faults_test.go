@@ -3,10 +3,15 @@ package chaos
 import (
 	"context"
 	"fmt"
+	"math/big"
 	"math/rand/v2"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/ethereum/go-ethereum/ethclient"
+
+	"github.com/caddy-x402/caddy-x402/devnet"
 )
 
 // fault is one thing that may break. It leaves alone what it does not name.
@@ -135,6 +140,30 @@ func instanceFaults(in *instance) []fault {
 			begin: func() error { in.signal(syscall.SIGSTOP); return nil },
 			end:   func() error { in.signal(syscall.SIGCONT); return nil },
 		},
+	}
+}
+
+// chainFaults are those of the chain itself: fees that rise above what was offered, so that what waits must be replaced, or can't be mined
+// before it is good for nothing any more.
+func chainFaults(chain *devnet.Chain, node *ethclient.Client) []fault {
+	dearer := func(kind string, weight int, least, most time.Duration, percent int64, refuse bool) fault {
+		return fault{
+			kind: kind, target: "chain", least: least, most: most, weight: weight,
+			begin: func() error {
+				tip, err := node.SuggestGasTipCap(context.Background())
+				if err != nil {
+					return err
+				}
+				tip.Mul(tip, big.NewInt(percent))
+				return chain.SetMinimumTip(tip.Div(tip, big.NewInt(100)), refuse)
+			},
+			end: func() error { return chain.SetMinimumTip(nil, false) },
+		}
+	}
+	return []fault{
+		dearer("gas costs more than was offered", 4, 6*time.Second, 13*time.Second, 120, false),
+		dearer("node refuses what offers too little", 2, 3*time.Second, 8*time.Second, 120, true),
+		dearer("gas costs more than anybody offers", 1, 19*time.Second, 25*time.Second, 10_000, false),
 	}
 }
 

@@ -28,10 +28,24 @@ const (
 
 // Prices in atomic units, one for each way to pay, so that no payment can be taken for another's.
 const (
-	priceGet  = 10_000
-	pricePost = 20_000
-	pricePass = 50_000
+	priceGet           = 10_000
+	pricePost          = 20_000
+	priceAuthorization = 30_000
+	priceDeferred      = 40_000
+	pricePass          = 50_000
 )
+
+// What may be owed, by each payer and by all together: two things, and ten, which is less than they want when the chain stands still.
+const (
+	creditPayer = 2 * priceDeferred
+	creditTotal = 10 * priceDeferred
+)
+
+// wallets are how many pay the gas; each instance has the keys of all of them.
+const wallets = 3
+
+// stuckAfter is when a transaction is replaced: as soon as may be.
+const stuckAfter = "5s"
 
 // tokenKey signs the tokens of all instances. What they open ends with the test.
 var tokenKey = rand.Text() + rand.Text()
@@ -62,7 +76,11 @@ func caddyfile(store, rpc, addr, upstream string) string {
 		network base-sepolia
 		pay_to %s
 		rpc %s
-		wallet 0x%x
+		wallet%s {
+			stuck_after %s
+			max_spend 50
+		}
+		credit $0.08 $0.40
 		refunds off
 		store %s
 		token_key {env.CHAOS_TOKEN_KEY}
@@ -73,7 +91,13 @@ func caddyfile(store, rpc, addr, upstream string) string {
 http://%s:%s {
 	x402 /get/* $0.01
 	x402 /post/* $0.02
-`, rig.PayTo, rpc, crypto.FromECDSA(gasWallet().Key), store, host, settings, host, port(addr))
+	x402 /authorization/* $0.03 {
+		flow authorization
+	}
+	x402 /deferred/* $0.04 {
+		flow deferred
+	}
+`, rig.PayTo, rpc, gasKeys(), stuckAfter, store, host, settings, host, port(addr))
 	for i := range passes {
 		fmt.Fprintf(&b, "\tx402 /pass-%d/* {\n\t\tplan day $0.05 {\n\t\t\tttl 24h\n\t\t}\n\t}\n", i)
 	}
@@ -81,7 +105,15 @@ http://%s:%s {
 	return b.String()
 }
 
-func gasWallet() devnet.Account { return devnet.Developer(0) }
+func gasKeys() string {
+	var b strings.Builder
+	for i := range wallets {
+		fmt.Fprintf(&b, " 0x%x", crypto.FromECDSA(gasWallet(i).Key))
+	}
+	return b.String()
+}
+
+func gasWallet(i int) devnet.Account { return devnet.Developer(i) }
 
 func port(addr string) string {
 	_, p, _ := net.SplitHostPort(addr)

@@ -24,13 +24,14 @@ type story struct {
 	at    time.Time
 	payer *payer
 	in    *intent
+	flow  string // of what is claimed
 }
 
 var beginning = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 
 func newStory(t *testing.T) *story {
 	p := &payer{account: devnet.Payer(0)}
-	s := &story{t: t, e: &evidence{payers: []*payer{p}}, at: beginning, payer: p}
+	s := &story{t: t, e: &evidence{payers: []*payer{p}}, at: beginning, payer: p, flow: ledger.FlowUpfront}
 	s.in = s.wants(-1)
 	return s
 }
@@ -49,11 +50,14 @@ func (s *story) claims(in *intent) *ledger.Record {
 		s.t.Fatal(err)
 	}
 	p := ledger.Payment{
-		ID: id, PayTo: rig.PayTo, Amount: *uint256.NewInt(priceGet), Flow: ledger.FlowUpfront,
+		ID: id, PayTo: rig.PayTo, Amount: *uint256.NewInt(priceGet), Flow: s.flow,
 		AuthorizationID: x402.AuthorizationID{
 			ChainID: devnet.ChainID, Asset: devnet.TokenAddress, Payer: s.payer.account.Address, Nonce: common.Hash{n},
 		},
 		Binding: ledger.Binding{Route: "/get/*", Method: in.method, Host: host, URI: in.path},
+	}
+	if s.flow != ledger.FlowUpfront {
+		p.Binding.Route = "/" + s.flow + "/*"
 	}
 	if in.pass >= 0 {
 		p.Binding.Route, p.Binding.Plan = passPath(in.pass)+"*", "day"
@@ -88,8 +92,18 @@ func (s *story) charges(r *ledger.Record) {
 	s.e.chain.transfers = append(s.e.chain.transfers, transfer{
 		from: r.Payment.Payer, nonce: r.Payment.Nonce, amount: big.NewInt(priceGet), tx: common.Hash{9, r.Payment.Nonce[0]}, block: 7,
 	})
-	s.e.chain.sent++
-	s.e.nonce++
+	s.wallet(1, 1, 0)
+}
+
+// wallet lets the gas wallet send more: as the ledger has it, as the chain has it, and what waits there.
+func (s *story) wallet(ledgers, sent, pending uint64) {
+	a := gasWallet(0).Address
+	if s.e.wallets == nil {
+		s.e.wallets, s.e.chain.wallets = []ledger.Wallet{{ChainID: devnet.ChainID, Address: a}}, make(map[common.Address]used)
+	}
+	s.e.wallets[0].NextNonce += ledgers
+	u := s.e.chain.wallets[a]
+	s.e.chain.wallets[a] = used{u.sent + sent, u.pending + pending}
 }
 
 // asks is a request of the client with the payment, and its answer.
@@ -106,7 +120,9 @@ func (s *story) answers(a *attempt) {
 
 func (s *story) forwards(a *attempt) int {
 	serial := len(s.e.forwards) + 1
-	s.e.forwards = append(s.e.forwards, forward{serial: serial, payment: a.Payment, intent: a.Intent, method: http.MethodGet, at: s.at})
+	s.e.forwards = append(s.e.forwards, forward{
+		serial: serial, payment: a.Payment, intent: a.Intent, method: http.MethodGet, at: s.at, status: http.StatusOK,
+	})
 	return serial
 }
 
@@ -179,8 +195,8 @@ func TestJudge(t *testing.T) {
 		"settled, unknown to the chain":  {discord, func(s *story) { s.buys(s.in); s.e.chain.transfers = nil }},
 		"another amount":                 {discord, func(s *story) { s.buys(s.in); s.e.chain.transfers[0].amount = big.NewInt(1) }},
 		"another transaction":            {discord, func(s *story) { s.buys(s.in); s.e.chain.transfers[0].tx = common.Hash{} }},
-		"a gap in the wallet's nonces":   {discord, func(s *story) { s.buys(s.in); s.e.nonce++ }},
-		"a transaction that never mines": {discord, func(s *story) { s.buys(s.in); s.e.chain.pending++ }},
+		"a gap in the wallet's nonces":   {discord, func(s *story) { s.buys(s.in); s.wallet(1, 0, 0) }},
+		"a transaction that never mines": {discord, func(s *story) { s.buys(s.in); s.wallet(0, 0, 1) }},
 		"settled, and nothing else": {lost, func(s *story) {
 			s.buys(s.in)
 			r := s.claims(s.in)
@@ -249,18 +265,30 @@ func TestJudge(t *testing.T) {
 			s.buys(s.in)
 			s.payer.attempts = append(s.payer.attempts, &attempt{Intent: s.in.id, Status: http.StatusPaymentRequired, Token: true})
 		}},
+		"told that it had left": {untrue, func(s *story) {
+			r, _ := s.buys(s.in)
+			s.asks(s.in, r, statusGone, "")
+		}},
 		"never served": {stuck, func(s *story) { s.buys(s.in); s.wants(-1).outcome = unfinished }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStory(t)
 			c.tell(s)
-			found := map[string]string{}
-			for _, v := range judge(s.e).violations {
-				found[v.kind] = v.text
-			}
-			if _, ok := found[c.want]; c.want != "" && !ok || c.want == "" && len(found) > 0 {
-				t.Errorf("the judge found %v, want %q", found, c.want)
-			}
+			s.judged(c.want)
 		})
 	}
+}
+
+// judged lets the judge look for one kind of violation, or none.
+func (s *story) judged(want string) *judgement {
+	s.t.Helper()
+	j := judge(s.e)
+	found := map[string]string{}
+	for _, v := range j.violations {
+		found[v.kind] = v.text
+	}
+	if _, ok := found[want]; want != "" && !ok || want == "" && len(found) > 0 {
+		s.t.Errorf("the judge found %v, want %q", found, want)
+	}
+	return j
 }

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
+	"github.com/holiman/uint256"
 
 	"github.com/caddy-x402/caddy-x402/devnet"
 	"github.com/caddy-x402/caddy-x402/ledger"
@@ -32,13 +34,17 @@ const (
 	audit   = "audit"
 	untrue  = "untrue" // a client was told what is not so
 	stuck   = "stuck"  // something never ends
+	credit  = "credit" // more was lent than may be, or to somebody who owes
 )
+
+// statusGone is what Caddy writes into its access log of who has left. Nobody is to be answered with it.
+const statusGone = 499
 
 // evidence is everything that was seen.
 type evidence struct {
 	records []ledger.Record
 	chain   books
-	nonce   uint64 // the gas wallet's next one, as the ledger has it
+	wallets []ledger.Wallet // as the ledger has them
 	// verified is what the ledger's own verification says, of the trails and of the anchors over them.
 	verified ledger.Report
 	forwards []forward
@@ -64,6 +70,13 @@ type judgement struct {
 	settled, delivered, refundable, unused int
 	resolved, onTheWay, byToken, answers   int
 	quarantined                            int
+	voided                                 int // the upstream has refused them, and nothing was charged
+	elsewhere                              int // wanted things whose payment has served another thing that its payer wanted
+	// lent were served before they were paid; unpaid are those that did not come through, loss what they come to, and madeGood those that
+	// were paid by another payment.
+	lent, unpaid, madeGood, debtorsRefused int
+	loss, mostLent                         uint256.Int
+	debts                                  []debt
 }
 
 func newJudgement(e *evidence) *judgement {
@@ -85,6 +98,7 @@ func judge(e *evidence) *judgement {
 	for i := range j.records {
 		j.judgePayment(&j.records[i])
 	}
+	j.judgeCredit()
 	for _, p := range j.payers {
 		j.judgePasses(p)
 		for _, in := range p.intents {
@@ -182,8 +196,10 @@ func (j *judgement) judgeBooks() {
 			j.accuse(discord, p, "payment %s is settled in the ledger, and the chain knows nothing of it", p.ID)
 		}
 	}
-	if j.chain.pending != 0 || j.nonce != j.chain.sent {
-		j.accuse(discord, nil, "the gas wallet has sent %d transactions, %d more wait, and the ledger's next nonce is %d", j.chain.sent, j.chain.pending, j.nonce)
+	for _, w := range j.wallets {
+		if on := j.chain.wallets[w.Address]; on.pending != 0 || w.NextNonce != on.sent {
+			j.accuse(discord, nil, "the gas wallet %s has sent %d transactions, %d more wait, and the ledger's next nonce is %d", w.Address, on.sent, on.pending, w.NextNonce)
+		}
 	}
 }
 
@@ -214,7 +230,13 @@ func (j *judgement) judgePayment(r *ledger.Record) {
 		if p.Settlement == ledger.Claimed || p.Settlement == ledger.Settling {
 			j.accuse(stuck, p, "payment %s is still %s", p.ID, p.Settlement)
 		}
+		if p.Delivery == ledger.Delivered && p.Flow == ledger.FlowDeferred {
+			return // see judgeCredit
+		}
 		j.unused++
+		if j.refusedOnly(p) {
+			j.voided++
+		}
 		if len(got) > 0 {
 			j.accuse(free, p, "payment %s is %s, and served the requests %v", p.ID, p.State(), got)
 		}
@@ -225,6 +247,10 @@ func (j *judgement) judgePayment(r *ledger.Record) {
 		j.accuse(lost, p, "payment %s was charged, and is neither delivered nor refundable: %s, %s", p.ID, p.State(), p.Delivery)
 	}
 	j.settled++
+	// What was to be deferred is paid up front if the process died that served it: then it goes back like that.
+	if j.refusedOnly(p) && (p.Flow == ledger.FlowAuthorization || p.Flow == ledger.FlowDeferred && !held) {
+		j.accuse(lost, p, "payment %s was charged, and the upstream has refused what it was for", p.ID)
+	}
 	if held {
 		j.refundable++
 		if len(got) > 0 {
@@ -233,7 +259,7 @@ func (j *judgement) judgePayment(r *ledger.Record) {
 		return
 	}
 	j.delivered++
-	if p.Binding.Plan != "" {
+	if p.Binding.Plan != "" || strings.HasPrefix(p.Binding.Route, "owed:") {
 		return
 	}
 	switch {
@@ -291,71 +317,23 @@ func (j *judgement) judgePasses(p *payer) {
 	}
 }
 
-// judgeIntent: what a client wants once it pays for once, and in the end it has it.
-func (j *judgement) judgeIntent(in *intent) {
-	if in.outcome == unfinished {
-		j.accuseFor(stuck, in.payer, "client %d never got %s", in.payer, in.path)
-	}
-	if in.token {
-		j.byToken++
-	}
-	if in.outcome == served && slices.ContainsFunc(in.authorizations, func(a *authorization) bool { return a.uncertain }) {
-		j.resolved++
-	}
-	if in.pass >= 0 {
-		if in.outcome == lostAnswer {
-			j.accuseFor(lost, in.payer, "client %d was told that its pass was used: %s", in.payer, in.path)
-		}
-		return
-	}
-	charged := j.chargedFor(in)
-	if in.key != "" { // its answer is found again, or it is told that there is none: it has no reason to pay again
-		charged = append(charged, j.brokenFor(in)...)
-	}
-	if len(charged) > 1 {
-		j.accuse(doubled, j.payment(charged[1]), "client %d was charged %d times for %s: %v", in.payer, len(charged), in.path, charged)
-	}
-	if in.outcome == lostAnswer && !j.lostOnTheWay(in) {
-		j.accuseFor(lost, in.payer, "client %d was told that its payment for %s was used, and no answer of it broke off", in.payer, in.path)
-	}
-}
-
-// chargedFor are the payments whose answers the client has for an intent. One whose answer broke off is none of them: who
-// signs again after that buys again.
-func (j *judgement) chargedFor(in *intent) []string {
-	var list []string
-	for _, a := range j.byIntent[in.id] {
-		if a.Serial != 0 && !a.Token && !slices.Contains(list, a.Payment) {
-			list = append(list, a.Payment)
-		}
-	}
-	return list
-}
-
-// brokenFor are the payments that were delivered for an intent, and whose answers broke off.
-func (j *judgement) brokenFor(in *intent) []string {
-	var list []string
-	for _, id := range j.paidWith[in.id] {
-		r := j.byID[id]
-		if r != nil && r.Payment.Delivery == ledger.Delivered && len(j.serials(id)) == 0 && j.brokeOff(&r.Payment) == in.id {
-			list = append(list, id)
-		}
-	}
-	return list
-}
-
-// lostOnTheWay reports whether a payment was delivered for an intent whose client's connection broke at that moment.
-func (j *judgement) lostOnTheWay(in *intent) bool { return len(j.brokenFor(in)) > 0 }
-
 // judgeAttempt: whatever a client is told is so.
 func (j *judgement) judgeAttempt(a *attempt) {
 	if a.broken() {
 		return
 	}
 	switch {
+	case a.Status == http.StatusOK && a.Repays != "":
+		j.judgeRepayment(a)
 	case a.Status == http.StatusOK:
 		j.answers++
 		j.judgeAnswer(a)
+	case a.Void:
+		j.judgeVoid(a)
+	case a.Status == statusGone:
+		j.accuseFor(untrue, a.Payer, "client %d was there, and was told that it had left: %s", a.Payer, a.Intent)
+	case owedCode(a) && a.Repays == "":
+		j.judgeDebtor(a)
 	case a.Status == http.StatusPaymentRequired && a.Nonce != (common.Hash{}):
 		j.judgeRefusal(a)
 	case a.Status == http.StatusPaymentRequired && a.Token:

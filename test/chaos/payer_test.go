@@ -2,14 +2,11 @@ package chaos
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -17,6 +14,7 @@ import (
 	"github.com/holiman/uint256"
 
 	"github.com/caddy-x402/caddy-x402/devnet"
+	"github.com/caddy-x402/caddy-x402/ledger"
 	"github.com/caddy-x402/caddy-x402/paywall"
 	"github.com/caddy-x402/caddy-x402/x402"
 )
@@ -38,7 +36,8 @@ type intent struct {
 	payer  int
 	method string
 	path   string
-	pass   int // which pass, or -1
+	flow   string // by which it is sold
+	pass   int    // which pass, or -1
 	// key is the Idempotency-Key that its requests carry, if any.
 	key   string
 	keys  int
@@ -60,6 +59,10 @@ const (
 	lostAnswer outcome = "answer lost on the way"
 	// abandoned: the client left and never came back.
 	abandoned outcome = "abandoned"
+	// refusedDebtor: the client owes something that it did not pay.
+	refusedDebtor outcome = "refused as a debtor"
+	// repaid: it was for a debt.
+	repaid outcome = "paid for a debt"
 )
 
 // authorization is one that a client signed, with the header that carries it.
@@ -70,36 +73,6 @@ type authorization struct {
 	uncertain bool
 }
 
-// attempt is one request as its client sees it.
-type attempt struct {
-	Intent   string      `json:"intent"`
-	Payer    int         `json:"payer"`
-	Nonce    common.Hash `json:"nonce,omitzero"`
-	Instance int         `json:"instance"`
-	Start    time.Time   `json:"start"`
-	End      time.Time   `json:"end"`
-	Status   int         `json:"status,omitempty"`
-	Code     string      `json:"code,omitempty"`
-	Payment  string      `json:"payment,omitempty"`
-	Serial   int         `json:"serial,omitempty"`
-	Said     string      `json:"said,omitempty"` // the intent that the answer is for
-	Token    bool        `json:"token,omitempty"`
-	Held     bool        `json:"held,omitempty"`
-	Error    string      `json:"error,omitempty"`
-
-	offer       *x402.PaymentRequired
-	accessToken string
-}
-
-// broken reports whether the client does not know what it was answered.
-func (a *attempt) broken() bool { return a.Error != "" }
-
-// putOff reports whether the client should send the same again: whatever comes from something on the way, and not from the
-// upstream.
-func (a *attempt) putOff() bool {
-	return a.broken() || !a.Held && a.Code != codeNotStored && a.Status != http.StatusOK && a.Status != http.StatusPaymentRequired
-}
-
 // payer is a customer: it wants one thing after the other, and remembers what it paid and what it got.
 type payer struct {
 	number  int
@@ -107,6 +80,8 @@ type payer struct {
 	random  *rand.Rand
 	http    *http.Client
 	shops   []string // addresses of the instances
+	now     func() time.Time
+	cheats  *cheat // nil: it is honest
 
 	tokens  map[int]string // by pass
 	intents []*intent
@@ -119,7 +94,7 @@ func newPayer(number int, random *rand.Rand, shops []string) *payer {
 	// Each payer has an address of its own, as customers have: refusals are counted by address.
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(number+1))}, Timeout: 2 * time.Second}
 	return &payer{
-		number: number, account: devnet.Payer(number), random: random, shops: shops, tokens: make(map[int]string),
+		number: number, account: devnet.Payer(number), random: random, shops: shops, now: time.Now, tokens: make(map[int]string),
 		http: &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext, MaxIdleConnsPerHost: 4}},
 	}
 }
@@ -134,24 +109,39 @@ func (p *payer) shop(ctx context.Context, stop <-chan struct{}) {
 		case <-time.After(time.Duration(100+p.random.IntN(1500)) * time.Millisecond):
 		}
 		in := p.want()
-		p.mu.Lock()
-		p.intents = append(p.intents, in)
-		p.mu.Unlock()
+		p.begin(in)
 		p.pursue(ctx, in)
 	}
 }
 
+// begin notes that something is wanted.
+func (p *payer) begin(in *intent) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.intents = append(p.intents, in)
+}
+
 func (p *payer) want() *intent {
-	in := &intent{payer: p.number, pass: -1, method: http.MethodGet, begun: time.Now(), outcome: unfinished}
+	in := &intent{payer: p.number, pass: -1, method: http.MethodGet, flow: ledger.FlowUpfront, begun: time.Now(), outcome: unfinished}
 	in.id = intentID(p.number, len(p.intents))
 	switch n := p.random.IntN(100); {
-	case n < 45:
+	case n < 25:
 		in.path = "/get/" + in.id
-	case n < 75:
+	case n < 42:
 		in.method, in.path = http.MethodPost, "/post/"+in.id
+	case n < 60:
+		in.flow = ledger.FlowAuthorization
+	case n < 80:
+		in.flow = ledger.FlowDeferred
 	default:
 		in.pass = p.random.IntN(passes)
 		in.path = passPath(in.pass) + in.id
+	}
+	if in.flow != ledger.FlowUpfront {
+		in.path = "/" + in.flow + "/" + in.id
+		if p.random.IntN(5) < 2 {
+			in.method = http.MethodPost
+		}
 	}
 	if p.random.IntN(2) == 0 {
 		in.newKey()
@@ -172,6 +162,19 @@ func (p *payer) pursue(ctx context.Context, in *intent) {
 		p.race(ctx, in)
 		return
 	}
+	if p.cheats != nil && in.flow == ledger.FlowDeferred && p.random.IntN(2) == 0 {
+		p.cheat(ctx, in)
+		return
+	}
+	if in.flow == ledger.FlowDeferred && p.random.IntN(3) == 0 {
+		p.burst(ctx, in)
+		return
+	}
+	p.buy(ctx, in)
+}
+
+// buy signs and pays until it is served or lost.
+func (p *payer) buy(ctx context.Context, in *intent) {
 	for ctx.Err() == nil && in.outcome == unfinished {
 		a := p.sign(ctx, in)
 		if a == nil {
@@ -226,7 +229,7 @@ func (p *payer) race(ctx context.Context, in *intent) {
 	for i := 0; ctx.Err() == nil && in.outcome == unfinished; i++ {
 		p.pause(ctx, 500, 1500)
 		p.pay(ctx, in, signed[i%len(signed)])
-		if i == 3 {
+		if i%4 == 3 { // all may have expired
 			if a := p.sign(ctx, in); a != nil {
 				signed = append(signed, a)
 			}
@@ -245,7 +248,7 @@ func (p *payer) sign(ctx context.Context, in *intent) *authorization {
 			p.pause(ctx, 100, 400)
 			continue
 		}
-		signed, err := p.authorize(a.offer)
+		signed, err := p.authorize(in, a.offer)
 		if err != nil {
 			a.Error = err.Error()
 			p.keep(a)
@@ -259,14 +262,20 @@ func (p *payer) sign(ctx context.Context, in *intent) *authorization {
 	return nil
 }
 
-func (p *payer) authorize(o *x402.PaymentRequired) (*authorization, error) {
+// hastily is how long some signatures are good, at least: what is stuck for that long can't be paid by them any more.
+const hastily = 17 * time.Second
+
+func (p *payer) authorize(in *intent, o *x402.PaymentRequired) (*authorization, error) {
 	r := o.Accepts[0]
 	amount, err := x402.ParseAtomic(r.Amount)
 	if err != nil {
 		return nil, err
 	}
 	a := x402.Authorization{From: p.account.Address, To: common.HexToAddress(r.PayTo), Value: amount}
-	end := time.Now().Add(time.Duration(r.MaxTimeoutSeconds) * time.Second)
+	end := p.now().Add(time.Duration(r.MaxTimeoutSeconds) * time.Second)
+	if in.flow != ledger.FlowDeferred && p.random.IntN(2) == 0 {
+		end = p.now().Add(hastily + time.Duration(p.random.IntN(4))*time.Second)
+	}
 	a.ValidBefore = *uint256.NewInt(uint64(end.Unix()))
 	for i := range a.Nonce {
 		a.Nonce[i] = byte(p.random.Uint32())
@@ -336,11 +345,15 @@ func (p *payer) learn(in *intent, a *attempt) {
 			p.tokens[in.pass] = a.accessToken
 		}
 	case in.outcome == served:
+	case a.Code == codeNotStored && !a.Paid && in.flow != ledger.FlowUpfront:
+		in.newKey() // the upstream may have done it, and nothing was charged
 	case a.Code == string(x402.ReasonNonceUsed), a.Code == codeNotStored:
 		in.outcome = lostAnswer // whether that can be is judged later
+	case a.Code == string(paywall.ReasonOwed):
+		in.outcome = refusedDebtor // so is this
 	}
-	// Under a key that was answered, whatever it was, there is no other answer.
-	if in.key != "" && (a.Status == http.StatusBadGateway || a.Code == string(paywall.ReasonRefund)) {
+	// Under a key that was answered, and paid for, there is no other answer.
+	if in.key != "" && (a.Status == http.StatusBadGateway && !a.Void || a.Held || a.Code == string(paywall.ReasonRefund)) {
 		in.newKey()
 	}
 }
@@ -359,69 +372,4 @@ func (p *payer) keep(a *attempt) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.attempts = append(p.attempts, a)
-}
-
-// send makes one request and reads the answer to its end.
-func (p *payer) send(ctx context.Context, in *intent, shop int, within time.Duration, header ...string) *attempt {
-	a := &attempt{Intent: in.id, Payer: p.number, Instance: shop, Start: time.Now()}
-	defer func() { a.End = time.Now() }()
-	ctx, cancel := context.WithTimeout(ctx, within)
-	defer cancel()
-	body := ""
-	if in.method == http.MethodPost {
-		body = `{"order":"` + in.id + `"}`
-	}
-	r, err := http.NewRequestWithContext(ctx, in.method, "http://"+p.shops[shop]+in.path, strings.NewReader(body))
-	if err != nil {
-		a.Error = err.Error()
-		return a
-	}
-	r.Host = host
-	if in.key != "" {
-		r.Header.Set("Idempotency-Key", in.key)
-	}
-	for i := 0; i+1 < len(header); i += 2 {
-		r.Header.Set(header[i], header[i+1])
-	}
-	resp, err := p.http.Do(r)
-	if err != nil {
-		a.Error = err.Error()
-		return a
-	}
-	defer resp.Body.Close()
-	a.read(resp)
-	return a
-}
-
-func (a *attempt) read(resp *http.Response) {
-	a.Status, a.Payment = resp.StatusCode, resp.Header.Get("X-Payment-Id")
-	a.Held = resp.Header.Get("X-Payment-Status") == "refund_pending"
-	a.accessToken = resp.Header.Get("X-Access-Token")
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		a.Error = err.Error()
-		return
-	}
-	switch a.Status {
-	case http.StatusPaymentRequired:
-		var o x402.PaymentRequired
-		if err := x402.DecodeHeader(resp.Header.Get(x402.HeaderRequired), 1<<20, &o); err != nil {
-			a.Error = err.Error()
-			return
-		}
-		a.offer, a.Code = &o, o.Error
-	case http.StatusOK:
-		var said answerBody
-		if err := json.Unmarshal(body, &said); err != nil {
-			a.Error = err.Error()
-			return
-		}
-		a.Serial, a.Said = said.Serial, said.Intent
-	default:
-		var problem struct{ Code, Payment string }
-		_ = json.Unmarshal(body, &problem) // an upstream's failure has another form
-		if a.Code = problem.Code; problem.Payment != "" {
-			a.Payment = problem.Payment
-		}
-	}
 }

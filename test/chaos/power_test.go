@@ -12,7 +12,6 @@ import (
 
 	"github.com/ethereum/go-ethereum/common"
 
-	"github.com/caddy-x402/caddy-x402/devnet"
 	"github.com/caddy-x402/caddy-x402/ledger"
 	"github.com/caddy-x402/caddy-x402/ledger/redis"
 	"github.com/caddy-x402/caddy-x402/test/service"
@@ -27,7 +26,7 @@ const powerFor = 25 * time.Second
 func TestPowerLoss(t *testing.T) {
 	seed := uint64(time.Now().UnixNano() % 1_000_000)
 	s := newScene(t, "redis-everysec", seed, newForgetfulRedis)
-	s.mischief.faults = s.backend.faults
+	s.mischief.faults = s.backend.faults // and nothing else
 	s.play(powerFor)
 }
 
@@ -202,7 +201,7 @@ func (s *scene) accounted() error {
 	if err != nil {
 		return err
 	}
-	records, _, err := readLedger(s.t.Context(), s.backend, devnet.ChainID)
+	records, _, err := readLedger(s.t.Context(), s.backend)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,11 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/ethereum/go-ethereum/common"
+	"github.com/holiman/uint256"
+
+	"github.com/caddy-x402/caddy-x402/ledger"
 )
 
 // report prints what happened, and fails the test if something must not have happened.
@@ -51,6 +56,7 @@ func (s *scene) table(j *judgement) {
 			outcomes[in.outcome]++
 		}
 	}
+	sent := j.transactions()
 	rows := []struct {
 		what string
 		n    int
@@ -59,18 +65,33 @@ func (s *scene) table(j *judgement) {
 		{"  served", outcomes[served]},
 		{"    by a pass's token", j.byToken},
 		{"    unknown at first, then resolved", j.resolved},
-		{"  answer lost on the way", outcomes[lostAnswer]},
+		{"  refused as a debtor", outcomes[refusedDebtor]},
+		{"  paid for a debt", outcomes[repaid]},
+		{"  answer lost on the way", outcomes[lostAnswer] - j.elsewhere},
+		{"  its payment has served another thing", j.elsewhere},
 		{"  left by their client", outcomes[abandoned]},
 		{"paid requests sent", attempts},
 		{"requests that reached the upstream", len(j.forwards)},
 		{"payments claimed", len(j.records)},
 		{"  void or failed: nothing charged", j.unused},
+		{"    the upstream had refused it", j.voided},
+		{"  served before they were paid", j.lent},
+		{"    most of it at once, in cents", cents(&j.mostLent)},
+		{"    made good by another payment", j.madeGood},
+		{"    not paid", j.unpaid},
+		{"      lost to the seller, in cents", cents(&j.loss)},
+		{"requests of debtors that were refused", j.debtorsRefused},
 		{"  settled", j.settled},
 		{"    served", j.delivered},
 		{"      of these, the answer broke off", j.onTheWay},
 		{"    refundable", j.refundable},
 		{"    forgotten and found again", j.quarantined},
 		{"transfers on chain", len(j.chain.transfers)},
+		{"transactions recorded", sent.all},
+		{"  nonces of the gas wallets", sent.nonces},
+		{"  that carry several payments", sent.batches},
+		{"  that replace another with higher fees", sent.replacements},
+		{"  that free a nonce", sent.freed},
 		{"audit entries", int(j.verified.Entries)},
 		{"  fixed by anchors", int(j.verified.Entries - j.verified.Unanchored)},
 		{"lost", count[lost]},
@@ -87,6 +108,50 @@ func (s *scene) table(j *judgement) {
 	}
 	s.say("")
 }
+
+// transactions counts what was recorded for the gas wallets.
+type transactions struct{ all, nonces, batches, replacements, freed int }
+
+func (j *judgement) transactions() (n transactions) {
+	type place struct {
+		wallet common.Address
+		nonce  uint64
+	}
+	seen, carried := make(map[common.Hash]bool), make(map[place]int)
+	add := func(tx *ledger.Transaction) {
+		if seen[tx.Hash] {
+			return
+		}
+		seen[tx.Hash] = true
+		n.all++
+		if len(tx.Payments) == 0 {
+			n.freed++
+			return
+		}
+		if len(tx.Payments) > 1 {
+			n.batches++
+		}
+		carried[place{tx.Wallet, tx.Nonce}]++
+	}
+	for i := range j.records {
+		for k := range j.records[i].Transactions {
+			add(&j.records[i].Transactions[k])
+		}
+	}
+	for i := range j.wallets {
+		n.nonces += int(j.wallets[i].NextNonce)
+		for k := range j.wallets[i].Freed {
+			add(&j.wallets[i].Freed[k])
+		}
+	}
+	for _, times := range carried {
+		n.replacements += times - 1
+	}
+	return n
+}
+
+// cents are hundredths of a unit of the token.
+func cents(amount *uint256.Int) int { return int(amount.Uint64() / 10_000) }
 
 // file writes down all that is known of a violation.
 func (s *scene) file(j *judgement, n int, v violation) {

@@ -121,26 +121,26 @@ func redirected(s, addr string) string {
 // recordsPage is how many payments are read at once.
 const recordsPage = 500
 
-// readLedger reads all that the store has, and the next nonce of the gas wallet.
-func readLedger(ctx context.Context, b *backend, chainID uint64) (records []ledger.Record, nonce uint64, err error) {
+// readLedger reads all payments and wallets that the store has.
+func readLedger(ctx context.Context, b *backend) (records []ledger.Record, gas []ledger.Wallet, err error) {
 	s, err := b.open(ctx)
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, err
 	}
 	defer s.Close()
 	after := ""
 	for {
 		page, err := s.Records(ctx, after, recordsPage)
 		if err != nil {
-			return nil, 0, fmt.Errorf("reading the ledger: %w", err)
+			return nil, nil, fmt.Errorf("reading the ledger: %w", err)
 		}
 		if records = append(records, page...); len(page) < recordsPage {
 			break
 		}
 		after = page[len(page)-1].Payment.ID
 	}
-	nonce, _, err = s.Nonce(ctx, chainID, gasWallet().Address)
-	return records, nonce, err
+	gas, err = s.Wallets(ctx)
+	return records, gas, err
 }
 
 // anchorEvery is how often the trails are anchored here: in a shop it is done by the hour.

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/caddy-x402/caddy-x402/ledger"
 )
 
 // forward is one request that reached the upstream.
@@ -67,14 +69,21 @@ func (u *upstream) note(r *http.Request) (forward, time.Duration) {
 		intent: r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:], method: r.Method, at: time.Now(), status: http.StatusOK,
 	}
 	slow := time.Duration(u.random.IntN(60)) * time.Millisecond
-	switch u.random.IntN(40) {
-	case 0:
+	switch n := u.random.IntN(40); {
+	case n == 0:
 		f.status = http.StatusBadGateway
-	case 1, 2:
+	case n < 6 && unpaid(r.URL.Path):
+		f.status = []int{http.StatusInternalServerError, http.StatusNotImplemented}[n%2]
+	case n < 8:
 		slow = time.Duration(500+u.random.IntN(3000)) * time.Millisecond
 	}
 	u.forwards = append(u.forwards, f)
 	return f, slow
+}
+
+// unpaid reports whether a request may come before it is paid for: such are refused more often.
+func unpaid(path string) bool {
+	return strings.HasPrefix(path, "/"+ledger.FlowAuthorization+"/") || strings.HasPrefix(path, "/"+ledger.FlowDeferred+"/")
 }
 
 // seen is everything that reached the upstream.

@@ -203,6 +203,50 @@ func TestPlanUnderAKey(t *testing.T) {
 	}
 }
 
+// Who buys a pass under a key, and leaves before the answer, is served when it comes back if the upstream may be asked again. It is never
+// given what Caddy notes for the access log of who has left.
+func TestPassOfWhoLeftUnderAKey(t *testing.T) {
+	for method, want := range map[string]int{http.MethodGet: http.StatusOK, http.MethodPost: http.StatusConflict} {
+		t.Run(method, func(t *testing.T) {
+			first := make(chan struct{}, 1)
+			first <- struct{}{}
+			r := rig.New(t, rig.Options{Site: passes, Upstream: func(w http.ResponseWriter, r *http.Request) {
+				select {
+				case <-first:
+					<-r.Context().Done()
+				default:
+					_, _ = w.Write([]byte("answer"))
+				}
+			}})
+			b := rig.NewBuyer(t, 1)
+			url := r.URL("/plans/x")
+			h := []string{x402.HeaderSignature, b.Sign(b.Offer(url), 2), "Idempotency-Key", "k"}
+			ctx, cancel := context.WithCancel(t.Context())
+			left := make(chan rig.Answer)
+			go func() { left <- b.Do(ctx, method, url, "", h...) }()
+			waitFor(t, func() bool { return r.Upstream.Calls() == 1 })
+			cancel()
+			if a := <-left; a.Err == nil {
+				t.Fatalf("%d %s", a.Status, a.Body)
+			}
+			var a rig.Answer
+			waitFor(t, func() bool {
+				a = b.Do(t.Context(), method, url, "", h...)
+				return a.Status != http.StatusServiceUnavailable && code(a) != "idempotency.in_progress"
+			})
+			if a.Status != want || want == http.StatusOK && (a.Body != "answer" || a.Header.Get("X-Access-Token") == "") {
+				t.Errorf("who came back: %d %s %v", a.Status, a.Body, a.Header)
+			}
+			if want != http.StatusOK && code(a) != "idempotency.response_not_stored" {
+				t.Errorf("who came back: %d %s", a.Status, a.Body)
+			}
+			if r.Earned() != 10*cent {
+				t.Errorf("earned %d", r.Earned())
+			}
+		})
+	}
+}
+
 // A gibibyte goes through at flat memory under a key, too: what is too long to be stored is not kept.
 func TestGibibyteUnderAKey(t *testing.T) {
 	const size, limit = 1 << 30, 64 << 20
