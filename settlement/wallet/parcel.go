@@ -88,10 +88,11 @@ func (ps *parcels) remove(p *parcel) {
 // that two processes recorded at once with wallets of their own: then the newest is waited for.
 func (s *Settler) adopt(open []settlement.Transaction) (p *parcel) {
 	for _, tx := range open {
-		var fresh bool
-		if p, fresh = s.parcels.join(tx); fresh {
-			s.crew.Go(func() { s.carry(p, false) })
+		one, fresh := s.parcels.join(tx)
+		if fresh {
+			s.crew.Go(func() { s.carry(one, false) })
 		}
+		p = one
 	}
 	return p
 }
