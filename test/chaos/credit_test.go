@@ -72,7 +72,7 @@ func (j *judgement) judgeCredit() {
 			continue
 		}
 		for _, d := range j.debts {
-			if d.payment.Payer == p.Payer && d.open(p.CreatedAt, p.CreatedAt.Add(-hesitation)) {
+			if d.payment.Payer == p.Payer && d.open(p.CreatedAt.Add(skew), p.CreatedAt.Add(-hesitation)) {
 				j.accuse(credit, p, "payment %s was claimed though its payer owed %s", p.ID, d.payment.ID)
 			}
 		}
@@ -82,6 +82,10 @@ func (j *judgement) judgeCredit() {
 // hesitation is how long may pass between the question whether somebody owes something and the claim that follows it: processes and
 // stores are paused for seconds here.
 const hesitation = 15 * time.Second
+
+// skew is how much what two instances take for the store's time may differ: a debt may be made good by one, and the next payment
+// claimed by another that is a little behind.
+const skew = time.Second
 
 // judgeLoss looks at a debt that did not come through: it is made good by a payment that is good for nothing else, or it is a loss.
 func (j *judgement) judgeLoss(d *debt) {
