@@ -140,6 +140,7 @@ func (p *payer) newDeferred() *intent {
 
 func (p *payer) buyDeferred(ctx context.Context) *intent {
 	in := p.newDeferred()
+	in.stays = true
 	p.buy(ctx, in)
 	return in
 }

@@ -32,6 +32,7 @@ const (
 
 // intent is one thing that a client wants: it is not done before the client has it, or has been told that it is lost.
 type intent struct {
+	stays bool // its client does not leave before it has an answer
 	id     string
 	payer  int
 	method string
@@ -180,7 +181,7 @@ func (p *payer) buy(ctx context.Context, in *intent) {
 		if a == nil {
 			return
 		}
-		if p.random.IntN(25) == 0 {
+		if !in.stays && p.random.IntN(25) == 0 {
 			if p.leave(ctx, in, a); p.random.IntN(3) == 0 {
 				in.outcome = abandoned
 				return
