@@ -32,7 +32,7 @@ const (
 
 // intent is one thing that a client wants: it is not done before the client has it, or has been told that it is lost.
 type intent struct {
-	stays bool // its client does not leave before it has an answer
+	stays  bool // its client does not leave before it has an answer
 	id     string
 	payer  int
 	method string
