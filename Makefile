@@ -5,9 +5,9 @@ FUZZTIME ?= 5m
 # More flags for go test, such as -v or -run.
 TESTFLAGS ?=
 # Packages that are tested at once: many of them wait for processes, blocks and time.
-PARALLEL ?= 3
+PARALLEL ?= 4
 # Those that take longest, which begin first.
-LONGEST = ./test/e2e ./ledger/redis ./test/chaos ./test/crash
+LONGEST = ./test/e2e ./test/crash ./test/operator ./test/chaos ./ledger/redis ./settlement/wallet ./settlement/facilitator ./paywall
 # How long things break, over which stores (sqlite, postgres, redis, all), and what decides who does what.
 CHAOS_SECONDS ?= 120
 CHAOS_STORE ?= all
