@@ -193,6 +193,9 @@ func use(t *testing.T, r *rig.Rig, secrets leaks, tell func(rig.Answer), down, f
 	pay := func(name string, b *rig.Buyer, want int, option int, change ...func(*x402.Authorization)) rig.Answer {
 		t.Helper()
 		unpaid := b.Get(r.URL("/x"))
+		if unpaid.Err != nil {
+			t.Fatal(name, unpaid.Err)
+		}
 		secrets.add(name+": the offer, with what is echoed", unpaid.Header.Get(x402.HeaderRequired))
 		header := b.Sign(rig.Offered(t, unpaid), option, change...)
 		secrets.payment(t, name, header)

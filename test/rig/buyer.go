@@ -65,18 +65,19 @@ func (b *Buyer) Do(ctx context.Context, method, url, body string, header ...stri
 	return Answer{Status: res.StatusCode, Header: res.Header, Body: string(text), Err: err}
 }
 
-// Get is Do for a GET.
+// Get is Do for a GET. One without a header is asked again if its connection had come to a server that a reload was about to stop.
 func (b *Buyer) Get(url string, header ...string) Answer {
-	return b.Do(b.t.Context(), http.MethodGet, url, "", header...)
+	a := b.Do(b.t.Context(), http.MethodGet, url, "", header...)
+	for i := 0; i < 3 && len(header) == 0 && (errors.Is(a.Err, io.EOF) || errors.Is(a.Err, syscall.ECONNRESET)); i++ {
+		a = b.Do(b.t.Context(), http.MethodGet, url, "")
+	}
+	return a
 }
 
 // Offer asks for the price of url.
 func (b *Buyer) Offer(url string) x402.PaymentRequired {
 	b.t.Helper()
 	a := b.Get(url)
-	for i := 0; i < 3 && (errors.Is(a.Err, io.EOF) || errors.Is(a.Err, syscall.ECONNRESET)); i++ {
-		a = b.Get(url) // the connection had come to a server that a reload was about to stop
-	}
 	if a.Err != nil || a.Status != http.StatusPaymentRequired {
 		b.t.Fatalf("asking for an offer: %d %v %s", a.Status, a.Err, a.Body)
 	}
