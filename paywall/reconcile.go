@@ -15,13 +15,13 @@ const (
 	actorReconciler = "reconciler"
 
 	// reconcileBatch is how many payments one round leases, and reconcileLease for how long.
-	reconcileBatch = 64
+	reconcileBatch = 256
 	reconcileLease = time.Minute
 	// resolveTimeout bounds what one payment may cost the others of a round.
 	resolveTimeout = 15 * time.Second
 	// reconcileAtOnce is how many payments are looked after at the same time: one whose chain does not answer must
-	// not keep all others waiting.
-	reconcileAtOnce = 8
+	// not keep all others waiting, and a ledger that has others to write too commits what comes together at once.
+	reconcileAtOnce = 32
 	// slowestRecheck is how seldom a payment is looked at that only time can end.
 	slowestRecheck = 2 * time.Minute
 

@@ -53,7 +53,7 @@ type Settings struct {
 	// BatchGas is the most gas of a transaction that carries several; 12,000,000 if 0. Chains take no transaction with more than
 	// 16,777,216 (EIP-7825).
 	BatchGas uint64
-	// InFlight is how many transactions of a wallet may be under way at once; 8 if 0. Nodes keep few of an account that wait.
+	// InFlight is how many transactions of a wallet may be under way at once; 12 if 0. Nodes keep few of an account that wait.
 	InFlight int
 	// Linger is how long a wallet that has transactions under way waits for more payments to travel with those that are
 	// there; 100 ms if 0. A wallet that has none under way does not wait.
@@ -189,7 +189,7 @@ func (s *Settler) Reconfigure(n Settings) {
 	n.Rebroadcast = cmp.Or(n.Rebroadcast, 4*time.Second)
 	n.Batch = cmp.Or(n.Batch, 100)
 	n.BatchGas = cmp.Or(n.BatchGas, 12_000_000)
-	n.InFlight = cmp.Or(n.InFlight, 8)
+	n.InFlight = cmp.Or(n.InFlight, 12)
 	n.Linger = cmp.Or(n.Linger, 100*time.Millisecond)
 	n.Queue = cmp.Or(n.Queue, 4096)
 	n.StuckAfter = cmp.Or(n.StuckAfter, 20*time.Second)

@@ -55,7 +55,7 @@ type Wallet struct {
 	// How many payments a transaction carries at most. Default: 100.
 	Batch int `json:"batch,omitempty"`
 
-	// How many transactions of a wallet may be under way at once. Default: 8.
+	// How many transactions of a wallet may be under way at once, 16 at most. Default: 12.
 	InFlight int `json:"in_flight,omitempty"`
 
 	// How many payments may wait for a transaction. Whoever comes then gets 503 before anything is charged. Default: 4096.
