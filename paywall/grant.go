@@ -100,7 +100,7 @@ func networkID(chainID uint64) string { return fmt.Sprintf("eip155:%d", chainID)
 // presentation is a grant as the upstream gets it: the values of its headers, ready to be set.
 type presentation struct {
 	grant  Grant
-	values [len(presented)]string
+	values [len(presented) + 1]string // the last is that of Authorization
 }
 
 // presented are the headers that the upstream gets, always; what there is not (a plan, a transaction yet) is left out.
@@ -110,8 +110,9 @@ var presented = [...]string{
 }
 
 func newPresentation(g Grant, signed string) presentation {
-	return presentation{grant: g, values: [len(presented)]string{
+	return presentation{grant: g, values: [len(presented) + 1]string{
 		signed, g.PaymentID, g.Payer.Hex(), g.Amount.Dec(), g.Asset.Hex(), g.Network, g.TransactionHex(), g.Plan,
+		"Bearer " + signed,
 	}}
 }
 
@@ -130,7 +131,7 @@ func (a *attempt) granted(g Grant) error {
 // replaced.
 func (a *attempt) present(p presentation, bearerIsOurs bool) {
 	h := a.r.Header
-	values := make([]string, len(presented)+1) // of its own: handlers may change values in place
+	values := make([]string, len(p.values)) // of its own: handlers may change values in place
 	copy(values, p.values[:])
 	for i, name := range presented {
 		if values[i] != "" {
@@ -138,7 +139,6 @@ func (a *attempt) present(p presentation, bearerIsOurs bool) {
 		}
 	}
 	if last := len(presented); bearerIsOurs || len(h["Authorization"]) == 0 {
-		values[last] = "Bearer " + values[0]
 		h["Authorization"] = values[last:]
 	}
 	if a.Granted != nil {
