@@ -18,15 +18,13 @@ type transfer struct {
 	data []byte
 	// proven: the payer's own key made the signature. Otherwise a contract wallet may accept it.
 	proven bool
-	// signature is nil where only the fate of the authorization is asked for.
-	signature []byte
 	// key tells this very call from all others, one with another signature among them.
 	key [32]byte
 }
 
 func (s *Settler) transfer(in settlement.Intent) transfer {
 	a := in.Authorization
-	t := transfer{signature: in.Signature}
+	var t transfer
 	if t.proven = in.Proven; !t.proven {
 		signer, err := x402.Recover(a.Digest(s.separator), in.Signature)
 		t.proven = err == nil && signer == a.From

@@ -123,7 +123,7 @@ const (
 // elsewhere judges a payment that our own transactions did not make: somebody else may have made it.
 // r is ours that reverted, cause what is known of why; both may be nil.
 func (s *Settler) elsewhere(
-	ctx context.Context, in settlement.Intent, t transfer, r *chain.Receipt, cause error,
+	ctx context.Context, in settlement.Intent, r *chain.Receipt, cause error,
 ) settlement.Outcome {
 	for try := 1; ; try++ {
 		head, err := s.chain.Head(ctx)
@@ -139,7 +139,7 @@ func (s *Settler) elsewhere(
 		}
 		why := cause
 		if why == nil {
-			if why, err = s.why(ctx, in, t); err != nil {
+			if why, err = s.why(ctx, in); err != nil {
 				return unknownReceipt(err, r)
 			}
 		}
@@ -155,12 +155,8 @@ func (s *Settler) elsewhere(
 }
 
 // why asks the chain for the reason of a transaction's failure, an *x402.Error. err says that there was no answer.
-func (s *Settler) why(ctx context.Context, in settlement.Intent, t transfer) (reason, err error) {
-	f, err := s.facts(ctx, in)
-	if err != nil {
-		return nil, err
-	}
-	why := s.blame(ctx, in, t, f, nil)
+func (s *Settler) why(ctx context.Context, in settlement.Intent) (reason, err error) {
+	why := s.diagnose(ctx, in, nil)
 	if x402.ReasonOf(why) == "" {
 		return nil, why
 	}

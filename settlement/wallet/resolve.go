@@ -5,6 +5,7 @@ import (
 
 	"github.com/caddy-x402/caddy-x402/settlement"
 	"github.com/caddy-x402/caddy-x402/settlement/chain"
+	"github.com/caddy-x402/caddy-x402/settlement/proof"
 	"github.com/caddy-x402/caddy-x402/x402"
 )
 
@@ -81,7 +82,7 @@ func (s *Settler) conclude(
 		out := failed(x402.Refuse(x402.ReasonNonceUsed, "the authorization was cancelled or used for something else"), reverted)
 		out.Final = tr.block <= safe.Number
 		return out
-	case expired(in, safe):
+	case proof.Expired(in, safe):
 		out := failed(x402.Refuse(x402.ReasonValidBefore, "the authorization has expired unused"), reverted)
 		out.Final = true
 		return out
@@ -97,11 +98,7 @@ func (s *Settler) conclude(
 
 // whyReverted is the outcome of our transaction that failed while the authorization lives on.
 func (s *Settler) whyReverted(ctx context.Context, in settlement.Intent, r *chain.Receipt) settlement.Outcome {
-	t := transfer{proven: true}
-	if len(in.Signature) > 0 {
-		t = s.transfer(in)
-	}
-	why, err := s.why(ctx, in, t)
+	why, err := s.why(ctx, in)
 	if err != nil {
 		return unknownReceipt(err, r)
 	}
@@ -112,10 +109,4 @@ func (s *Settler) whyReverted(ctx context.Context, in settlement.Intent, r *chai
 func finalBy(out settlement.Outcome, safe chain.Head) settlement.Outcome {
 	out.Final = out.Block <= safe.Number
 	return out
-}
-
-// expired reports whether no block after safe can execute the authorization.
-func expired(in settlement.Intent, safe chain.Head) bool {
-	end, overflow := in.Authorization.ValidBefore.Uint64WithOverflow()
-	return !overflow && safe.Time >= end
 }

@@ -45,7 +45,7 @@ func (s *Settler) settle(ctx context.Context, in settlement.Intent, txs []settle
 	most := 0
 	for range maxTries {
 		if len(txs) > 0 {
-			out, dead := s.follow(ctx, in, t, txs)
+			out, dead := s.follow(ctx, in, txs)
 			if !dead {
 				return out
 			}
@@ -55,7 +55,7 @@ func (s *Settler) settle(ctx context.Context, in settlement.Intent, txs []settle
 		}
 		v, err := s.approve(ctx, in, t, most > 0)
 		if x402.ReasonOf(err) != "" {
-			return s.refused(ctx, in, t, err)
+			return s.refused(ctx, in, err)
 		}
 		if err != nil {
 			return unknown(err, txs)
@@ -82,7 +82,7 @@ func (s *Settler) settle(ctx context.Context, in settlement.Intent, txs []settle
 			return unknown(err, txs)
 		}
 		txs = append(txs, p.first)
-		if out, ok := s.arrive(ctx, in, t, p, txs); ok {
+		if out, ok := s.arrive(ctx, in, p, txs); ok {
 			return out
 		}
 	}
@@ -127,11 +127,11 @@ func (s *Settler) approve(ctx context.Context, in settlement.Intent, t transfer,
 
 // refused is the outcome of a transfer that would fail; nothing was sent for it. An authorization that was
 // used since the claim may have paid us by another's hand.
-func (s *Settler) refused(ctx context.Context, in settlement.Intent, t transfer, why error) settlement.Outcome {
+func (s *Settler) refused(ctx context.Context, in settlement.Intent, why error) settlement.Outcome {
 	if x402.ReasonOf(why) != x402.ReasonNonceUsed {
 		return failed(why, nil)
 	}
-	return s.elsewhere(ctx, in, t, nil, why)
+	return s.elsewhere(ctx, in, nil, why)
 }
 
 // notClaimed is the outcome where the ledger no longer wants the payment settled. It may be because
@@ -146,7 +146,7 @@ func (s *Settler) notClaimed(ctx context.Context, in settlement.Intent, err erro
 
 // follow goes on with transactions that were made before. dead: none of them can be mined any more, and none of those
 // that were says why this payment was not made.
-func (s *Settler) follow(ctx context.Context, in settlement.Intent, t transfer, txs []settlement.Transaction) (out settlement.Outcome, dead bool) {
+func (s *Settler) follow(ctx context.Context, in settlement.Intent, txs []settlement.Transaction) (out settlement.Outcome, dead bool) {
 	for {
 		sv, err := s.survey(ctx, txs)
 		open := sv.open
@@ -156,14 +156,14 @@ func (s *Settler) follow(ctx context.Context, in settlement.Intent, t transfer, 
 		case err != nil:
 			open = txs // nobody answers now, and somebody may later
 		case len(sv.receipts) > 0:
-			if out, ok := s.judge(ctx, in, t, sv.receipts, txs); ok {
+			if out, ok := s.judge(ctx, in, sv.receipts, txs); ok {
 				return out, false
 			}
 			return settlement.Outcome{}, true
 		case len(open) == 0:
 			return settlement.Outcome{}, true
 		}
-		if out, ok := s.arrive(ctx, in, t, s.adopt(open), txs); ok {
+		if out, ok := s.arrive(ctx, in, s.adopt(open), txs); ok {
 			return out, false
 		}
 	}
@@ -172,7 +172,7 @@ func (s *Settler) follow(ctx context.Context, in settlement.Intent, t transfer, 
 // arrive waits for p, or for ctx to end. ok is false where the payment needs another look: p was lost to another
 // transaction with its nonce, or did not pay it.
 func (s *Settler) arrive(
-	ctx context.Context, in settlement.Intent, t transfer, p *parcel, txs []settlement.Transaction,
+	ctx context.Context, in settlement.Intent, p *parcel, txs []settlement.Transaction,
 ) (out settlement.Outcome, ok bool) {
 	select {
 	case <-p.landed:
@@ -181,7 +181,7 @@ func (s *Settler) arrive(
 	}
 	switch {
 	case p.receipt != nil:
-		return s.judge(ctx, in, t, []*chain.Receipt{p.receipt}, append(txs, p.all()...))
+		return s.judge(ctx, in, []*chain.Receipt{p.receipt}, append(txs, p.all()...))
 	case p.err != nil:
 		return unknown(p.err, txs), true
 	}
@@ -191,7 +191,7 @@ func (s *Settler) arrive(
 // judge says what the receipts of our transactions mean for the payment; ok is false where they mean nothing: it was in a
 // batch and is not paid, for a reason of its own or since a neighbour took all gas.
 func (s *Settler) judge(
-	ctx context.Context, in settlement.Intent, t transfer, receipts []*chain.Receipt, txs []settlement.Transaction,
+	ctx context.Context, in settlement.Intent, receipts []*chain.Receipt, txs []settlement.Transaction,
 ) (out settlement.Outcome, ok bool) {
 	for _, r := range receipts {
 		if paid(in, r) {
@@ -202,7 +202,7 @@ func (s *Settler) judge(
 	if last == nil {
 		return settlement.Outcome{}, false
 	}
-	if out = s.elsewhere(ctx, in, t, last, nil); out.Status != settlement.Settled { // who was overtaken by a stranger is no culprit
+	if out = s.elsewhere(ctx, in, last, nil); out.Status != settlement.Settled { // who was overtaken by a stranger is no culprit
 		s.isolated.put(in.Authorization.From, struct{}{})
 	}
 	return out, true

@@ -8,6 +8,7 @@ import (
 
 	"github.com/caddy-x402/caddy-x402/settlement"
 	"github.com/caddy-x402/caddy-x402/settlement/chain"
+	"github.com/caddy-x402/caddy-x402/settlement/proof"
 )
 
 // freshness is how long a check stands for the simulation right before sending.
@@ -39,7 +40,7 @@ func (s *Settler) simulate(ctx context.Context, in settlement.Intent, t transfer
 	if there, err := s.token.exists(ctx, s.chain); err != nil {
 		return verdict{}, err
 	} else if !there {
-		return verdict{}, errNoToken(s.network)
+		return verdict{}, proof.NoToken(s.network)
 	}
 	if !t.proven {
 		return s.simulateContract(ctx, in, t)
@@ -65,11 +66,7 @@ func (s *Settler) simulateAlone(ctx context.Context, in settlement.Intent, t tra
 		_, v.alone = s.isolated.get(in.Authorization.From)
 		return v, nil
 	}
-	facts, err := s.facts(ctx, in)
-	if err != nil {
-		return verdict{}, err
-	}
-	return verdict{}, s.blame(ctx, in, t, facts, q.Err)
+	return verdict{}, s.diagnose(ctx, in, q.Err)
 }
 
 // simulateContract does it for a payer whose code judges the signature. The code is a stranger's: what it
@@ -86,11 +83,7 @@ func (s *Settler) simulateContract(ctx context.Context, in settlement.Intent, t 
 		return verdict{}, err
 	}
 	if failed := errors.Join(call.Err, estimate.Err); failed != nil {
-		facts, err := s.facts(ctx, in)
-		if err != nil {
-			return verdict{}, err
-		}
-		return verdict{}, s.blame(ctx, in, t, facts, failed)
+		return verdict{}, s.diagnose(ctx, in, failed)
 	}
 	v.head, v.gas = head, min(gas+gas/4+20_000, most)
 	return v, nil
@@ -98,4 +91,10 @@ func (s *Settler) simulateContract(ctx context.Context, in settlement.Intent, t 
 
 func (s *Settler) message(t transfer, gas uint64) chain.Message {
 	return chain.Message{From: s.lanes[0].address, To: s.network.Asset.Address, Data: t.data, Gas: gas}
+}
+
+// diagnose finds why a transfer fails; cause as in proof.Diagnose.
+func (s *Settler) diagnose(ctx context.Context, in settlement.Intent, cause error) error {
+	in.Network = s.network
+	return proof.Diagnose(ctx, s.chain, in, s.set().ContractGas, cause)
 }
