@@ -181,6 +181,43 @@ func TestPending(t *testing.T) {
 	}
 }
 
+// What is settled for others must lie as deep as what is our own: before that, and after a reorganization has taken it back, it is
+// pending.
+func TestConfirmations(t *testing.T) {
+	r := rig.New(t, rig.Options{Site: open, App: "finality 3 above $0.009\n settle_timeout 1s\n interval 100ms\n hold_ttl 2s", SafeLag: 50})
+	b := rig.NewBuyer(t, 1)
+	body := order(t, b, requirements())
+	r.Chain.Stall()
+	t.Cleanup(r.Chain.Resume)
+	commit := func(n int) {
+		t.Helper()
+		for range n {
+			if err := r.Chain.Commit(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	pending := func(when string) {
+		t.Helper()
+		if v := read(t, ask(t, r, b, "settle", body)); v.Success == nil || *v.Success || v.ErrorReason != string(x402.ReasonSettlementPending) {
+			t.Errorf("%s: %+v", when, v)
+		}
+	}
+	pending("sent")
+	commit(2)
+	pending("with two confirmations")
+	if err := r.Chain.Reorganize(2, false); err != nil {
+		t.Fatal(err)
+	}
+	pending("taken back")
+	commit(2)
+	pending("with two confirmations again")
+	commit(1)
+	if v := insist(t, r, b, body); v.Success == nil || !*v.Success || earned(r) != cent {
+		t.Errorf("with three: %+v, and the shop has %d", v, earned(r))
+	}
+}
+
 func waitFor(t *testing.T, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(50 * time.Millisecond) {
@@ -287,6 +324,21 @@ func TestContractWallets(t *testing.T) {
 			t.Errorf("%s is settled as %+v", tt.wallet, s)
 		}
 	}
+	// Who has cost us gas for nothing does not do so again at once.
+	gas, err := r.Chain.Balance(ctx, devnet.Developer(0).Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := order(t, b, requirements(), func(a *x402.Authorization) { a.From = fickle })
+	if v := read(t, ask(t, r, b, "verify", body)); v.IsValid == nil || *v.IsValid {
+		t.Errorf("the next one is verified as %+v", v)
+	}
+	if s := read(t, ask(t, r, b, "settle", body)); s.Success == nil || *s.Success || s.ErrorReason != string(x402.ReasonTransactionFailed) || s.Transaction != "" {
+		t.Errorf("the next one is settled as %+v", s)
+	}
+	if left, err := r.Chain.Balance(ctx, devnet.Developer(0).Address); err != nil || !left.Eq(gas) {
+		t.Errorf("the wallet had %s, and has %s: %v", gas, left, err)
+	}
 }
 
 // Two orders over all that a payer has: one is settled, and the other one is told why it is not.
@@ -328,6 +380,10 @@ func TestOverdraft(t *testing.T) {
 	// The payer gets money again, and a stranger executes what had failed: that is noticed, and told.
 	if err := r.Chain.Mint(t.Context(), b.Account.Address, uint256.MustFromDecimal(all)); err != nil {
 		t.Fatal(err)
+	}
+	// It could be executed now, but is not settled any more: nobody is to serve it for that.
+	if v := read(t, ask(t, r, b, "verify", failed)); v.IsValid == nil || *v.IsValid || v.InvalidReason != string(x402.ReasonInsufficientBalance) {
+		t.Errorf("what failed is verified as %+v", v)
 	}
 	hash := execute(t, r, failed)
 	waitFor(t, func() bool {
