@@ -181,43 +181,6 @@ func TestPending(t *testing.T) {
 	}
 }
 
-// What is settled for others must lie as deep as what is our own: before that, and after a reorganization has taken it back, it is
-// pending.
-func TestConfirmations(t *testing.T) {
-	r := rig.New(t, rig.Options{Site: open, App: "finality 3 above $0.009\n settle_timeout 1s\n interval 100ms\n hold_ttl 2s", SafeLag: 50})
-	b := rig.NewBuyer(t, 1)
-	body := order(t, b, requirements())
-	r.Chain.Stall()
-	t.Cleanup(r.Chain.Resume)
-	commit := func(n int) {
-		t.Helper()
-		for range n {
-			if err := r.Chain.Commit(); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	pending := func(when string) {
-		t.Helper()
-		if v := read(t, ask(t, r, b, "settle", body)); v.Success == nil || *v.Success || v.ErrorReason != string(x402.ReasonSettlementPending) {
-			t.Errorf("%s: %+v", when, v)
-		}
-	}
-	pending("sent")
-	commit(2)
-	pending("with two confirmations")
-	if err := r.Chain.Reorganize(2, false); err != nil {
-		t.Fatal(err)
-	}
-	pending("taken back")
-	commit(2)
-	pending("with two confirmations again")
-	commit(1)
-	if v := insist(t, r, b, body); v.Success == nil || !*v.Success || earned(r) != cent {
-		t.Errorf("with three: %+v, and the shop has %d", v, earned(r))
-	}
-}
-
 func waitFor(t *testing.T, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(50 * time.Millisecond) {
