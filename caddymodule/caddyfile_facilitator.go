@@ -39,7 +39,7 @@ func parseFacilitator(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, erro
 //		min_amount   <amount>
 //		rate_limit   <requests> [<per>]
 //		max_validity <duration>
-//		once
+//		repeat
 //		name         <name>
 //	}
 func (f *Facilitator) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {

@@ -62,9 +62,9 @@ type Facilitator struct {
 	// How far the end of an authorization may lie ahead. Default: the app's `max_validity`.
 	MaxValidity caddy.Duration `json:"max_validity,omitempty"`
 
-	// A success is told to every request for the same settlement. Default: to one request alone; the same again is refused as
-	// `duplicate_settlement`, with the transaction. Servers may serve before they settle, as the reference does: of many copies of a
-	// payment that are sent to them at once, one is then served.
+	// A success is told to every request for the same settlement, at any time: only for servers that keep books of what they have
+	// served. Default: to one request alone; the same again is refused as `duplicate_settlement`, with the transaction. Servers may serve
+	// before they settle, as the reference does: of many copies of a payment that are sent to them at once, one is then served.
 	Repeat bool `json:"repeat,omitempty"`
 
 	rules *paywall.Facilitator
@@ -189,12 +189,22 @@ func (f *Facilitator) offers(a *App) ([]paywall.FacilitatorOffer, error) {
 		if err != nil {
 			return nil, fmt.Errorf("min_amount %q on %s: %w", least, y.Network.ID, err)
 		}
-		offers = append(offers, paywall.FacilitatorOffer{Payee: y, Least: amount})
+		offers = append(offers, paywall.FacilitatorOffer{Payee: y, Least: amount, MinRemaining: leastRemaining(y.Network.ChainID)})
 	}
 	if len(offers) == 0 {
 		return nil, errors.New("the x402 app has no network to settle on; add network, pay_to, rpc and wallet to the global option x402")
 	}
 	return offers, nil
+}
+
+// leastRemaining is how long an authorization must still be good for its transfer to come into a block before it ends, on chains whose
+// blocks take long, or where it is not known how long.
+func leastRemaining(chainID uint64) time.Duration {
+	t, known := blockTimes[chainID]
+	if !known {
+		return 15 * time.Second
+	}
+	return t.block + 3*time.Second
 }
 
 func isNamed(y *paywall.Payee, name string) bool {

@@ -41,7 +41,8 @@ type FacilitatorConfig struct {
 	Requests int
 	Per      time.Duration
 	// Repeat tells a success to every request for the same settlement. Without it, one request is told, and whoever asks again is
-	// refused: a server that serves before it settles would serve every copy of a payment.
+	// refused: a server that keeps no books of what it has served would serve every copy of a payment, whether it serves before it
+	// settles or afterwards.
 	Repeat bool
 	// MinRemaining is how much of its validity an authorization must have left. Default: 6 s, as the reference has it.
 	MinRemaining time.Duration
@@ -64,6 +65,9 @@ type FacilitatorOffer struct {
 	Payee *Payee
 	// Least is the least amount, in atomic units: moving money costs gas, whatever it is worth.
 	Least uint256.Int
+	// MinRemaining is how much of its validity an authorization must have left here, where that is more than elsewhere: one that ends
+	// before the next block comes fails on the chain, and costs its payer nothing.
+	MinRemaining time.Duration
 }
 
 // FacilitatorKey lets a caller in. The secret itself is not kept.

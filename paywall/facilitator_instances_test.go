@@ -137,6 +137,55 @@ func TestTwoInstancesTellOnce(t *testing.T) {
 	c.saw(0, cent)
 }
 
+// aging is a ledger in which, once it is old, a month has passed: what was reserved is forgotten.
+type aging struct {
+	ledger.Store
+	old atomic.Bool
+}
+
+func (s *aging) Now() time.Time {
+	if s.old.Load() {
+		return s.Store.Now().AddDate(0, 1, 0)
+	}
+	return s.Store.Now()
+}
+
+func (s *aging) Reserve(ctx context.Context, r ledger.Reservation, over string, _ time.Duration) (ledger.Reservation, error) {
+	return s.Store.Reserve(ctx, r, over, time.Microsecond)
+}
+
+// Who sends an order again when everybody has forgotten that it was told is told nothing: servers that settle first would serve it again.
+func TestFacilitatorTellsNothingOld(t *testing.T) {
+	store := &aging{}
+	c := newCluster(t, 1, Settings{ReconcileEvery: time.Hour}, func(_ int, s ledger.Store) ledger.Store {
+		store.Store = s
+		return store
+	})
+	f, order := c.facilitator(0, toldOnce), c.order(1)
+	_, first := settles(t, f, order)
+	if !first.Success {
+		t.Fatalf("%+v", first)
+	}
+	store.old.Store(true)
+	if status, s := settles(t, f, order); status != http.StatusOK || s.Success || s.ErrorReason != x402.ReasonDuplicateSettlement || s.Transaction != first.Transaction {
+		t.Errorf("a month later: %d %+v", status, s)
+	}
+	if _, s := settles(t, c.facilitator(0), order); !s.Success { // who wants to be told again is
+		t.Errorf("a month later, with repeat: %+v", s)
+	}
+	c.saw(0, cent)
+}
+
+// Where blocks take long, an authorization must be good for longer: one that ends before its block comes costs us gas, and its payer nothing.
+func TestFacilitatorOfASlowChain(t *testing.T) {
+	c := newCluster(t, 1, Settings{ReconcileEvery: time.Hour}, nil)
+	f := c.facilitator(0, func(f *FacilitatorConfig) { f.Offers[0].MinRemaining = 10 * time.Minute })
+	if status, s := settles(t, f, c.order(1)); status != http.StatusOK || s.Success || s.ErrorReason != x402.ReasonValidBefore {
+		t.Errorf("%d %+v", status, s)
+	}
+	c.saw(0, 0)
+}
+
 // failing is a ledger that fails where it is told to.
 type failing struct {
 	ledger.Store

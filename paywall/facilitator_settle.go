@@ -27,6 +27,8 @@ func (c *call) verify() error {
 		return unavailable(codeStore, err)
 	case !c.mine(&p) || p.Settlement == ledger.Settled:
 		return c.no(errUsed(), c.payer())
+	case over(&p): // whatever the chain would do now, it is not settled any more
+		return c.no(gaveUp(&p), c.payer())
 	}
 	if _, err := c.check(ctx); err != nil {
 		return c.refused(err)
@@ -48,14 +50,35 @@ func (c *call) id() x402.AuthorizationID {
 	return c.order.Payload.Authorization.ID(n.ChainID, n.Asset.Address)
 }
 
-// mine reports whether p is of this very order: what was claimed for anything else, here or at a paywall, pays for that.
+// mine reports whether p is of this very order, and of who asks: what was claimed for anything else, here or at a paywall, or for
+// another key, pays for that.
 func (c *call) mine(p *ledger.Payment) bool {
-	return p.Facilitated() && p.HeaderHash == c.order.Hash && p.HeaderHash != (common.Hash{}) && sameAuthorization(p, c.id())
+	return p.Facilitated() && p.HeaderHash == c.order.Hash && p.HeaderHash != (common.Hash{}) && sameAuthorization(p, c.id()) &&
+		p.Binding.Route == ledger.Text(c.route())
+}
+
+// route is what the payments of who asks are filed under.
+func (c *call) route() string {
+	if c.caller == "" {
+		return c.Name
+	}
+	return c.Name + "#" + c.caller
+}
+
+// over reports whether p came to nothing, and is not sent any more.
+func over(p *ledger.Payment) bool {
+	return p.Settlement == ledger.Failed || p.Settlement == ledger.Void
+}
+
+func gaveUp(p *ledger.Payment) error {
+	return x402.Refuse(orReason(p.Reason), "the authorization was not settled; sign a new one")
 }
 
 // check judges the payment by its requirements, and asks the chain whether it would be executed now. head is good for its claim.
 func (c *call) check(ctx context.Context) (head uint64, err error) {
-	terms := x402.Terms{Network: c.offer.Payee.Network, MinRemaining: c.MinRemaining, MaxValidity: c.MaxValidity}
+	terms := x402.Terms{
+		Network: c.offer.Payee.Network, MinRemaining: max(c.MinRemaining, c.offer.MinRemaining), MaxValidity: c.MaxValidity,
+	}
 	if _, err := c.order.Verify(terms, c.signer, c.engine.current().Now()); err != nil {
 		return 0, err
 	}
@@ -111,17 +134,14 @@ func (c *call) claim(ctx context.Context, id x402.AuthorizationID, head uint64) 
 	if err != nil {
 		return unavailable(codeStore, fmt.Errorf("making a payment id: %w", err))
 	}
-	route, resource := c.Name, c.order.Resource
-	if c.caller != "" {
-		route += "#" + c.caller
-	}
+	resource := c.order.Resource
 	if len(resource) > mostResource {
 		resource = resource[:mostResource]
 	}
 	p := ledger.Payment{
 		ID: pid, AuthorizationID: id, PayTo: c.order.PayTo, Amount: c.order.Amount,
 		ValidBefore: c.order.Payload.Authorization.ValidBefore.Uint64(), HeaderHash: c.order.Hash,
-		Binding: ledger.Binding{Route: route, URI: resource}, Flow: ledger.FlowFacilitator, ClaimBlock: head,
+		Binding: ledger.Binding{Route: c.route(), URI: resource}, Flow: ledger.FlowFacilitator, ClaimBlock: head,
 	}
 	c.engine.hold(ctx, pid) // before others can see it
 	defer c.engine.letGo(pid)
@@ -155,11 +175,11 @@ func (c *call) known(p ledger.Payment) error {
 			}
 			p = q
 		}
-		switch p.Settlement {
-		case ledger.Settled:
+		switch {
+		case p.Settlement == ledger.Settled:
 			return c.yes(&p)
-		case ledger.Failed, ledger.Void:
-			return c.no(x402.Refuse(orReason(p.Reason), "the authorization was not settled; sign a new one"), c.payer())
+		case over(&p):
+			return c.no(gaveUp(&p), c.payer())
 		}
 		taken, err := c.engine.store.Update(ctx, p.ID, p.Version, ledger.Change{
 			Event: ledger.EventTake, Actor: actorRequest, Hold: c.engine.current().HoldTTL,
@@ -230,8 +250,12 @@ func (c *call) transfer(p ledger.Payment) error {
 	return c.no(&x402.Error{Reason: orReason(string(out.Reason)), Detail: "the transfer failed and charged nothing", Err: out.Err}, c.payer())
 }
 
-// toldFor is how long it is remembered that a settlement was told. Afterwards its authorization is over, and is refused for that.
-const toldFor = 7 * 24 * time.Hour
+// tellWithin is how long after a settlement it is told to who was not told before, and toldFor how long it is remembered that it was:
+// longer, so that nobody is told because that was forgotten.
+const (
+	tellWithin = 7 * 24 * time.Hour
+	toldFor    = tellWithin + 24*time.Hour
+)
 
 // yes says that the payment is settled, and by which transaction.
 func (c *call) yes(p *ledger.Payment) error {
@@ -242,17 +266,24 @@ func (c *call) yes(p *ledger.Payment) error {
 		if c.r.Context().Err() != nil {
 			return nil // who asks again may be told
 		}
+		if !p.SettledAt.IsZero() && c.engine.store.Now().Sub(p.SettledAt) > tellWithin {
+			return c.told(&s, "this was settled too long ago to be told to anybody")
+		}
 		_, err := c.engine.store.Reserve(ctx, ledger.Reservation{Key: digest("told", p.ID), Payment: p.ID}, "", toldFor)
 		switch {
 		case errors.Is(err, ledger.ErrExists):
-			s.Success, s.ErrorReason = false, x402.ReasonDuplicateSettlement
-			s.ErrorMessage = "this settlement was told to another request"
-			return c.write(http.StatusOK, "refused", s)
+			return c.told(&s, "this settlement was told to another request")
 		case err != nil:
 			return unavailable(codeStore, err).of(p.ID)
 		}
 	}
 	return c.write(http.StatusOK, "settled", s)
+}
+
+// told refuses to tell of a settlement again.
+func (c *call) told(s *x402.SettlementResponse, why string) error {
+	s.Success, s.ErrorReason, s.ErrorMessage = false, x402.ReasonDuplicateSettlement, why
+	return c.write(http.StatusOK, "refused", s)
 }
 
 // pending says that nobody knows yet. Where a transaction may be mined at any time, that is the protocol's settlement_pending, with
@@ -266,7 +297,7 @@ func (c *call) pending(id string, hash common.Hash, cause error) error {
 	}
 	c.Logger.Warn("a settlement's outcome is unknown", slog.String("payment", id), slog.String("transaction", hash.Hex()), slog.Any("error", cause))
 	return c.write(http.StatusOK, "pending", x402.SettlementResponse{
-		ErrorReason: x402.ReasonSettlementPending, ErrorMessage: "the transaction is not mined yet; ask for the same again",
+		ErrorReason: x402.ReasonSettlementPending, ErrorMessage: "the transaction is not mined, or not deep enough, yet; ask for the same again",
 		Payer: c.payer().Hex(), Transaction: hash.Hex(), Network: c.network(),
 	})
 }

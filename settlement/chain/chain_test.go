@@ -113,10 +113,21 @@ func TestSafe(t *testing.T) {
 		}
 		return ""
 	})
-	safe, err = c.Safe(t.Context())
+	knew := safe
+	for range 9 { // a node that knew one has not forgotten what safe means
+		check(t, dev.Commit())
+	}
+	head, err = c.Head(t.Context())
 	check(t, err)
-	if safe.Number != head.Number-5 || safe.Hash == (common.Hash{}) {
-		t.Errorf("safe is %d at head %d, want 5 below", safe.Number, head.Number)
+	if safe, err = c.Safe(t.Context()); err != nil || safe.Hash != knew.Hash {
+		t.Errorf("safe is %d at head %d (%v), want %d", safe.Number, head.Number, err, knew.Number)
+	}
+	if _, safe, err = c.Ends(t.Context()); err != nil || safe.Hash != knew.Hash {
+		t.Errorf("at the other end safe is %d (%v), want %d", safe.Number, err, knew.Number)
+	}
+	never := newClient(t, chain.Config{Endpoints: urls, SafeDepth: 5})
+	if safe, err = never.Safe(t.Context()); err != nil || safe.Number != head.Number-5 || safe.Hash == (common.Hash{}) {
+		t.Errorf("safe is %d at head %d (%v), want 5 below", safe.Number, head.Number, err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddy-x402/caddy-x402/settlement"
@@ -24,7 +25,7 @@ type Config struct {
 	// PollInterval is how often the head is asked for while somebody waits for a receipt; 250 ms if 0. Chains whose blocks take
 	// long are asked less often, and any chain more often when a block is due, or when it is not known when one is.
 	PollInterval time.Duration
-	// SafeDepth is how many blocks below the head count as safe where a node knows no "safe" block; 128 if 0.
+	// SafeDepth is how many blocks below the head count as safe where no node knows a "safe" block; 128 if 0.
 	SafeDepth uint64
 	// MaxBody bounds an answer's size in bytes; 8 MiB if 0.
 	MaxBody int64
@@ -47,6 +48,8 @@ type Client struct {
 	span    spans
 	watcher watcher
 	depths  depths
+	// lastSafe is the newest safe block that a node has told of; nil if none has.
+	lastSafe atomic.Pointer[Head]
 
 	// ctx ends with Close; what outlives its caller (broadcasts, the watcher) runs under it.
 	ctx    context.Context

@@ -227,12 +227,7 @@ func (c *Client) Ends(ctx context.Context) (head, safe Head, err error) {
 		return head, safe, err
 	}
 	c.floor.saw(head.Number)
-	if q.Err != nil {
-		err = c.ask(ctx, blockQuery(head.Number-min(head.Number, c.cfg.SafeDepth), &safe))
-	}
-	if err == nil && safe.Hash == (common.Hash{}) {
-		err = fmt.Errorf("%w: the safe block: %w", settlement.ErrUnavailable, errNoBlock)
-	}
+	err = c.safe(ctx, q.Err, head.Number, &safe)
 	return head, safe, err
 }
 

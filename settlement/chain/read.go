@@ -6,7 +6,8 @@ import (
 	"math/big"
 
 	"github.com/ethereum/go-ethereum/common"
-	"github.com/ethereum/go-ethereum/common/hexutil"
+
+	"github.com/caddy-x402/caddy-x402/settlement"
 )
 
 // ask is Ask for one query.
@@ -30,20 +31,35 @@ func (c *Client) Head(ctx context.Context) (h Head, err error) {
 	return h, err
 }
 
-// Safe is the newest block that will stay. Where the node knows no "safe" block, it is the one SafeDepth
-// below the head.
+// Safe is the newest block that will stay. Where no node has ever told of a "safe" block, it is the one SafeDepth below the head;
+// where one has, and this one does not know, it is that.
 func (c *Client) Safe(ctx context.Context) (Head, error) {
 	var h Head
 	q := SafeQuery(&h)
 	head, err := c.Ask(ctx, q)
-	if err != nil || q.Err == nil {
-		return h, err
+	if err == nil {
+		err = c.safe(ctx, q.Err, head, &h)
 	}
-	number := head - min(head, c.cfg.SafeDepth)
-	err = c.ask(ctx, &Query{
-		method: "eth_getBlockByNumber", args: []any{hexutil.Uint64(number), false}, decode: intoHead(&h),
-	})
 	return h, err
+}
+
+// safe takes the node's answer to the question for the safe block, h or an error, on a chain whose newest block is head. A node that
+// is short of breath answers some questions of many with an error: how deep a payment must lie does not depend on that.
+func (c *Client) safe(ctx context.Context, answer error, head uint64, h *Head) error {
+	if answer == nil {
+		last := *h
+		c.lastSafe.Store(&last)
+		return nil
+	}
+	if last := c.lastSafe.Load(); last != nil && last.Number <= head {
+		*h = *last
+		return nil
+	}
+	err := c.ask(ctx, blockQuery(head-min(head, c.cfg.SafeDepth), h))
+	if err == nil && h.Hash == (common.Hash{}) {
+		err = fmt.Errorf("%w: the safe block: %w", settlement.ErrUnavailable, errNoBlock)
+	}
+	return err
 }
 
 // Receipt is that of a transaction; nil while it is not mined.

@@ -2,7 +2,9 @@ package wallet_test
 
 import (
 	"math/big"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/core/types"
@@ -68,7 +70,9 @@ func TestHostileWallets(t *testing.T) {
 // A wallet that accepts in simulations and refuses in blocks costs the gas of one transaction, and gets nothing.
 func TestWalletThatLiesToSimulations(t *testing.T) {
 	dev := startChain(t)
-	c := newCase(t, dev, options{settings: wallet.Settings{ContractGas: contractGas}})
+	var later atomic.Int64
+	now := func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
+	c := newCase(t, dev, options{settings: wallet.Settings{ContractGas: contractGas}, now: now})
 	in := c.Claim(fromHostile(c, dev, devnet.AcceptInSimulation, 0))
 	out := c.Settle(in)
 	if out.Status != settlement.Failed || out.Reason == "" || out.Block == 0 {
@@ -82,6 +86,18 @@ func TestWalletThatLiesToSimulations(t *testing.T) {
 	}
 	c.WantRecorded(in, 1)
 	c.WantReceived(0)
+	// It gets no second one at once. Others that run code do, and so does itself when it may have changed its mind.
+	next := c.Sign(c.Payer, func(a *x402.Authorization) { a.From = in.Authorization.From })
+	if _, err := c.Settler.Check(c.Ctx(), next); x402.ReasonOf(err) != x402.ReasonTransactionFailed {
+		t.Errorf("the next one: %v", err)
+	}
+	other := c.Claim(fromHostile(c, dev, devnet.Accept, 0))
+	c.WantSettled(other, c.Settle(other))
+	later.Store(int64(time.Hour))
+	c.Must(dev.SetMode(c.Ctx(), in.Authorization.From, devnet.Accept, 0))
+	next = c.Claim(next)
+	c.WantSettled(next, c.Settle(next))
+	c.WantReceived(2)
 }
 
 func fromHostile(c *settlementtest.Case, dev *devnet.Chain, mode devnet.Mode, size uint64) settlement.Intent {

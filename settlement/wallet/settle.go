@@ -204,6 +204,9 @@ func (s *Settler) judge(
 	}
 	if out = s.elsewhere(ctx, in, last, nil); out.Status != settlement.Settled { // who was overtaken by a stranger is no culprit
 		s.isolated.put(in.Authorization.From, struct{}{})
+		if out.Reason == x402.ReasonTransactionFailed || out.Reason == x402.ReasonSignature { // neither time nor money explains it
+			s.burned.put(in.Authorization.From, s.now())
+		}
 	}
 	return out, true
 }

@@ -106,6 +106,8 @@ type Settler struct {
 	recent     memory[[32]byte, verdict]
 	// isolated are payers whose payments travel alone.
 	isolated memory[common.Address, struct{}]
+	// burned says when code of payers last accepted a transfer that then failed at our cost.
+	burned memory[common.Address, time.Time]
 	// gasPerPayment is what a payment took in the batches that were mined, the most that was seen.
 	gasPerPayment atomic.Uint64
 	// mined remembers which transactions had a receipt, to notice when one vanishes.

@@ -9,7 +9,12 @@ import (
 	"github.com/caddy-x402/caddy-x402/settlement"
 	"github.com/caddy-x402/caddy-x402/settlement/chain"
 	"github.com/caddy-x402/caddy-x402/settlement/proof"
+	"github.com/caddy-x402/caddy-x402/x402"
 )
+
+// burnedFor is how long nothing is sent for a payer whose code has accepted a transfer that then failed at our cost: it would cost
+// its owner nothing to do that again and again.
+const burnedFor = 10 * time.Minute
 
 // freshness is how long a check stands for the simulation right before sending.
 const freshness = time.Second
@@ -84,6 +89,10 @@ func (s *Settler) simulateContract(ctx context.Context, in settlement.Intent, t 
 	}
 	if failed := errors.Join(call.Err, estimate.Err); failed != nil {
 		return verdict{}, s.diagnose(ctx, in, failed)
+	}
+	if at, ok := s.burned.get(in.Authorization.From); ok && s.now().Sub(at) < burnedFor {
+		return verdict{}, x402.Refuse(x402.ReasonTransactionFailed,
+			"a transfer failed on the chain that the code of %s had accepted; come back in some minutes, or pay from another account", in.Authorization.From)
 	}
 	v.head, v.gas = head, min(gas+gas/4+20_000, most)
 	return v, nil

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/caddy-x402/caddy-x402/devnet"
+	"github.com/caddy-x402/caddy-x402/settlement/settlementtest"
 	"github.com/caddy-x402/caddy-x402/test/facilitator"
 	"github.com/caddy-x402/caddy-x402/test/rig"
 )
@@ -112,6 +113,33 @@ func TestSafe(t *testing.T) {
 	s.waits("not safe", done)
 	s.commit(1)
 	s.paid("safe", <-done, 5)
+	s.saw("safe", 1, dear)
+}
+
+// A node that is short of breath, and says nothing of safe blocks for a while, makes no block safe.
+func TestSafeOfANodeOutOfBreath(t *testing.T) {
+	o := rig.Options{Site: flow("upfront"), App: "finality safe above $0.99", SafeLag: 140}
+	s := open(t, o)
+	node := settlementtest.NewProxy(t, s.Chain.URL())
+	o.RPC = node.URL()
+	s.Load(o)
+	b := rig.NewBuyer(t, 1)
+	done := s.begin(b, http.MethodGet, "/dear/x", b.Sign(b.Offer(s.URL("/dear/x")), 0))
+	s.sent(1)
+	s.commit(1)
+	s.waits("not safe", done)
+	node.Refuse(func(_, params string) string {
+		if params == `["safe",false]` {
+			return "rate limit exceeded"
+		}
+		return ""
+	})
+	s.commit(135)
+	time.Sleep(5 * time.Second) // it is looked at now and then
+	s.waits("nobody says that it is safe", done)
+	node.Refuse(nil)
+	s.commit(5)
+	s.paid("safe", <-done, 141)
 	s.saw("safe", 1, dear)
 }
 

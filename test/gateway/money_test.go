@@ -287,6 +287,21 @@ func TestContractWallets(t *testing.T) {
 			t.Errorf("%s is settled as %+v", tt.wallet, s)
 		}
 	}
+	// Who has cost us gas for nothing does not do so again at once.
+	gas, err := r.Chain.Balance(ctx, devnet.Developer(0).Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := order(t, b, requirements(), func(a *x402.Authorization) { a.From = fickle })
+	if v := read(t, ask(t, r, b, "verify", body)); v.IsValid == nil || *v.IsValid {
+		t.Errorf("the next one is verified as %+v", v)
+	}
+	if s := read(t, ask(t, r, b, "settle", body)); s.Success == nil || *s.Success || s.ErrorReason != string(x402.ReasonTransactionFailed) || s.Transaction != "" {
+		t.Errorf("the next one is settled as %+v", s)
+	}
+	if left, err := r.Chain.Balance(ctx, devnet.Developer(0).Address); err != nil || !left.Eq(gas) {
+		t.Errorf("the wallet had %s, and has %s: %v", gas, left, err)
+	}
 }
 
 // Two orders over all that a payer has: one is settled, and the other one is told why it is not.
@@ -328,6 +343,10 @@ func TestOverdraft(t *testing.T) {
 	// The payer gets money again, and a stranger executes what had failed: that is noticed, and told.
 	if err := r.Chain.Mint(t.Context(), b.Account.Address, uint256.MustFromDecimal(all)); err != nil {
 		t.Fatal(err)
+	}
+	// It could be executed now, but is not settled any more: nobody is to serve it for that.
+	if v := read(t, ask(t, r, b, "verify", failed)); v.IsValid == nil || *v.IsValid || v.InvalidReason != string(x402.ReasonInsufficientBalance) {
+		t.Errorf("what failed is verified as %+v", v)
 	}
 	hash := execute(t, r, failed)
 	waitFor(t, func() bool {

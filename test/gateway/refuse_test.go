@@ -227,6 +227,31 @@ func TestKeys(t *testing.T) {
 	}
 }
 
+// Two shops of one owner, with a key each: what was settled for one is no success of the other one's, however often it may be told.
+func TestKeysApart(t *testing.T) {
+	r := rig.New(t, rig.Options{Site: `
+	x402_facilitator /facilitator/* {
+		key shop ` + shopKey + `
+		key farm ` + farmKey + `
+		repeat
+	}
+`})
+	b := rig.NewBuyer(t, 1)
+	body := order(t, b, requirements())
+	for i, key := range []string{shopKey, farmKey, shopKey} {
+		v := read(t, ask(t, r, b, "settle", body, "Authorization", "Bearer "+key))
+		if key == shopKey && (v.Success == nil || !*v.Success) {
+			t.Errorf("request %d: %+v", i, v)
+		}
+		if key == farmKey && (v.Success == nil || *v.Success || v.ErrorReason != string(x402.ReasonNonceUsed) || v.Transaction != "") {
+			t.Errorf("the other shop is told %+v", v)
+		}
+	}
+	if earned(r) != cent {
+		t.Errorf("the owner has %d", earned(r))
+	}
+}
+
 // Each key has its own allowance; who has spent it waits, and nothing is said of its payment.
 func TestRateLimit(t *testing.T) {
 	r := rig.New(t, rig.Options{Site: `
