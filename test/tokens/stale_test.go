@@ -8,7 +8,6 @@ import (
 
 	"github.com/caddy-x402/caddy-x402/test/rig"
 	"github.com/caddy-x402/caddy-x402/test/service"
-	"github.com/caddy-x402/caddy-x402/x402"
 )
 
 // While the ledger can't be reached, the holders of a plan are served for max_stale and not longer, and again as soon as it answers.
@@ -33,7 +32,6 @@ func TestLedgerOutOfReach(t *testing.T) {
 		t.Fatalf("buying: %d %s", a.Status, a.Body)
 	}
 	ask := func() rig.Answer { return b.Get(r.URL("/plans/x"), bearer(token)...) }
-	offer := b.Offer(r.URL("/plans/x"))
 	if err := redis.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -53,9 +51,6 @@ func TestLedgerOutOfReach(t *testing.T) {
 	}
 	if served := last.Sub(killed); served > maxStale+slack || served < maxStale-time.Second {
 		t.Errorf("served for %s without the ledger, want %s", served, maxStale)
-	}
-	if a := b.Get(r.URL("/plans/x"), x402.HeaderSignature, b.Sign(offer, 0)); a.Status != http.StatusServiceUnavailable {
-		t.Errorf("who would have to pay: %d %s", a.Status, a.Body)
 	}
 	calls := r.Upstream.Calls()
 	if a := ask(); a.Status != http.StatusServiceUnavailable || r.Upstream.Calls() != calls {
