@@ -4,7 +4,7 @@
 
 CREATE TABLE revocations (
     sequence      BIGINT   NOT NULL GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    id            TEXT     NOT NULL UNIQUE,
+    id            TEXT     COLLATE "C" NOT NULL UNIQUE,
     until_at      BIGINT   NOT NULL
 );
 
