@@ -193,7 +193,7 @@ func TestRetire(t *testing.T) {
 	if ring = retire(next[:12], false, start, nil); states(ring, start.Add(365*day)) != "signing" {
 		t.Errorf("after a rotation that was taken back: %s", states(ring, start.Add(365*day)))
 	}
-	ring = rotated(t, s, Rotation{}, start)
+	rotated(t, s, Rotation{}, start)
 	after := start.Add(DefaultLead)
 	retire(old, false, after, ErrCost)
 	if ring = retire(old, true, after, nil); states(ring, after) != "signing ended" || s.privates() != 1 {

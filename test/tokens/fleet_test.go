@@ -127,7 +127,7 @@ func (f *fleet) start(m *member) {
 		f.t.Fatal(err)
 	}
 	defer log.Close()
-	m.cmd = exec.Command(os.Args[0]) //nolint:noctx // it is killed
+	m.cmd = exec.Command(os.Args[0])
 	m.cmd.Stdout, m.cmd.Stderr = log, log
 	m.cmd.Env = append(os.Environ(), asServer+"="+m.config, "HOME="+f.dir, "XDG_CONFIG_HOME="+f.dir, "XDG_DATA_HOME="+f.dir)
 	if _, err := m.cmd.StdinPipe(); err != nil { // closed when we end, however that is
