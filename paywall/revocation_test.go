@@ -161,6 +161,7 @@ type asked struct {
 	mu    sync.Mutex
 	from  []uint64
 	fails error
+	takes func() // what happens while it answers
 }
 
 func (s *asked) Revoked(ctx context.Context, after uint64, limit int) ([]ledger.Revocation, error) {
@@ -168,6 +169,9 @@ func (s *asked) Revoked(ctx context.Context, after uint64, limit int) ([]ledger.
 	s.from = append(s.from, after)
 	err := s.fails
 	s.mu.Unlock()
+	if s.takes != nil {
+		s.takes()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -218,7 +222,12 @@ func TestListener(t *testing.T) {
 	if silence, _ := u.revoked.Silence(u.clock()); silence != 0 {
 		t.Errorf("silent for %s", silence)
 	}
+	store.takes = func() { u.pass(2 * time.Second) }
 	listen(nil, 3)
+	if silence, _ := u.revoked.Silence(u.clock()); silence != 2*time.Second {
+		t.Errorf("an answer that took 2 s counts as of %s ago", silence)
+	}
+	store.takes = nil
 	var ids []string
 	for i := range listenPage {
 		ids = append(ids, "more_"+string(rune('a'+i%26))+string(rune('a'+i/26)))

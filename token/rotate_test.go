@@ -229,6 +229,19 @@ func TestLengthen(t *testing.T) {
 	if _, err := Lengthen(t.Context(), s, time.Hour, start); err != nil || s.wrote != wrote {
 		t.Errorf("a shorter one was written: %v", err)
 	}
+	// Just after the change somebody whose clock is behind still signs with the old one; later nobody does.
+	if ring, err = Lengthen(t.Context(), s, 20*day, start.Add(DefaultLead+30*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if got := states(ring, start.Add(DefaultLead+20*day)); got != "verifying signing" {
+		t.Errorf("after twenty days: %s", got)
+	}
+	if ring, err = Lengthen(t.Context(), s, 30*day, start.Add(DefaultLead+ringMargin)); err != nil {
+		t.Fatal(err)
+	}
+	if got := states(ring, start.Add(DefaultLead+21*day)); got != "ended signing" {
+		t.Errorf("after twenty-one days: %s", got)
+	}
 	s, zero := stored(t), time.Duration(0)
 	forced := rotated(t, s, Rotation{Overlap: &zero, Force: true}, start)
 	if ring, err = Lengthen(t.Context(), s, 10*day, start.Add(time.Minute)); err != nil || !ring.Keys()[0].until.Equal(forced.Keys()[0].until) {
