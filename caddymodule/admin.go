@@ -28,7 +28,7 @@ const (
 	adminVerify   = "/x402/audit/verify"
 )
 
-// AdminAPI shows the ledger of the running configuration on Caddy's admin endpoint. It changes nothing.
+// AdminAPI shows the ledger of the running configuration on Caddy's admin endpoint, and its keys; only what is a `POST` changes anything.
 //
 //   - `GET /x402/`: the kind of store that the ledger is in
 //   - `GET /x402/payments`: payments, newest first, as JSON; `state` and `payer` select, `limit` is from 1 to 100, and the
@@ -37,6 +37,8 @@ const (
 //   - `GET /x402/payments/{id}`: a payment with its audit trail and its transactions
 //   - `GET /x402/audit`: the audit trail of all payments with its anchors, as JSON lines
 //   - `GET /x402/audit/verify`: whether all of that holds together; `expect` is the hash of an anchor that was kept elsewhere
+//   - `GET /x402/keys`, `POST /x402/keys/rotate`, `POST /x402/keys/retire`: the keys that sign tokens
+//   - `POST /x402/tokens/revoke`: takes back the token of a plan
 //
 // Errors are problem details (RFC 9457) with a stable `code`.
 type AdminAPI struct {
@@ -57,7 +59,7 @@ func (a *AdminAPI) Provision(caddy.Context) error {
 
 // Routes implements caddy.AdminRouter.
 func (a *AdminAPI) Routes() []caddy.AdminRoute {
-	return []caddy.AdminRoute{
+	return append(a.keyRoutes(), []caddy.AdminRoute{
 		{Pattern: adminPayments, Handler: a.ledger(servePayments)},
 		{Pattern: adminPayments + "/{id}", Handler: a.ledger(servePaymentFile)},
 		{Pattern: adminStates, Handler: a.ledger(serveStates)},
@@ -68,7 +70,7 @@ func (a *AdminAPI) Routes() []caddy.AdminRoute {
 			a.fail(w, r, &operatorError{http.StatusNotFound, codeNoSuchPath, "there is nothing at " + r.URL.Path, nil})
 			return nil
 		})},
-	}
+	}...)
 }
 
 // ledger makes a handler of one that looks into the ledger of the live configuration. That is held open for the request;
@@ -97,12 +99,9 @@ func (a *AdminAPI) ledger(serve func(http.ResponseWriter, *http.Request, *desk) 
 
 // liveDesk looks into the ledger of the configuration that is running now.
 func liveDesk() (*desk, func(), error) {
-	found, err := caddy.ActiveContext().AppIfConfigured("x402")
-	app, ok := found.(*App)
-	if err != nil || !ok {
-		return nil, nil, &operatorError{
-			http.StatusNotFound, codeNotConfigured, "the running configuration has no x402 app; add the global option x402", err,
-		}
+	app, err := liveApp()
+	if err != nil {
+		return nil, nil, err
 	}
 	e, release, err := app.acquire()
 	if err != nil {
@@ -112,7 +111,7 @@ func liveDesk() (*desk, func(), error) {
 	for _, y := range app.payees {
 		assets = append(assets, y.Network)
 	}
-	d := &desk{store: e.Store(), networks: assets}
+	d := &desk{store: e.Store(), engine: e, networks: assets}
 	if m, ok := app.store.(caddy.Module); ok {
 		d.kind = m.CaddyModule().ID.Name()
 		d.forgets = forgetsAfter(d.kind, app.Retention)

@@ -54,8 +54,9 @@ type App struct {
 	Refund string `json:"refund,omitempty"`
 
 	// The keys that sign tokens: secrets of at least 32 bytes (HS256) or PEM (EdDSA, ES256, RS256), as placeholders.
-	// The first one signs, the others are still accepted. Default: an Ed25519 key that is made at the first start and kept in
-	// Caddy's storage.
+	// The first one signs, the others are accepted and published, too: a new key is listed second until every instance and
+	// every upstream knows it, then first, and the old one second until its last token has expired. Default: an Ed25519 key that is
+	// made at the first start and kept in Caddy's storage, where `caddy x402 keys rotate` changes it.
 	TokenKeys []string `json:"token_keys,omitempty"`
 
 	// What clients are told they have to complete a payment. Default: 120s.
@@ -75,6 +76,10 @@ type App struct {
 	// Default: 15s.
 	HoldTTL caddy.Duration `json:"hold_ttl,omitempty"`
 
+	// How long the tokens of plans are still taken while the ledger can't be asked which of them were revoked. Refunds of plans
+	// wait as long before they are paid. Default: 30s.
+	MaxStale caddy.Duration `json:"max_stale,omitempty"`
+
 	// How often open payments are looked after. Default: 2s.
 	Interval caddy.Duration `json:"interval,omitempty"`
 
@@ -91,6 +96,7 @@ type App struct {
 	storeID string
 	store   StoreModule
 	keyring atomic.Pointer[token.Keyring]
+	keys    keyFollower
 	making  sync.Mutex
 	made    atomic.Pointer[paywall.Tokens]
 	started atomic.Bool
@@ -156,6 +162,7 @@ func (a *App) defaults() {
 	set(&a.MinAge, 5*time.Minute)
 	set(&a.HoldTTL, 15*time.Second)
 	set(&a.Interval, 2*time.Second)
+	set(&a.MaxStale, 30*time.Second)
 }
 
 func (a *App) checkURL() error {
@@ -188,14 +195,14 @@ func (a *App) provisionStore(ctx caddy.Context) error {
 		return fmt.Errorf("the store is a %T, which is no caddymodule.StoreModule", mod)
 	}
 	a.store, a.storeID = store, "x402 ledger "+store.Key()
-	return a.engine.acquire(a.storeID, func() (*engineSlot, error) { return &engineSlot{store: store}, nil })
+	return a.engine.acquire(a.storeID, func() (*engineSlot, error) { return newEngineSlot(store) })
 }
 
 // Validate implements caddy.Validator.
 func (a *App) Validate() error {
 	for name, d := range map[string]caddy.Duration{
 		"max_timeout": a.MaxTimeout, "settle_timeout": a.SettleTimeout, "max_validity": a.MaxValidity, "min_age": a.MinAge,
-		"hold_ttl": a.HoldTTL, "interval": a.Interval,
+		"hold_ttl": a.HoldTTL, "interval": a.Interval, "max_stale": a.MaxStale,
 	} {
 		if d <= 0 {
 			return fmt.Errorf("%s must be more than zero", name)
@@ -203,6 +210,9 @@ func (a *App) Validate() error {
 	}
 	if a.Retention < 0 || a.Retention > 0 && time.Duration(a.Retention) < leastRetention {
 		return fmt.Errorf("retention must be %s or more, or be left out to keep everything", leastRetention)
+	}
+	if time.Duration(a.MaxStale) < leastStale {
+		return fmt.Errorf("max_stale must be %s or more: revocations are not heard of more often", leastStale)
 	}
 	if time.Duration(a.MaxTimeout) <= minRemaining {
 		return fmt.Errorf("max_timeout must be more than %s: what has less time left is refused, so nobody could pay", minRemaining)
@@ -219,6 +229,9 @@ func (a *App) Validate() error {
 
 // leastRetention is longer than anything that is still asked of a closed payment by its payer.
 const leastRetention = 48 * time.Hour
+
+// leastStale leaves a busy ledger time to answer.
+const leastStale = 2 * time.Second
 
 // minRemaining is how much of its validity an authorization must have left to be claimed.
 const minRemaining = 15 * time.Second
@@ -243,6 +256,7 @@ func (a *App) Start() error {
 		a.log.Error("the ledger can't be opened; payments are refused until it can", zap.Error(err))
 	}
 	a.engine.value.follow(a)
+	a.keys.start(a)
 	a.started.Store(true)
 	return nil
 }
@@ -257,6 +271,7 @@ func (a *App) Cleanup() error {
 	if a.started.CompareAndSwap(true, false) {
 		a.engine.value.unfollow(a)
 	}
+	a.keys.stop()
 	for _, n := range a.Networks {
 		errs = append(errs, n.cleanup())
 	}
@@ -269,7 +284,7 @@ func (a *App) settings() paywall.Settings {
 	return paywall.Settings{
 		Payees: a.payees, SettleTimeout: time.Duration(a.SettleTimeout), CollectWithin: time.Duration(a.MinAge),
 		HoldTTL: time.Duration(a.HoldTTL), ReconcileEvery: time.Duration(a.Interval), Observe: observe, Logger: a.slog, Now: a.now,
-		Retention: time.Duration(a.Retention),
+		Retention: time.Duration(a.Retention), MaxStale: time.Duration(a.MaxStale),
 	}
 }
 
@@ -280,7 +295,7 @@ func (a *App) now() time.Time { return time.Now() }
 func (a *App) acquire() (*paywall.Engine, func(), error) {
 	var l Lease[*engineSlot]
 	store := a.store
-	if err := l.acquire(a.storeID, func() (*engineSlot, error) { return &engineSlot{store: store}, nil }); err != nil {
+	if err := l.acquire(a.storeID, func() (*engineSlot, error) { return newEngineSlot(store) }); err != nil {
 		return nil, nil, err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)

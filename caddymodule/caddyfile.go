@@ -106,6 +106,7 @@ func duration(d *caddyfile.Dispenser, into *caddy.Duration) func() error {
 //		min_age        <duration>
 //		hold_ttl       <duration>
 //		interval       <duration>
+//		max_stale      <duration>
 //		retention      <duration>
 //	}
 //
@@ -156,6 +157,7 @@ func parseAppBlock(d *caddyfile.Dispenser) (*App, error) {
 		"min_age":        duration(d, &a.MinAge),
 		"hold_ttl":       duration(d, &a.HoldTTL),
 		"interval":       duration(d, &a.Interval),
+		"max_stale":      duration(d, &a.MaxStale),
 		"retention":      duration(d, &a.Retention),
 	}
 	maps.Copy(known, beside)

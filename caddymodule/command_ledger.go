@@ -22,7 +22,7 @@ type copyFlags struct {
 }
 
 const copyHelp = `Copies a ledger into an empty store: payments with their audit trails and transactions, wallets with their nonces,
-reservations, and anchors. Stop every Caddy that uses either of them first.
+reservations, revocations, and anchors. Stop every Caddy that uses either of them first.
 
 A copy that was interrupted goes on where it was when the same command is given again. Until it is complete nothing can be
 claimed in the new ledger. At the end every payment is read back and compared, and the audit trails are verified against the
@@ -97,7 +97,8 @@ func (f *copyFlags) copy(ctx context.Context, o *operator) error {
 // copySteps are the words for what is being done.
 var copySteps = map[ledger.CopyStep]string{
 	ledger.CopyPayments: "copying payments", ledger.CopyWallets: "copying wallets", ledger.CopyReservations: "copying reservations",
-	ledger.CopyAnchors: "copying anchors", ledger.CopyCompare: "comparing payments", ledger.CopyVerify: "verifying entries",
+	ledger.CopyRevocations: "copying revocations",
+	ledger.CopyAnchors:     "copying anchors", ledger.CopyCompare: "comparing payments", ledger.CopyVerify: "verifying entries",
 }
 
 // failed says what an error of a copy means.
@@ -129,8 +130,8 @@ func (o *operator) tellCopy(r *ledger.CopyReport, to *openedStore) error {
 	if o.asJSON {
 		w = o.err
 	}
-	fmt.Fprintf(w, "payments: %d (copied now: %d), wallets: %d, reservations: %d, anchors: %d\n",
-		r.Payments, r.Copied, r.Wallets, r.Reservations, r.Anchors)
+	fmt.Fprintf(w, "payments: %d (copied now: %d), wallets: %d, reservations: %d, revocations: %d, anchors: %d\n",
+		r.Payments, r.Copied, r.Wallets, r.Reservations, r.Revocations, r.Anchors)
 	o.tellProblems(w, &r.Audit)
 	if r.Audit.Found > 0 {
 		return errTold

@@ -22,6 +22,7 @@ type operations interface {
 	states(ctx context.Context) (stateCounts, error)
 	export(ctx context.Context, w io.Writer, after uint64, progress func(int64)) (ledger.ExportSummary, error)
 	verify(ctx context.Context, o ledger.VerifyOptions) (ledger.Report, error)
+	revoke(ctx context.Context, payment string) (tokenRevocation, error)
 }
 
 // ledgerFlags say which ledger a command looks into.
@@ -80,10 +81,12 @@ type configured struct {
 		Disabled bool   `json:"disabled"`
 		Listen   string `json:"listen"`
 	} `json:"admin"`
-	Apps struct {
+	Storage json.RawMessage `json:"storage"`
+	Apps    struct {
 		X402 *struct {
 			Store     json.RawMessage `json:"store"`
 			Retention caddy.Duration  `json:"retention"`
+			TokenKeys []string        `json:"token_keys"`
 		} `json:"x402"`
 	} `json:"apps"`
 }

@@ -83,8 +83,10 @@ func (o *operator) finish(err error) int {
 		_ = o.print(map[string]any{"error": map[string]string{"code": e.Code, "detail": e.Detail}})
 	}
 	switch e.Code {
-	case codeInvalid, codeMethod, codeInUse:
+	case codeInvalid, codeMethod, codeInUse, codeKeyWaiting, codeKeySigns, codeKeyCost, codeKeysFixed, codeNoPlan, codePlanOver:
 		return exitUsage
+	case codeNoKey, codeKeysMissing:
+		return exitNotFound
 	case codeNoPayment, codeNoAnchor, codeNoLedger, codeNotConfigured, codeNoSuchPath:
 		return exitNotFound
 	case codeBroken:

@@ -14,6 +14,7 @@ import (
 	"github.com/caddy-x402/caddy-x402/ledger"
 	"github.com/caddy-x402/caddy-x402/paywall"
 	"github.com/caddy-x402/caddy-x402/settlement"
+	"github.com/caddy-x402/caddy-x402/token"
 )
 
 // StoreModule is what a module in the namespace x402.stores offers. Provisioning one opens nothing: `caddy validate`
@@ -29,6 +30,8 @@ type StoreModule interface {
 // settings from the newest configuration that is live.
 type engineSlot struct {
 	store StoreModule
+	// revoked outlives the opening of the ledger: those who look at tokens have it before.
+	revoked *token.Revoked
 
 	mu     sync.Mutex
 	opened ledger.Store
@@ -38,6 +41,17 @@ type engineSlot struct {
 
 	failed error // of the last try to open, if that took long
 	again  time.Time
+}
+
+func newEngineSlot(store StoreModule) (*engineSlot, error) {
+	return &engineSlot{store: store, revoked: token.NewRevoked()}, nil
+}
+
+// settings are those of a for the engine of this slot.
+func (s *engineSlot) settings(a *App) paywall.Settings {
+	settings := a.settings()
+	settings.Revoked = s.revoked
+	return settings
 }
 
 // A try to open that took longer than slowOpen is not repeated for openAgain: all who waited for it would each
@@ -70,7 +84,7 @@ func (s *engineSlot) open(ctx context.Context, by *App) (*paywall.Engine, error)
 	if n := len(s.live); n > 0 {
 		by = s.live[n-1]
 	}
-	s.opened, s.engine = store, paywall.NewEngine(store, by.settings())
+	s.opened, s.engine = store, paywall.NewEngine(store, s.settings(by))
 	return s.engine, nil
 }
 
@@ -92,7 +106,7 @@ func (s *engineSlot) unfollow(a *App) {
 
 func (s *engineSlot) configure() {
 	if n := len(s.live); n > 0 && s.engine != nil {
-		s.engine.Configure(s.live[n-1].settings())
+		s.engine.Configure(s.settings(s.live[n-1]))
 	}
 }
 

@@ -94,12 +94,9 @@ func (s *Service) serveJWKS(w http.ResponseWriter, r *http.Request) error {
 	if _, err := s.app.tokens(); err != nil {
 		return caddyhttp.Error(http.StatusServiceUnavailable, err)
 	}
-	body, err := s.app.keyring.Load().JWKS()
-	if err != nil {
-		return caddyhttp.Error(http.StatusInternalServerError, err)
-	}
+	// A new key is shown for twice as long, before it signs.
 	w.Header().Set("Cache-Control", "public, max-age=300")
-	return write(w, r, http.StatusOK, "application/jwk-set+json", body)
+	return write(w, r, http.StatusOK, "application/jwk-set+json", s.app.keyring.Load().JWKS(s.app.now()))
 }
 
 func (s *Service) servePayment(w http.ResponseWriter, r *http.Request, id string) error {

@@ -14,19 +14,28 @@ const defaultIssuer = "caddy-x402"
 
 // provisionTokens reads the operator's own keys, if there are any.
 func (a *App) provisionTokens() error {
+	ring, err := configuredRing(a.TokenKeys)
+	if err == nil && ring != nil {
+		a.keyring.Store(ring)
+	}
+	return err
+}
+
+// configuredRing is of keys as a configuration has them; nil if it has none.
+func configuredRing(values []string) (*token.Keyring, error) {
 	var keys []token.Key
-	for i, value := range a.TokenKeys {
+	for i, value := range values {
 		what := fmt.Sprintf("token key %d", i+1)
 		if !isPlaceholder(value) {
-			return fmt.Errorf("%s: a secret must not stand in the configuration; write a placeholder such as {env.NAME} or {file./path}", what)
+			return nil, fmt.Errorf("%s: a secret must not stand in the configuration; write a placeholder such as {env.NAME} or {file./path}", what)
 		}
 		text, err := resolve(what, value)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		k, err := token.ParseKey([]byte(text))
 		if err != nil {
-			return fmt.Errorf("%s: %w", what, err)
+			return nil, fmt.Errorf("%s: %w", what, err)
 		}
 		if i > 0 {
 			k = k.Retired(time.Time{})
@@ -34,14 +43,13 @@ func (a *App) provisionTokens() error {
 		keys = append(keys, k)
 	}
 	if len(keys) == 0 {
-		return nil
+		return nil, nil
 	}
 	ring, err := token.NewKeyring(keys...)
 	if err != nil {
-		return fmt.Errorf("token keys: %w", err)
+		return nil, fmt.Errorf("token keys: %w", err)
 	}
-	a.keyring.Store(ring)
-	return nil
+	return ring, nil
 }
 
 // loadKeyring reads the key from Caddy's storage, and makes it at the very first start.
@@ -85,7 +93,9 @@ func (a *App) tokens() (*paywall.Tokens, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a verifier of tokens: %w", err)
 	}
+	access.Heed(a.engine.value.revoked)
 	t := paywall.NewTokens(&token.Issuer{Keyring: ring, Issuer: a.issuer()}, access)
+	t.Revoked, t.MaxStale = a.engine.value.revoked, time.Duration(a.MaxStale)
 	a.made.Store(t)
 	return t, nil
 }

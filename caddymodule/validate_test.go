@@ -273,9 +273,10 @@ func TestTimesInConfigurations(t *testing.T) {
 		"both":                               {app: app("max_timeout 2h", "max_validity 3h")},
 		"retention of a day":                 {app: app("retention 1d"), want: "retention must be 48h0m0s or more, or be left out to keep everything"},
 		"retention of a year":                {app: app("retention 365d")},
+		"max_stale below what is heard":      {app: app("max_stale 1s"), want: "max_stale must be 2s or more"},
 		"max_timeout that nobody could meet": {app: app("max_timeout 15s"), want: "max_timeout must be more than 15s: "},
 	})
-	for _, name := range []string{"max_timeout", "settle_timeout", "max_validity", "min_age", "hold_ttl", "interval"} {
+	for _, name := range []string{"max_timeout", "settle_timeout", "max_validity", "min_age", "hold_ttl", "interval", "max_stale"} {
 		t.Run(name+" negative", func(t *testing.T) {
 			refused(t, changed(t, "", func(c map[string]any) { appOf(c)[name] = -1 }), name+" must be more than zero")
 		})

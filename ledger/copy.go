@@ -25,6 +25,7 @@ const (
 	CopyPayments     CopyStep = "payments"
 	CopyWallets      CopyStep = "wallets"
 	CopyReservations CopyStep = "reservations"
+	CopyRevocations  CopyStep = "revocations"
 	CopyAnchors      CopyStep = "anchors"
 	CopyCompare      CopyStep = "compare" // every payment is read back and compared
 	CopyVerify       CopyStep = "verify"  // the entries against the anchors
@@ -44,6 +45,7 @@ type CopyReport struct {
 	Copied       int64 `json:"copied"`
 	Wallets      int   `json:"wallets"`
 	Reservations int64 `json:"reservations"`
+	Revocations  int64 `json:"revocations"`
 	Anchors      int64 `json:"anchors"`
 	// Audit is the verification of the destination.
 	Audit Report `json:"audit"`
@@ -92,7 +94,7 @@ func (c *copier) run(ctx context.Context) error {
 	case err != nil:
 		return fmt.Errorf("beginning: %w", err)
 	}
-	steps := []func(context.Context) error{c.payments, c.wallets, c.reservations, c.anchors, c.compare, c.verify, c.unchanged}
+	steps := []func(context.Context) error{c.payments, c.wallets, c.reservations, c.revocations, c.anchors, c.compare, c.verify, c.unchanged}
 	if c.complete {
 		steps = []func(context.Context) error{c.sameWallets, c.sameAnchors, c.compare, c.verify, c.unchanged}
 	}
@@ -220,6 +222,27 @@ func (c *copier) reservations(ctx context.Context) error {
 		return fmt.Errorf("reservations: %w", err)
 	}
 	return send()
+}
+
+// revocations are sent in the order of their numbers, so that they have the same order in the copy.
+func (c *copier) revocations(ctx context.Context) error {
+	for after := uint64(0); ; {
+		page, err := c.from.Revoked(ctx, after, c.o.PageSize)
+		if err != nil {
+			return fmt.Errorf("reading revocations: %w", err)
+		}
+		if len(page) > 0 {
+			after = page[len(page)-1].Number
+			if err := c.send(ctx, Part{Revocations: page}, "revocations"); err != nil {
+				return err
+			}
+			c.report.Revocations += int64(len(page))
+			c.progress(CopyRevocations, c.report.Revocations, 0)
+		}
+		if len(page) < c.o.PageSize {
+			return nil
+		}
+	}
 }
 
 func (c *copier) anchors(ctx context.Context) error {

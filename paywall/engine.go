@@ -13,6 +13,7 @@ import (
 
 	"github.com/caddy-x402/caddy-x402/ledger"
 	"github.com/caddy-x402/caddy-x402/settlement"
+	"github.com/caddy-x402/caddy-x402/token"
 	"github.com/caddy-x402/caddy-x402/x402"
 )
 
@@ -30,6 +31,12 @@ type Settings struct {
 	CollectWithin time.Duration
 	// ReconcileEvery is how often the reconciler looks for payments that wait. Default: 2 s.
 	ReconcileEvery time.Duration
+	// MaxStale is how long after the last revocation could have been heard of the tokens of plans are still taken: the ledger may not
+	// answer for so long. Default: 30 s.
+	MaxStale time.Duration
+	// Revoked is what verifiers of tokens look into; the engine keeps it up to date. It stays the same as long as the engine runs.
+	// Default: the engine's own.
+	Revoked *token.Revoked
 	// Retention is how long the ledger keeps what closed payments left behind (see ledger.Books.Sweep); 0: for ever.
 	Retention time.Duration
 	// Now is the clock that authorizations are judged by: the wall's, or the chain's head where that
@@ -50,6 +57,7 @@ func (s Settings) withDefaults() Settings {
 	set(&s.HoldTTL, 15*time.Second)
 	set(&s.CollectWithin, 5*time.Minute)
 	set(&s.ReconcileEvery, 2*time.Second)
+	set(&s.MaxStale, 30*time.Second)
 	if s.Now == nil {
 		s.Now = time.Now
 	}
@@ -81,6 +89,9 @@ type Observation struct {
 type Engine struct {
 	store ledger.Store
 
+	revoked *token.Revoked
+	looked  chan struct{} // closed when revocations were looked for once, whatever came of it
+
 	limits  limits
 	bodies  room // for the bodies of requests with keys
 	answers room // for answers that are held back
@@ -111,10 +122,15 @@ func NewEngine(store ledger.Store, s Settings) *Engine {
 		lending: make(map[money]uint256.Int),
 		limits:  limits{clients: make(map[string]*spent)}, bodies: room{most: heldBodies}, answers: room{most: heldAnswers},
 		stop: stop, reconciled: make(chan struct{}), wake: make(chan struct{}, 1),
+		revoked: s.Revoked, looked: make(chan struct{}),
+	}
+	if e.revoked == nil {
+		e.revoked = token.NewRevoked()
 	}
 	go e.reconcileLoop(ctx)
 	e.loops.Go(func() { e.upkeepLoop(ctx) })
 	e.loops.Go(func() { e.surveyLoop(ctx) })
+	e.loops.Go(func() { e.revocationLoop(ctx) })
 	return e
 }
 

@@ -163,11 +163,16 @@ func (g *Gate) Serve(w http.ResponseWriter, r *http.Request, q Request, next Han
 	}
 	var reason x402.Reason
 	if bearer != "" {
-		claims, err := a.tokens.verify(bearer, q, g.Now())
-		if err == nil {
+		now := g.Now()
+		claims, err := a.tokens.verify(bearer, q, now)
+		switch {
+		case err != nil:
+			reason = tokenReason(err)
+		case a.tokens.heard(now) || a.listens():
 			return a.serveToken(claims)
+		case header == "":
+			return a.answer(stale())
 		}
-		reason = tokenReason(err)
 	}
 	if header == "" {
 		return a.demand(reason)

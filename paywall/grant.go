@@ -41,7 +41,23 @@ func (g *Grant) TransactionHex() string {
 type Tokens struct {
 	Issuer *token.Issuer
 	Access *token.Verifier
-	cache  *assertionCache
+	// Revoked is what Access heeds, and the engine keeps up to date. After MaxStale without news of it no token is taken.
+	Revoked  *token.Revoked
+	MaxStale time.Duration
+
+	cache *assertionCache
+}
+
+// heard reports whether it is known of all tokens whether they were revoked, as of MaxStale ago or later.
+func (t *Tokens) heard(now time.Time) bool { return heardLately(t.Revoked, t.MaxStale, now) }
+
+// heardLately: nil is for sites whose tokens are never revoked.
+func heardLately(r *token.Revoked, most time.Duration, now time.Time) bool {
+	if r == nil {
+		return true
+	}
+	silence, heard := r.Silence(now)
+	return heard && silence <= most
 }
 
 // NewTokens makes the tokens of a site; the verifier is of kind token.Access.

@@ -28,7 +28,9 @@ func (a *attempt) instead(ctx context.Context, f *proof) (done bool, err error) 
 			return false, unavailable(codeStore, err)
 		}
 		for _, p := range plans {
-			if a.covers(&p) {
+			if covered, err := a.covers(&p); err != nil {
+				return true, err
+			} else if covered {
 				return true, a.servePlan(p, false)
 			}
 		}
@@ -53,8 +55,12 @@ func (a *attempt) instead(ctx context.Context, f *proof) (done bool, err error) 
 			if p, err = a.engine.wait(ctx, p.ID); err != nil {
 				return false, busy("").because(err)
 			}
-			if p.Delivery == ledger.Delivered && p.Binding.Plan != "" && a.covers(&p) {
-				return true, a.servePlan(p, false)
+			if p.Delivery == ledger.Delivered && p.Binding.Plan != "" {
+				if covered, err := a.covers(&p); err != nil {
+					return true, err
+				} else if covered {
+					return true, a.servePlan(p, false)
+				}
 			}
 			if !p.Unserved() {
 				continue
@@ -68,11 +74,16 @@ func (a *attempt) instead(ctx context.Context, f *proof) (done bool, err error) 
 	return false, nil
 }
 
-func (a *attempt) covers(p *ledger.Payment) bool {
+// covers reports whether the plan that p bought opens this route now.
+func (a *attempt) covers(p *ledger.Payment) (bool, error) {
 	if p.Binding.Route != ledger.Text(a.Route.Scope) || p.Binding.Host != ledger.Text(a.Host) || !p.PlanUntil.After(a.Now()) {
-		return false
+		return false, nil
 	}
-	return a.plan(p.Binding.Plan) != nil
+	if a.plan(p.Binding.Plan) == nil {
+		return false, nil
+	}
+	revoked, err := a.hearsOf(p.ID)
+	return !revoked, err
 }
 
 // adopt serves this request with the unserved payment p, or clears p out of the way if nothing was

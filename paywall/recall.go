@@ -197,7 +197,7 @@ func (a *attempt) writeAnswer(s *storedAnswer, p *ledger.Payment) error {
 // addGrant says what was paid, and gives the token of a plan that is still good, made anew: it is never stored.
 func (a *attempt) addGrant(h http.Header, p *ledger.Payment) {
 	signed := ""
-	if p.Binding.Plan != "" && p.PlanUntil.After(a.Now()) && a.plan(p.Binding.Plan) != nil {
+	if p.Binding.Plan != "" && p.PlanUntil.After(a.Now()) && a.plan(p.Binding.Plan) != nil && !a.engine.revoked.Has(p.ID) {
 		var err error
 		if signed, err = a.accessToken(p); err != nil {
 			a.Logger.Error("a token could not be made", slog.String("payment", p.ID), slog.Any("error", err))

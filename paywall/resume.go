@@ -187,10 +187,24 @@ func (a *attempt) over(p *ledger.Payment) error {
 		return refuse(errUsed()).of(p.ID)
 	case p.Delivery == ledger.Delivered && !p.PlanUntil.After(a.Now()):
 		return refuse(x402.Refuse(ReasonPlanOver, "the plan that was bought has ended")).of(p.ID)
+	case p.Delivery == ledger.Delivered:
+		return a.endedEarly(p)
 	case p.Settlement == ledger.Failed, p.Settlement == ledger.Void:
 		return refuse(x402.Refuse(orReason(p.Reason), "this authorization was given up and charged nothing; sign a new one")).of(p.ID)
 	case p.Delivery == ledger.Delivering && !a.replays(p):
 		return busy(p.ID) // its answer may be lost, but whoever holds it may be slow as well: the reconciler makes an end of it
+	}
+	return nil
+}
+
+// endedEarly gives the answer to who asks for a plan that was ended before its time, or nil.
+func (a *attempt) endedEarly(p *ledger.Payment) error {
+	revoked, err := a.hearsOf(p.ID)
+	switch {
+	case err != nil:
+		return err
+	case revoked:
+		return refuse(x402.Refuse(ReasonTokenRevoked, "the plan that was bought was ended; sign a new authorization to buy another")).of(p.ID)
 	}
 	return nil
 }

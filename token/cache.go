@@ -1,7 +1,6 @@
 package token
 
 import (
-	"maps"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,10 +18,6 @@ const (
 type cache struct {
 	shards   [cacheShards]cacheShard
 	perShard int
-
-	mu      sync.Mutex
-	revoked map[string]time.Time // token id -> when it may be forgotten
-	sweepAt int
 }
 
 type cacheShard struct {
@@ -34,12 +29,13 @@ type cacheShard struct {
 type cacheEntry struct {
 	claims      *Claims
 	set         *keySet
-	from, until int64        // valid in [from, until), unix milliseconds
-	used        atomic.Int64 // last use, unix seconds
+	from, until int64         // valid in [from, until), unix milliseconds
+	used        atomic.Int64  // last use, unix seconds
+	revoked     atomic.Uint64 // the version of the revocations in which it was looked for
 }
 
 func newCache(size int) *cache {
-	c := &cache{perShard: max(1, size/cacheShards), revoked: map[string]time.Time{}, sweepAt: 64}
+	c := &cache{perShard: max(1, size/cacheShards)}
 	for i := range c.shards {
 		c.shards[i].entries = map[string]*cacheEntry{}
 	}
@@ -55,8 +51,8 @@ func (c *cache) shard(token string) *cacheShard {
 	return &c.shards[(h>>16^h)%cacheShards]
 }
 
-// get is the hot path: it allocates nothing. A token verified with another set of keys doesn't count.
-func (c *cache) get(token string, set *keySet, now time.Time) *Claims {
+// get is the hot path: it allocates nothing. A token verified with another set of keys doesn't count, nor one that is revoked.
+func (c *cache) get(token string, set *keySet, revoked *Revoked, now time.Time) *Claims {
 	s := c.shard(token)
 	s.mu.RLock()
 	e := s.entries[token]
@@ -68,6 +64,14 @@ func (c *cache) get(token string, set *keySet, now time.Time) *Claims {
 	if e.set != set || t < e.from || t >= e.until {
 		s.drop(token, e)
 		return nil
+	}
+	// What is added after the version was read makes it another.
+	if v := revoked.version.Load(); e.revoked.Load() != v {
+		if revoked.Has(e.claims.ID) {
+			s.drop(token, e)
+			return nil
+		}
+		e.revoked.Store(v)
 	}
 	if sec := t / 1000; e.used.Load() != sec {
 		e.used.Store(sec)
@@ -83,8 +87,8 @@ func (s *cacheShard) drop(token string, e *cacheEntry) {
 	}
 }
 
-// put remembers a verified token, and reports false if it was revoked meanwhile. keyUntil is when its key retires, or zero.
-func (c *cache) put(token string, claims *Claims, set *keySet, keyUntil, now time.Time) bool {
+// put remembers a verified token, which was not among those of this version of the revocations. keyUntil is when its key retires, or zero.
+func (c *cache) put(token string, claims *Claims, set *keySet, version uint64, keyUntil, now time.Time) {
 	until := claims.ExpiresAt.Add(Leeway)
 	if !keyUntil.IsZero() && keyUntil.Before(until) {
 		until = keyUntil
@@ -95,18 +99,14 @@ func (c *cache) put(token string, claims *Claims, set *keySet, keyUntil, now tim
 	}
 	e := &cacheEntry{claims: claims, set: set, from: from.Add(-Leeway).UnixMilli(), until: until.UnixMilli()}
 	e.used.Store(now.Unix())
+	e.revoked.Store(version)
 	s := c.shard(token)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// Under the shard's lock: revoke marks first and clears the shards afterwards, so one of the two sees the other.
-	if c.isRevoked(claims.ID) {
-		return false
-	}
 	if len(s.entries) >= c.perShard {
 		s.makeRoom(now)
 	}
 	s.entries[strings.Clone(token)] = e // the caller's string may be part of a larger one
-	return true
 }
 
 // makeRoom drops what is over among a few entries, or else the one of them that was not used for longest.
@@ -130,31 +130,5 @@ func (s *cacheShard) makeRoom(now time.Time) {
 	}
 	if !dropped {
 		delete(s.entries, oldest)
-	}
-}
-
-func (c *cache) isRevoked(id string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	_, ok := c.revoked[id]
-	return ok
-}
-
-func (c *cache) revoke(id string, until, now time.Time) {
-	c.mu.Lock()
-	if len(c.revoked) >= c.sweepAt {
-		maps.DeleteFunc(c.revoked, func(_ string, t time.Time) bool { return t.Before(now) })
-		c.sweepAt = max(64, 2*len(c.revoked))
-	}
-	// The leeway of the verifier must not outlive its memory.
-	if t := until.Add(Leeway); c.revoked[id].Before(t) {
-		c.revoked[id] = t
-	}
-	c.mu.Unlock()
-	for i := range c.shards {
-		s := &c.shards[i]
-		s.mu.Lock()
-		maps.DeleteFunc(s.entries, func(_ string, e *cacheEntry) bool { return e.claims.ID == id })
-		s.mu.Unlock()
 	}
 }

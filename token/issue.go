@@ -29,7 +29,18 @@ func (i *Issuer) Issue(kind Kind, c Claims, ttl time.Duration) (string, error) {
 	case ttl < time.Second:
 		return "", fmt.Errorf("issuing a token: %v is too short a life", ttl)
 	}
-	at := i.issueTime(&c)
+	now := time.Now
+	if i.Now != nil {
+		now = i.Now
+	}
+	at := now()
+	key := i.Keyring.SigningKey(at)
+	if c.IssuedAt != nil {
+		at = c.IssuedAt.Time
+	}
+	if key.sign == nil {
+		return "", errors.New("issuing a token: the keyring has no key that signs")
+	}
 	c.Issuer = i.Issuer
 	c.Audience = jwt.ClaimStrings{kind.audience(i.Issuer)}
 	c.IssuedAt, c.NotBefore = jwt.NewNumericDate(at), jwt.NewNumericDate(at)
@@ -44,18 +55,7 @@ func (i *Issuer) Issue(kind Kind, c Claims, ttl time.Duration) (string, error) {
 	if err := c.check(); err != nil {
 		return "", fmt.Errorf("issuing a token: %w", err)
 	}
-	return sign(i.Keyring.SigningKey(), kind, &c)
-}
-
-func (i *Issuer) issueTime(c *Claims) time.Time {
-	switch {
-	case c.IssuedAt != nil:
-		return c.IssuedAt.Time
-	case i.Now != nil:
-		return i.Now()
-	default:
-		return time.Now()
-	}
+	return sign(key, kind, &c)
 }
 
 func sign(key Key, kind Kind, c *Claims) (string, error) {

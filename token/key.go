@@ -36,7 +36,11 @@ type Key struct {
 	method jwt.SigningMethod
 	sign   any // nil: the key only verifies
 	verify any
-	until  time.Time // zero: no end
+
+	created time.Time     // zero: not known
+	from    time.Time     // when it begins to sign; zero: at once
+	until   time.Time     // when it ends to verify; zero: never
+	longest time.Duration // the life of the longest token that it signs; 0: not known
 }
 
 // ID is the key's kid: for a public key its RFC 7638 thumbprint.

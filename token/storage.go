@@ -16,11 +16,21 @@ const (
 	storageKey  = "x402/keys/token.pem"
 	storageLock = "x402_token_keys"
 
-	pemUntil = "Verify-Until"
+	// maxRing bounds what is read as a ring, in bytes: some hundred keys.
+	maxRing = 256 << 10
 )
 
-// Storage is what Load needs of Caddy's storage; certmagic.Storage has it all. Load of an absent key must give an
-// error that is fs.ErrNotExist.
+// The headers of a key's PEM block say its turn. Whoever does not know them signs with the first key and verifies with all, which is
+// right at any time but the change itself.
+const (
+	pemCreated = "Created"
+	pemFrom    = "Sign-From"
+	pemUntil   = "Verify-Until"
+	pemLongest = "Longest-Token"
+)
+
+// Storage is what a ring needs of Caddy's storage; certmagic.Storage has it all. Load of an absent key must give an
+// error that is fs.ErrNotExist, and Store must leave the old or the new value, whatever happens meanwhile.
 type Storage interface {
 	Lock(ctx context.Context, name string) error
 	Unlock(ctx context.Context, name string) error
@@ -32,14 +42,24 @@ type Storage interface {
 // start at once end up with the same key. What can't be read is an error, never overwritten: a new key would void
 // every token that was sold.
 func Load(ctx context.Context, s Storage) (*Keyring, error) {
-	ring, err := load(ctx, s)
+	ring, err := Read(ctx, s)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return ring, err
 	}
-	return create(ctx, s)
+	return change(ctx, s, func(keys []Key) ([]Key, error) {
+		if len(keys) > 0 { // another instance was first
+			return nil, nil
+		}
+		key, err := GenerateKey(rand.Reader)
+		if err != nil {
+			return nil, err
+		}
+		return []Key{key}, nil
+	})
 }
 
-func load(ctx context.Context, s Storage) (*Keyring, error) {
+// Read gives the keyring that s holds, and an error that is fs.ErrNotExist if there is none.
+func Read(ctx context.Context, s Storage) (*Keyring, error) {
 	data, err := s.Load(ctx, storageKey)
 	if err != nil {
 		return nil, fmt.Errorf("loading the token keys from storage: %w", err)
@@ -51,7 +71,22 @@ func load(ctx context.Context, s Storage) (*Keyring, error) {
 	return ring, nil
 }
 
-func create(ctx context.Context, s Storage) (ring *Keyring, err error) {
+// Refresh takes over what s holds now, and reports whether that is different. What can't be read leaves the ring as it is.
+func (r *Keyring) Refresh(ctx context.Context, s Storage) (changed bool, err error) {
+	next, err := Read(ctx, s)
+	if err != nil {
+		return false, err
+	}
+	if bytes.Equal(next.keys.Load().raw, r.keys.Load().raw) {
+		return false, nil
+	}
+	r.Replace(next)
+	return true, nil
+}
+
+// change has f make new keys of those in s, none if there is no ring yet, and stores them in one step: who dies in the middle leaves the
+// old ring. f gives nil to change nothing. What is stored then is given.
+func change(ctx context.Context, s Storage, f func([]Key) ([]Key, error)) (ring *Keyring, err error) {
 	if err := s.Lock(ctx, storageLock); err != nil {
 		return nil, fmt.Errorf("locking the token keys in storage: %w", err)
 	}
@@ -60,48 +95,79 @@ func create(ctx context.Context, s Storage) (ring *Keyring, err error) {
 			ring, err = nil, fmt.Errorf("unlocking the token keys in storage: %w", e)
 		}
 	}()
-	// Another instance may have been first.
-	if ring, err = load(ctx, s); !errors.Is(err, fs.ErrNotExist) {
+	ring, err = Read(ctx, s)
+	var had []Key
+	switch {
+	case err == nil:
+		had = ring.Keys()
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	}
+	keys, err := f(had)
+	if err != nil || keys == nil {
 		return ring, err
 	}
-	key, err := GenerateKey(rand.Reader)
+	data, err := marshalKeys(keys)
 	if err != nil {
 		return nil, err
 	}
-	data, err := key.MarshalPEM()
-	if err != nil {
-		return nil, err
+	if _, err := unmarshalKeyring(data); err != nil { // nothing is stored that can't be read back
+		return nil, fmt.Errorf("storing the token keys: %w", err)
 	}
 	if err := s.Store(ctx, storageKey, data); err != nil {
-		return nil, fmt.Errorf("storing the token key: %w", err)
+		return nil, fmt.Errorf("storing the token keys: %w", err)
 	}
 	// A storage's lock may go stale under us; what is stored is what counts.
-	return load(ctx, s)
+	return Read(ctx, s)
 }
 
-// marshalKeyring writes the ring's asymmetric keys as PEM: the signing key in full, then the public halves of those that
-// only verify, each with the time until when.
-func marshalKeyring(r *Keyring) ([]byte, error) {
-	keys := r.Keys()
-	out, err := keys[0].MarshalPEM()
+// marshalKeys writes asymmetric keys as PEM, those that can sign in full and of the others the public halves, in the order of their turns.
+func marshalKeys(keys []Key) ([]byte, error) {
+	set, err := newKeySet(keys)
 	if err != nil {
 		return nil, err
 	}
-	for _, k := range keys[1:] {
-		der, err := x509.MarshalPKIXPublicKey(k.verify)
+	var out []byte
+	for _, k := range set.keys {
+		block, err := k.block()
 		if err != nil {
-			return nil, fmt.Errorf("encoding the token key %s: %w", k.id, err)
-		}
-		block := &pem.Block{Type: "PUBLIC KEY", Bytes: der}
-		if !k.until.IsZero() {
-			block.Headers = map[string]string{pemUntil: k.until.UTC().Format(time.RFC3339)}
+			return nil, err
 		}
 		out = append(out, pem.EncodeToMemory(block)...)
 	}
 	return out, nil
 }
 
+func (k Key) block() (*pem.Block, error) {
+	if k.isSecret() {
+		return nil, errors.New("a secret is not written as PEM")
+	}
+	block := &pem.Block{Type: "PUBLIC KEY", Headers: map[string]string{}}
+	var err error
+	if k.sign != nil {
+		block.Type = "PRIVATE KEY"
+		block.Bytes, err = x509.MarshalPKCS8PrivateKey(k.sign)
+	} else {
+		block.Bytes, err = x509.MarshalPKIXPublicKey(k.verify)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("encoding the token key %s: %w", k.id, err)
+	}
+	for name, t := range map[string]time.Time{pemCreated: k.created, pemFrom: k.from, pemUntil: k.until} {
+		if !t.IsZero() {
+			block.Headers[name] = t.UTC().Format(time.RFC3339)
+		}
+	}
+	if k.longest > 0 {
+		block.Headers[pemLongest] = k.longest.String()
+	}
+	return block, nil
+}
+
 func unmarshalKeyring(data []byte) (*Keyring, error) {
+	if len(data) > maxRing {
+		return nil, fmt.Errorf("it has %d bytes, more than %d", len(data), maxRing)
+	}
 	var keys []Key
 	for rest := bytes.TrimSpace(data); len(rest) > 0; rest = bytes.TrimSpace(rest) {
 		var block *pem.Block
@@ -114,28 +180,45 @@ func unmarshalKeyring(data []byte) (*Keyring, error) {
 		}
 		keys = append(keys, key)
 	}
-	return NewKeyring(keys...)
+	if len(keys) == 0 || keys[0].sign == nil {
+		return nil, errors.New("a keyring needs a key that signs, as its first")
+	}
+	ring, err := newKeyring(keys)
+	if err != nil {
+		return nil, err
+	}
+	ring.keys.Load().raw = data
+	return ring, nil
 }
 
-func keyFromBlock(block *pem.Block) (Key, error) {
-	if block.Type != "PUBLIC KEY" {
+func keyFromBlock(block *pem.Block) (key Key, err error) {
+	if block.Type == "PUBLIC KEY" {
+		public, err := x509.ParsePKIXPublicKey(block.Bytes)
+		if err != nil {
+			return Key{}, fmt.Errorf("reading a retired token key: %w", err)
+		}
+		if key, err = newPublicKey(public); err != nil {
+			return Key{}, err
+		}
+	} else {
 		private, err := parsePrivate(block)
 		if err != nil {
 			return Key{}, err
 		}
-		return newKey(private)
+		if key, err = newKey(private); err != nil {
+			return Key{}, err
+		}
 	}
-	public, err := x509.ParsePKIXPublicKey(block.Bytes)
-	if err != nil {
-		return Key{}, fmt.Errorf("reading a retired token key: %w", err)
+	for name, t := range map[string]*time.Time{pemCreated: &key.created, pemFrom: &key.from, pemUntil: &key.until} {
+		if text, ok := block.Headers[name]; ok {
+			if *t, err = time.Parse(time.RFC3339, text); err != nil {
+				return Key{}, fmt.Errorf("reading %s of a token key: %w", name, err)
+			}
+		}
 	}
-	key, err := newPublicKey(public)
-	if err != nil {
-		return Key{}, err
-	}
-	if until, ok := block.Headers[pemUntil]; ok {
-		if key.until, err = time.Parse(time.RFC3339, until); err != nil {
-			return Key{}, fmt.Errorf("reading a retired token key's end: %w", err)
+	if text, ok := block.Headers[pemLongest]; ok {
+		if key.longest, err = time.ParseDuration(text); err != nil {
+			return Key{}, fmt.Errorf("reading %s of a token key: %w", pemLongest, err)
 		}
 	}
 	return key, nil

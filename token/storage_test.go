@@ -26,15 +26,15 @@ func TestLoadMakesAKeyOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if alg := first.SigningKey().Algorithm(); alg != "EdDSA" {
+	if alg := first.SigningKey(start).Algorithm(); alg != "EdDSA" {
 		t.Errorf("made a key for %s", alg)
 	}
 	again, err := Load(t.Context(), s)
-	if err != nil || again.SigningKey().ID() != first.SigningKey().ID() {
-		t.Errorf("got %v, %v; want %v", again, err, first.SigningKey())
+	if err != nil || again.SigningKey(start).ID() != first.SigningKey(start).ID() {
+		t.Errorf("got %v, %v; want %v", again, err, first.SigningKey(start))
 	}
 	other, err := Load(t.Context(), fileStorage(t))
-	if err != nil || other.SigningKey().ID() == first.SigningKey().ID() {
+	if err != nil || other.SigningKey(start).ID() == first.SigningKey(start).ID() {
 		t.Errorf("two storages have the same key: %v", err)
 	}
 }
@@ -51,7 +51,7 @@ func TestInstancesThatStartAtOnceAgree(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			ids[i] = ring.SigningKey().ID()
+			ids[i] = ring.SigningKey(start).ID()
 		})
 	}
 	wg.Wait()
@@ -138,7 +138,7 @@ func TestKeyringSurvivesStorage(t *testing.T) {
 	keys := everyKey(t)
 	until := start.Add(time.Hour)
 	ring := ringOf(t, keys["EdDSA"], keys["RS256"].Retired(until), keys["ES256"].Retired(until))
-	data, err := marshalKeyring(ring)
+	data, err := marshalKeys(ring.Keys())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ type Verifier struct {
 	issuer   string
 	parser   *jwt.Parser
 	verified *cache
+	revoked  *Revoked
 }
 
 // DefaultCacheSize is how many verified tokens a Verifier remembers unless told otherwise.
@@ -31,7 +32,7 @@ func NewVerifier(ring *Keyring, kind Kind, issuer string, size int) (*Verifier, 
 		size = DefaultCacheSize
 	}
 	return &Verifier{
-		ring: ring, kind: kind, issuer: issuer, verified: newCache(size),
+		ring: ring, kind: kind, issuer: issuer, verified: newCache(size), revoked: NewRevoked(),
 		parser: jwt.NewParser(
 			jwt.WithValidMethods([]string{"EdDSA", "ES256", "RS256", "HS256"}),
 			jwt.WithStrictDecoding(),
@@ -40,11 +41,14 @@ func NewVerifier(ring *Keyring, kind Kind, issuer string, size int) (*Verifier, 
 	}, nil
 }
 
+// Heed makes v refuse what r says was revoked, in place of what it knew before. It is to be called before v is used.
+func (v *Verifier) Heed(r *Revoked) { v.revoked = r }
+
 // Verify gives the claims of a token that is good at now. The claims are shared: don't change them. Every other token
 // gives one of this package's errors.
 func (v *Verifier) Verify(token string, now time.Time) (*Claims, error) {
 	set := v.ring.keys.Load()
-	if c := v.verified.get(token, set, now); c != nil {
+	if c := v.verified.get(token, set, v.revoked, now); c != nil {
 		return c, nil
 	}
 	if !wellFormed(token) {
@@ -65,15 +69,13 @@ func (v *Verifier) Verify(token string, now time.Time) (*Claims, error) {
 	if err := v.checkClaims(&claims, now); err != nil {
 		return nil, fmt.Errorf("%w: %w", class(err), err)
 	}
-	if !v.verified.put(token, &claims, set, used.until, now) {
+	version := v.revoked.version.Load()
+	if v.revoked.Has(claims.ID) {
 		return nil, ErrRevoked
 	}
+	v.verified.put(token, &claims, set, version, used.until, now)
 	return &claims, nil
 }
-
-// Revoke makes every token with this id, a payment's, fail with ErrRevoked. It is remembered until the time given, when
-// the token expires by itself; now is the caller's clock.
-func (v *Verifier) Revoke(id string, until, now time.Time) { v.verified.revoke(id, until, now) }
 
 // wellFormed lets through three parts of the base64url alphabet. Decoders skip line ends, and so would give one token many
 // spellings.

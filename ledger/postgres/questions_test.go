@@ -67,6 +67,8 @@ func Questions(p ledger.Payment, now time.Time) []Question {
 	ask("Transactions", sqlstore.SelectByPayment, []any{p.ID}, "transaction_payments_pkey", "transactions_pkey")
 	ask("Reservation", sqlstore.SelectReservation, []any{key[:], at}, "reservations_pkey")
 	ask("KeepAnswer", keep, []any{[]byte{}, at, key[:], p.ID, at, at, int64(1) << 62}, "reservations_pkey")
+	ask("Revoked", sqlstore.SelectRevocations, []any{1, 100}, "revocations_pkey")
+	ask("Sweep, revocations", sqlstore.SweepRevocations, []any{at, 100}, "revocations_end", "revocations_pkey")
 	ask("Sweep, reservations", sqlstore.SweepReservations, []any{at, 100}, "reservations_expiry", "reservations_pkey")
 	ask("Sweep, closed", sqlstore.SelectClosed+" FOR UPDATE SKIP LOCKED", []any{at, 100}, "payments_closed")
 	sql, args := list(ledger.Query{})

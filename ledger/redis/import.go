@@ -47,6 +47,11 @@ func (s *Store) Import(ctx context.Context, part ledger.Part) error {
 			return err
 		}
 	}
+	for i := range part.Revocations {
+		if err := s.importRevocation(ctx, &part.Revocations[i]); err != nil {
+			return err
+		}
+	}
 	for _, a := range part.Anchors {
 		if err := s.importAnchor(ctx, a); err != nil {
 			return err
@@ -77,7 +82,7 @@ func (s *Store) beginCopy(ctx context.Context) error {
 	if err := s.unused(ctx, "empty"); err != nil {
 		return s.abandoned(ctx, state, err)
 	}
-	c = writing("put", []string{s.keys.meta(), s.keys.meta(), s.keys.wallets(), s.keys.anchors()}, state, copyBegun)
+	c = writing("put", []string{s.keys.meta(), s.keys.meta(), s.keys.wallets(), s.keys.anchors(), s.keys.revoked()}, state, copyBegun)
 	if err := s.one(ctx, c); err != nil {
 		return err
 	}

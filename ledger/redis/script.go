@@ -52,7 +52,7 @@ type call struct {
 }
 
 // deciding are the scripts that read what somebody will act upon, and not only show.
-var deciding = map[string]bool{"get": true, "read": true, "list": true, "fields": true}
+var deciding = map[string]bool{"get": true, "read": true, "list": true, "fields": true, "revoked": true}
 
 func reading(name string, keys []string, args ...any) *call {
 	return &call{script: scripts[name], keys: keys, args: args, decides: deciding[name]}

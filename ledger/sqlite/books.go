@@ -87,6 +87,11 @@ func (s *Store) Sweep(ctx context.Context, keep time.Duration, limit int) (int, 
 		if err != nil {
 			return 0, fmt.Errorf("ledger/sqlite: removing reservations: %w", err)
 		}
+		lapsed, err := w.exec(sqlstore.SweepRevocations, sqlstore.Micros(now.Add(-ledger.RevocationGrace)), limit-n)
+		if err != nil {
+			return 0, fmt.Errorf("ledger/sqlite: removing revocations: %w", err)
+		}
+		n += lapsed
 		if keep <= 0 || n >= limit {
 			return int(n), nil
 		}

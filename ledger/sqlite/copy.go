@@ -37,6 +37,11 @@ func (w *writer) importPart(part *ledger.Part) error {
 			return fmt.Errorf("ledger/sqlite: importing a reservation: %w", err)
 		}
 	}
+	for i := range part.Revocations {
+		if err := w.importRevocation(&part.Revocations[i]); err != nil {
+			return fmt.Errorf("ledger/sqlite: importing a revocation: %w", err)
+		}
+	}
 	if err := w.importAnchors(part.Anchors); err != nil {
 		return fmt.Errorf("ledger/sqlite: importing anchors: %w", err)
 	}

@@ -136,6 +136,11 @@ func (r *run) answer(t *rapid.T) op {
 	}
 }
 
+func (r *run) revoke(t *rapid.T) op {
+	id, until := r.anyID(t), r.clock.Now().Add(drawDuration(t, "until"))
+	return func(s ledger.Store) (any, error) { return nil, s.Revoke(r.ctx, id, until) }
+}
+
 func (r *run) anchor(*rapid.T) op {
 	now := r.clock.Now()
 	return func(s ledger.Store) (any, error) { return ledger.NextAnchor(r.ctx, s, now) }

@@ -49,6 +49,8 @@ func lived(t *testing.T, open Open) *fixture {
 	}
 	f.reserve(5, kept["paid"].ID, "", time.Hour, "")
 	f.reserve(9, kept["paid"].ID, "", time.Minute, "")
+	f.revoke(closed["delivered"].ID, f.clock.Now().Add(time.Hour))
+	f.revoke(kept["paid"].ID, f.clock.Now().Add(2*time.Hour))
 	f.clock.Add(time.Minute)
 	return f
 }
@@ -79,6 +81,9 @@ func (f *fixture) parts(size int) []ledger.Part {
 	}
 	for chunk := range slices.Chunk(f.reservations(), size) {
 		got = append(got, ledger.Part{Reservations: chunk})
+	}
+	for chunk := range slices.Chunk(f.revoked(0), size) {
+		got = append(got, ledger.Part{Revocations: chunk})
 	}
 	anchors, err := f.store().Anchors(f.ctx, 0, 1000)
 	if err != nil {
@@ -121,6 +126,9 @@ func (f *fixture) equals(g *fixture) {
 	}
 	if a, b := f.reservations(), g.reservations(); !same(a, b) {
 		f.Errorf("reservations: %s", difference(a, b))
+	}
+	if a, b := unnumbered(f.revoked(0)), unnumbered(g.revoked(0)); !same(a, b) {
+		f.Errorf("revocations: %s", difference(a, b))
 	}
 	far := f.clock.Now().Add(time.Hour)
 	if a, b := f.entries(far, 50), g.entries(far, 50); !same(a, b) {

@@ -33,6 +33,7 @@ func (f *fixture) refusesWrites() {
 		"recheck":        func() error { return s.Recheck(ctx, open.ID, time.Hour) },
 		"reserve":        func() error { _, err := s.Reserve(ctx, ledger.Reservation{Key: hash(77)}, "", time.Hour); return err },
 		"keep an answer": func() error { return s.KeepAnswer(ctx, reserved.Key, reserved.Payment, []byte("kept"), time.Hour) },
+		"revoke":         func() error { return s.Revoke(ctx, "pay_x", s.Now().Add(time.Hour)) },
 		"anchor":         func() error { _, err := ledger.NextAnchor(ctx, s, s.Now()); return err },
 		"sweep":          func() error { _, err := s.Sweep(ctx, time.Microsecond, 100); return err },
 	} {

@@ -31,6 +31,8 @@ type Memory struct {
 	sent         []ledger.Transaction
 	wallets      map[wallet]uint64
 	reservations map[common.Hash]ledger.Reservation
+	revocations  []ledger.Revocation // by number
+	revoked      uint64              // the last number
 	anchors      []ledger.Anchor
 }
 
@@ -65,6 +67,7 @@ func (m *Memory) Clone() *Memory {
 		clock: m.clock, forgets: m.forgets, closed: m.closed, copying: m.copying, rows: maps.Clone(m.rows),
 		claimed: maps.Clone(m.claimed), sent: slices.Clone(m.sent), wallets: maps.Clone(m.wallets),
 		reservations: maps.Clone(m.reservations), anchors: slices.Clone(m.anchors),
+		revocations: slices.Clone(m.revocations), revoked: m.revoked,
 	}
 }
 

@@ -171,6 +171,7 @@ func (m *Memory) Sweep(ctx context.Context, keep time.Duration, limit int) (int,
 			n++
 		}
 	}
+	n += m.lapse(limit - n)
 	for id, r := range m.rows {
 		switch {
 		case keep == 0, n >= limit, r.archived, !r.p.Closed(), r.p.UpdatedAt.After(m.now().Add(-keep)):
@@ -258,7 +259,7 @@ func (m *Memory) Import(ctx context.Context, part ledger.Part) error {
 		return err
 	}
 	defer m.mu.Unlock()
-	if !m.copying && len(m.rows)+len(m.wallets)+len(m.reservations)+len(m.anchors) > 0 {
+	if !m.copying && len(m.rows)+len(m.wallets)+len(m.reservations)+len(m.revocations)+len(m.anchors) > 0 {
 		return ledger.ErrExists
 	}
 	m.copying = true
@@ -277,6 +278,11 @@ func (m *Memory) Import(ctx context.Context, part ledger.Part) error {
 			return ledger.ErrConflict
 		}
 		m.reservations[r.Key] = r
+	}
+	for _, r := range part.Revocations {
+		if err := m.importRevocation(r); err != nil {
+			return err
+		}
 	}
 	for _, a := range part.Anchors {
 		if i := int(a.Sequence) - 1; i >= 0 && i < len(m.anchors) && m.anchors[i] == a {

@@ -44,6 +44,7 @@ func testModel(t *testing.T, open Open, o Options) {
 			"advance": r.act(r.advance),
 			"reserve": r.act(r.reserve),
 			"answer":  r.act(r.answer),
+			"revoke":  r.act(r.revoke),
 			"anchor":  r.act(r.anchor),
 			"sweep":   r.sweep,
 			"lease":   r.lease,
@@ -282,6 +283,12 @@ func (r *run) everything() map[string]op {
 			got := map[string]ledger.Reservation{}
 			err := s.EachReservation(r.ctx, func(v ledger.Reservation) error { got[v.Key.Hex()] = v; return nil })
 			return got, err
+		},
+		"revocations": func(s ledger.Store) (any, error) {
+			got, err := s.Revoked(r.ctx, 0, all)
+			live := r.clock.Now().Add(time.Minute - ledger.RevocationGrace) // others may have been swept
+			got = slices.DeleteFunc(got, func(v ledger.Revocation) bool { return v.Until.Before(live) })
+			return byID(got), err
 		},
 		"anchors": func(s ledger.Store) (any, error) { return s.Anchors(r.ctx, 0, all) },
 		"entries": func(s ledger.Store) (any, error) { return s.Entries(r.ctx, ledger.Mark{}, far, all) },

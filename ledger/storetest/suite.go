@@ -111,6 +111,11 @@ var testsWithOptions = []struct {
 }{
 	{"Reserve", testReserve},
 	{"KeepAnswer", testKeepAnswer},
+	{"Revoke", testRevoke},
+	{"RevocationNumbers", testRevocationNumbers},
+	{"FollowRevocations", testFollowRevocations},
+	{"RevokeCrash", testRevokeCrash},
+	{"ImportRevocations", testImportRevocations},
 	{"Credit", testCredit},
 	{"CreditNotClaimed", testCreditNotClaimed},
 	{"CreditGivenBack", testCreditGivenBack},

@@ -47,11 +47,11 @@ func countedRPC(t *testing.T, target string) (address string, asked *atomic.Int6
 }
 
 // A pass is bought at the resource, its token comes with the answer, and opens the whole set of routes from then on:
-// without the chain, and without the ledger.
+// without the chain. A Caddy that can't ask the ledger what was revoked, and never could, takes no token.
 func TestPlanBoughtAtTheResource(t *testing.T) {
 	r := rig.New(t, rig.Options{})
 	endpoint, asked := countedRPC(t, r.Chain.URL())
-	o := rig.Options{Site: passes, RPC: endpoint}
+	o := rig.Options{Site: passes, RPC: endpoint, App: "interval 100ms"}
 	r.Load(o)
 	b := rig.NewBuyer(t, 1)
 	offer := b.Offer(r.URL("/plans/x"))
@@ -64,10 +64,12 @@ func TestPlanBoughtAtTheResource(t *testing.T) {
 	wantGrant(t, a, token)
 	wantPlanUpstream(t, r, b, "buying")
 
-	// From here on nobody is asked: the chain is counted, and the ledger can't be opened.
-	broken := strings.Replace(r.Caddyfile(o), r.Dir+"/ledger.db", "/proc/nowhere/ledger.db", 1)
-	loadText(t, broken)
-	waitFor(t, func() bool { return b.Get(r.URL("/plans/x")).Err == nil }) // a reload may close a connection that was just opened
+	// From here on nobody is asked: the payment is final, so whatever asks the chain now, asks because of a request.
+	waitFor(t, func() bool {
+		n := asked.Load()
+		time.Sleep(time.Second)
+		return asked.Load() == n
+	})
 	before := asked.Load()
 	for _, path := range []string{"/plans/x", "/plans/y?z=1", "/plans/deep/er"} {
 		got := b.Get(r.URL(path), bearer(token)...)
@@ -86,12 +88,18 @@ func TestPlanBoughtAtTheResource(t *testing.T) {
 		}
 		w.seen(t, method, 1, 0)
 	}
-	// The reconciler of the ledger that was closed is gone; whatever asks now, asks because of a request.
 	if n := asked.Load() - before; n != 0 {
 		t.Errorf("the chain was asked %d times", n)
 	}
+
+	broken := strings.Replace(r.Caddyfile(o), r.Dir+"/ledger.db", "/proc/nowhere/ledger.db", 1)
+	loadText(t, broken)
+	waitFor(t, func() bool { return b.Get(r.URL("/plans/x")).Err == nil }) // a reload may close a connection that was just opened
+	if got := b.Get(r.URL("/plans/x"), bearer(token)...); got.Status != http.StatusServiceUnavailable || !strings.Contains(got.Body, "revocations_unknown") {
+		t.Errorf("without the ledger: %d %s", got.Status, got.Body)
+	}
 	putOff(t, b.Get(r.URL("/plans/x"), x402.HeaderSignature, b.Sign(offer, 0)))
-	w.nothing(t, "without a token")
+	w.nothing(t, "without the ledger")
 }
 
 // wantGrant checks that an answer says the token in both places, with what it is good for.

@@ -1,0 +1,191 @@
+package caddymodule
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/caddyserver/certmagic"
+	"github.com/jedib0t/go-pretty/v6/table"
+
+	"github.com/caddy-x402/caddy-x402/client"
+)
+
+// keyOperations are what operators ask of a ring: in its storage, or through Caddy's admin endpoint.
+type keyOperations interface {
+	list(ctx context.Context) (keyList, error)
+	rotate(ctx context.Context, q keyRotation) (keyList, error)
+	retire(ctx context.Context, q keyRetirement) (keyList, error)
+}
+
+// keyClient asks a running Caddy.
+type keyClient struct{ *adminClient }
+
+func (c keyClient) list(ctx context.Context) (keyList, error) {
+	return ask[keyList](ctx, c.adminClient, adminKeys, nil)
+}
+
+func (c keyClient) rotate(ctx context.Context, q keyRotation) (keyList, error) {
+	return tell[keyList](ctx, c.adminClient, adminRotate, q)
+}
+
+func (c keyClient) retire(ctx context.Context, q keyRetirement) (keyList, error) {
+	return tell[keyList](ctx, c.adminClient, adminRetire, q)
+}
+
+func (c *adminClient) revoke(ctx context.Context, payment string) (tokenRevocation, error) {
+	return tell[tokenRevocation](ctx, c, adminRevoke, tokenRevocation{Payment: payment})
+}
+
+// tell posts an object, and gets one.
+func tell[T any](ctx context.Context, c *adminClient, path string, body any) (v T, err error) {
+	text, err := json.Marshal(body)
+	if err != nil {
+		return v, fmt.Errorf("asking the Caddy at %s: %w", c.listen, err)
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, c.origin+path, bytes.NewReader(text))
+	if err != nil {
+		return v, fmt.Errorf("asking the Caddy at %s: %w", c.listen, err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	res, err := c.send(ctx, r)
+	if err != nil {
+		return v, err
+	}
+	defer func() { _ = res.Body.Close() }()
+	if err := json.NewDecoder(res.Body).Decode(&v); err != nil {
+		return v, &operatorError{0, codeUnavailable, fmt.Sprintf("reading what the Caddy at %s says: %v", c.listen, err), err}
+	}
+	return v, nil
+}
+
+// find finds the ring that the flags mean. say hears which way was taken. The second result lets go of it.
+func (f *keysFlags) find(ctx context.Context, say func(string, ...any)) (keyOperations, func(), error) {
+	if f.address != "" {
+		c, err := newAdminClient(f.address)
+		if err != nil {
+			return nil, nil, err
+		}
+		say("asking the Caddy at %s", f.address)
+		return keyClient{c}, c.close, nil
+	}
+	text, file, _, err := caddycmd.LoadConfig(f.config, f.adapter)
+	if err != nil {
+		return nil, nil, invalidRequest("%v", err)
+	}
+	var c configured
+	if len(text) > 0 {
+		if err := json.Unmarshal(text, &c); err != nil {
+			return nil, nil, invalidRequest("reading the configuration %s: %v", file, err)
+		}
+	}
+	why := "its admin endpoint is off"
+	if !c.Admin.Disabled {
+		listen := c.Admin.Listen
+		if listen == "" {
+			listen = caddy.DefaultAdminListen
+		}
+		a, err := newAdminClient(listen)
+		if err != nil {
+			return nil, nil, err
+		}
+		_, err = a.hello(ctx)
+		// A Caddy whose ledger does not answer has its keys all the same.
+		if err == nil || asOperatorError(err).Status == http.StatusServiceUnavailable {
+			say("asking the Caddy at %s", listen)
+			return keyClient{a}, a.close, nil
+		}
+		a.close()
+		switch e := asOperatorError(err); {
+		case errors.Is(err, errNotRunning):
+			why = "no Caddy answers at " + listen
+		case e.Code == codeNotConfigured, e.Code == codeNoSuchPath:
+			why = "the Caddy at " + listen + " sells nothing"
+		default:
+			return nil, nil, err
+		}
+	}
+	d, done, err := storedKeys(ctx, &c)
+	if err != nil {
+		return nil, nil, err
+	}
+	if file == "" {
+		file = "Caddy's default"
+	}
+	say("%s; looking straight into the storage of %s", why, file)
+	return d, done, nil
+}
+
+// storedKeys opens the storage that a configuration names.
+func storedKeys(ctx context.Context, c *configured) (*keyDesk, func(), error) {
+	d := &keyDesk{storage: caddy.DefaultStorage, now: time.Now}
+	if c.Apps.X402 != nil && len(c.Apps.X402.TokenKeys) > 0 {
+		ring, err := configuredRing(c.Apps.X402.TokenKeys)
+		if err != nil {
+			return nil, nil, invalidRequest("%v", err)
+		}
+		d.configured = ring
+		return d, func() {}, nil
+	}
+	if c.Storage == nil {
+		return d, func() {}, nil
+	}
+	cctx, cancel := caddy.NewContext(caddy.Context{Context: ctx})
+	storage, err := openStorage(cctx, c.Storage)
+	if err != nil {
+		cancel()
+		return nil, nil, err
+	}
+	d.storage = storage
+	return d, cancel, nil
+}
+
+func openStorage(ctx caddy.Context, raw json.RawMessage) (certmagic.Storage, error) {
+	config := struct {
+		StorageRaw json.RawMessage `caddy:"namespace=caddy.storage inline_key=module"`
+	}{raw}
+	loaded, err := ctx.LoadModule(&config, "StorageRaw")
+	if err != nil {
+		return nil, invalidRequest("the storage in the configuration: %s", scrub(err.Error(), string(raw)))
+	}
+	converter, ok := loaded.(caddy.StorageConverter)
+	if !ok {
+		return nil, invalidRequest("the storage in the configuration is a %T, which is none", loaded)
+	}
+	storage, err := converter.CertMagicStorage()
+	if err != nil {
+		return nil, &operatorError{0, codeKeysAway, "opening the storage: " + scrub(err.Error(), string(raw)), err}
+	}
+	return storage, nil
+}
+
+// showKeys prints the ring for people.
+func showKeys(w io.Writer, list *keyList) error {
+	t := newTable("key", "alg", "state", "signs from", "verifies until", "longest token")
+	for _, k := range list.Keys {
+		longest := ""
+		if k.LongestToken > 0 {
+			longest = (time.Duration(k.LongestToken) * time.Second).String()
+		}
+		t.AppendRow(table.Row{
+			client.Printable(k.ID, 64), client.Printable(k.Algorithm, 16), client.Printable(string(k.State), 16),
+			rfc3339(k.SignsFrom), rfc3339(k.VerifiesUntil), longest,
+		})
+	}
+	if _, err := fmt.Fprintln(w, t.Render()); err != nil {
+		return fmt.Errorf("writing the list: %w", err)
+	}
+	if list.Source == "configuration" {
+		if _, err := fmt.Fprintln(w, "These keys stand in the configuration as token_key, and change with it."); err != nil {
+			return fmt.Errorf("writing the list: %w", err)
+		}
+	}
+	return nil
+}
