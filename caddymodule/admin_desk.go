@@ -13,6 +13,7 @@ import (
 	"github.com/ethereum/go-ethereum/common/hexutil"
 
 	"github.com/caddy-x402/caddy-x402/ledger"
+	"github.com/caddy-x402/caddy-x402/paywall"
 	"github.com/caddy-x402/caddy-x402/x402"
 )
 
@@ -122,9 +123,10 @@ func parseCursor(s string) (ledger.Mark, error) {
 // desk answers what operators ask, from a store.
 type desk struct {
 	store    ledger.Store
-	kind     string         // the name of its module
-	networks []x402.Network // those of the configuration
-	forgets  time.Duration  // after which closed payments may be gone; 0: never
+	engine   *paywall.Engine // nil where only the store is open
+	kind     string          // the name of its module
+	networks []x402.Network  // those of the configuration
+	forgets  time.Duration   // after which closed payments may be gone; 0: never
 }
 
 // forgetsAfter is the retention of a store that forgets payments. Those in SQL databases archive what they leave behind.

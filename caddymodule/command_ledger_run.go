@@ -83,7 +83,7 @@ func (o *operator) finish(err error) int {
 		_ = o.print(map[string]any{"error": map[string]string{"code": e.Code, "detail": e.Detail}})
 	}
 	switch e.Code {
-	case codeInvalid, codeMethod, codeInUse:
+	case codeInvalid, codeMethod, codeInUse, codeNotFailed, codeNoEngine:
 		return exitUsage
 	case codeNoPayment, codeNoAnchor, codeNoLedger, codeNotConfigured, codeNoSuchPath:
 		return exitNotFound
