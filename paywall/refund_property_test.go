@@ -305,8 +305,19 @@ func TestRefundsAreExact(t *testing.T) {
 			next++
 			w.wallet = refundKey(next)
 		}
+		// An instance that has not heard of the newest configuration, with a wallet that has money again.
+		actions["stale"] = func(t *rapid.T) {
+			newest := w.wallet
+			w.wallet = refundKey(rapid.Int64Range(1, next).Draw(t, "wallet"))
+			w.bank.mu.Lock()
+			w.bank.balances[w.wallet.Address()] = uint64(rapid.IntRange(0, 5000).Draw(t, "money"))
+			w.bank.mu.Unlock()
+			w.instance(rapid.IntRange(-1, 60).Draw(t, "steps"))
+			w.wallet = newest
+		}
 		actions[""] = func(*rapid.T) { w.check() }
 		t.Repeat(actions)
+		actions["wallet"](t) // one that was not given up
 		w.rest()
 		for i := range w.payments {
 			if p, err := w.store.Payment(t.Context(), w.payments[i].ID); err != nil || p.Refund != ledger.Refunded {

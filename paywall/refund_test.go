@@ -122,9 +122,17 @@ func TestRefundByAnotherWallet(t *testing.T) {
 	p := w.held(1, "")
 	w.run(10 * time.Minute) // begun, signed and without money
 	first := w.wallet.Address()
-	signed := w.bank.seen[len(w.bank.seen)-1].Authorization.ValidBefore.Uint64()
 	w.wallet = refundKey(2)
 	w.fund(1 << 20)
+	// An instance that has not heard of that signs once more, as late as it can.
+	w.run(14 * time.Minute)
+	w.wallet = refundKey(1)
+	w.run(time.Minute)
+	w.wallet = refundKey(2)
+	signed := w.bank.seen[len(w.bank.seen)-1].Authorization.ValidBefore.Uint64()
+	if left := signed - uint64(w.now().Unix()); w.bank.seen[len(w.bank.seen)-1].Authorization.From != first || left < 13*60 {
+		t.Fatalf("the last signature is good for %d s", left)
+	}
 	for w.bank.transfers == 0 {
 		w.run(time.Minute)
 		if w.bank.transfers > 0 && uint64(w.now().Unix()) <= signed {
