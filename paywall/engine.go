@@ -176,7 +176,7 @@ func intent(p *ledger.Payment, y *Payee) settlement.Intent {
 	in.Authorization.ValidBefore.SetUint64(p.ValidBefore)
 	if p.PaysBack() {
 		in.Authorization.ValidBefore.SetUint64(signedUntil(p))
-		in.Finality = settlement.Finality{} // nobody waits for it; what it pays back is refunded when it is safe
+		in.Again, in.Finality = true, settlement.Finality{} // nobody waits for it; what it pays back is refunded when it is safe
 	}
 	return in
 }

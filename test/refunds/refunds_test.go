@@ -184,7 +184,7 @@ func TestPaidBackByAFacilitator(t *testing.T) {
 func TestOperatorRetries(t *testing.T) {
 	admin := rig.FreeAddr(t)
 	o := rig.Options{
-		BlockTime: 400 * time.Millisecond, SafeLag: 2, Site: site + "\n\tmetrics /metrics", Upstream: failing, App: "interval 200ms", Refund: fast("max_payment $0.01"),
+		BlockTime: 400 * time.Millisecond, SafeLag: 2, Site: site, Upstream: failing, App: "interval 200ms", Refund: fast("max_payment $0.01"),
 	}
 	r := startWithAdmin(t, o, admin)
 	mint(t, r, 100_000)
@@ -225,7 +225,7 @@ func TestOperatorRetries(t *testing.T) {
 	if code != 0 || !strings.Contains(out, "refund_refused_by_token") || !strings.Contains(out, "refund_over_max_payment") {
 		t.Fatalf("code %d\n%s%s", code, out, errOut)
 	}
-	metrics := b.Get(r.URL("/metrics")).Body
+	metrics := b.Get("http://" + admin + "/metrics").Body
 	for _, line := range []string{
 		`caddy_x402_refunds_total{network="eip155:84532",outcome="failed"} 2`, `caddy_x402_payments{state="REFUND_FAILED"} 2`,
 		`caddy_x402_refund_balance_atomic_units{network="eip155:84532"} 100000`,
