@@ -53,7 +53,7 @@ type Refunds struct {
 
 // saysRefund reports whether somebody has thought about payments that can't be delivered.
 func (a *App) saysRefund() bool {
-	return a.Refund != "" || a.Refunds != nil && a.Refunds.SignerRaw != nil
+	return a.Refund != "" || a.refundWallet != nil || a.Refunds != nil && a.Refunds.SignerRaw != nil // which is gone once it was loaded
 }
 
 // provisionRefunds makes the refund wallet, and opens nothing. Whether one is needed is for each handler to say: see errNoRefund.
