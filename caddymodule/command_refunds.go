@@ -53,7 +53,7 @@ func newRefundsRetry(pi payIO) *cobra.Command {
 		Long: `Makes refunds that are REFUND_FAILED pending again, so that the Caddy that is running pays them. It goes on with the transfer that
 was begun, so nothing is paid twice. What was found on the chain and not in the ledger (reason quarantine) goes back only if it is
 named: find out first whether the payer was served.` + ledgerHelp + exitHelp,
-		RunE: pi.operate(&f.json, func(ctx context.Context, o *operator, args []string) error { return f.retry(ctx, o, args) }),
+		RunE: pi.operate(&f.json, f.retry),
 	})
 	fs := cmd.Flags()
 	fs.SortFlags = false

@@ -186,8 +186,7 @@ func (e *Engine) payBack(ctx context.Context, p ledger.Payment) (wait time.Durat
 			e.lookAgain(back.ID, 0) // it may have waited for long, and be looked at seldom since
 			return e.untilSafe(back), nil
 		}
-		_, err := e.refunded(ctx, p, back)
-		return 0, err
+		return 0, e.refunded(ctx, p, back)
 	}
 	s, y := e.current().Refunds, e.payee(&p)
 	if s == nil || y == nil {
@@ -248,9 +247,9 @@ func returns(back, p *ledger.Payment) error {
 }
 
 // refunded writes that p was paid back, by a transfer whose block is safe; whether or not it had been given up.
-func (e *Engine) refunded(ctx context.Context, p ledger.Payment, back *ledger.Payment) (ledger.Payment, error) {
+func (e *Engine) refunded(ctx context.Context, p ledger.Payment, back *ledger.Payment) error {
 	if err := returns(back, &p); err != nil {
-		return p, err
+		return err
 	}
 	wrote := false
 	q, err := e.update(ctx, p, func(p ledger.Payment) []ledger.Change {
@@ -266,11 +265,11 @@ func (e *Engine) refunded(ctx context.Context, p ledger.Payment, back *ledger.Pa
 		return nil
 	})
 	if err != nil || !wrote {
-		return q, err
+		return err
 	}
 	e.log(q.ID).Info("a payment was paid back", slog.String("transaction", back.Transaction.Hex()), slog.String("amount", q.Amount.Dec()))
 	e.told(RefundNotice{Payment: q, Refunded: true, Transaction: back.Transaction})
-	return q, nil
+	return nil
 }
 
 // closeRefund is refunded for whoever has found the transfer back safe.
@@ -281,7 +280,7 @@ func (e *Engine) closeRefund(ctx context.Context, back *ledger.Payment) error {
 		return nil
 	}
 	if err == nil {
-		_, err = e.refunded(ctx, p, back)
+		err = e.refunded(ctx, p, back)
 	}
 	return err
 }

@@ -187,11 +187,11 @@ func (b *bank) received(by common.Hash) (times int, amount uint64) {
 func refundKey(i int64) refund.Signer {
 	key, err := crypto.ToECDSA(common.LeftPadBytes(big.NewInt(1000+i).Bytes(), 32))
 	if err != nil {
-		panic(fmt.Sprint("no key: ", err)) //nolint:forbidigo // it is one
+		panic(fmt.Sprint("no key: ", err))
 	}
 	s, err := signer.NewLocal(key)
 	if err != nil {
-		panic(fmt.Sprint("no signer: ", err)) //nolint:forbidigo // it is one
+		panic(fmt.Sprint("no signer: ", err))
 	}
 	return s
 }

@@ -174,7 +174,7 @@ func (r *returning) send(ctx context.Context) (wait time.Duration, err error) {
 		return 0, err
 	}
 	in := intent(back, r.y)
-	in.Authorization.ValidBefore.SetUint64(uint64(at.Add(refundValidity).Unix())) //nolint:gosec // after 1970
+	in.Authorization.ValidBefore.SetUint64(uint64(at.Add(refundValidity).Unix()))
 	if err := refund.Sign(ctx, r.wallet, &in); err != nil {
 		return 0, err
 	}
