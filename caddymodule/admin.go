@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -39,6 +41,8 @@ const (
 //   - `GET /x402/audit/verify`: whether all of that holds together; `expect` is the hash of an anchor that was kept elsewhere
 //   - `GET /x402/keys`, `POST /x402/keys/rotate`, `POST /x402/keys/retire`: the keys that sign tokens
 //   - `POST /x402/tokens/revoke`: takes back the token of a plan
+//   - `GET /x402/refunds/plan`: what would be paid back now, of the newest `limit` that are pending
+//   - `POST /x402/refunds/{id}/retry`: lets a refund that has failed be tried again
 //
 // Errors are problem details (RFC 9457) with a stable `code`.
 type AdminAPI struct {
@@ -65,6 +69,8 @@ func (a *AdminAPI) Routes() []caddy.AdminRoute {
 		{Pattern: adminStates, Handler: a.ledger(serveStates)},
 		{Pattern: adminAudit, Handler: a.ledger(serveExport)},
 		{Pattern: adminVerify, Handler: a.ledger(serveVerify)},
+		{Pattern: adminRefundPlan, Handler: a.ledger(serveRefundPlan)},
+		{Pattern: adminRefundRetry, Handler: a.handler(serveRefundRetry, http.MethodPost)},
 		{Pattern: adminBase + "{$}", Handler: a.ledger(serveLedgerInfo)},
 		{Pattern: adminBase, Handler: caddy.AdminHandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 			a.fail(w, r, &operatorError{http.StatusNotFound, codeNoSuchPath, "there is nothing at " + r.URL.Path, nil})
@@ -76,10 +82,18 @@ func (a *AdminAPI) Routes() []caddy.AdminRoute {
 // ledger makes a handler of one that looks into the ledger of the live configuration. That is held open for the request;
 // the configuration may go meanwhile.
 func (a *AdminAPI) ledger(serve func(http.ResponseWriter, *http.Request, *desk) error) caddy.AdminHandler {
+	return a.handler(serve, http.MethodGet, http.MethodHead)
+}
+
+func (a *AdminAPI) handler(serve func(http.ResponseWriter, *http.Request, *desk) error, methods ...string) caddy.AdminHandler {
 	return caddy.AdminHandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			w.Header().Set("Allow", "GET, HEAD")
-			a.fail(w, r, &operatorError{http.StatusMethodNotAllowed, codeMethod, r.URL.Path + " can only be read", nil})
+		if !slices.Contains(methods, r.Method) {
+			allowed, why := strings.Join(methods, ", "), " can only be read"
+			if methods[0] != http.MethodGet {
+				why = " is for " + allowed
+			}
+			w.Header().Set("Allow", allowed)
+			a.fail(w, r, &operatorError{http.StatusMethodNotAllowed, codeMethod, r.URL.Path + why, nil})
 			return nil
 		}
 		d, release, err := liveDesk()

@@ -48,10 +48,13 @@ type App struct {
 	// addresses that are given to clients. Default: the address that the request came to.
 	PublicURL string `json:"public_url,omitempty"`
 
-	// The private key of the wallet that refunds are paid from, as a placeholder such as `{env.REFUND_KEY}`, or `off`. One of
-	// them must be given where a handler has the flow `upfront`. This version does not pay refunds by itself yet: what can't be delivered stays
-	// REFUND_PENDING, visible in health and metrics.
+	// The private key of the wallet that refunds are paid from, as a placeholder such as `{env.REFUND_KEY}`, or `off`: what can't be
+	// delivered then stays REFUND_PENDING, visible in health and metrics. A wallet or `off` must be given where a handler has the flow
+	// `upfront`. It must be neither a gas wallet nor a `pay_to`. A literal key is accepted for a test network on this machine only.
 	Refund string `json:"refund,omitempty"`
+
+	// More about refunds.
+	Refunds *Refunds `json:"refunds,omitempty"`
 
 	// The keys that sign tokens: secrets of at least 32 bytes (HS256) or PEM (EdDSA, ES256, RS256), as placeholders.
 	// The first one signs, the others are accepted and published, too: a new key is listed second until every instance and
@@ -100,6 +103,8 @@ type App struct {
 	making  sync.Mutex
 	made    atomic.Pointer[paywall.Tokens]
 	started atomic.Bool
+
+	refundWallet *refundWallet // nil where refunds are off
 }
 
 // CaddyModule implements caddy.Module.
@@ -123,7 +128,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err := a.provisionNetworks(ctx); err != nil {
 		return err
 	}
-	if err := a.checkRefund(); err != nil {
+	if err := a.provisionRefunds(ctx); err != nil {
 		return err
 	}
 	registerMetrics(ctx.GetMetricsRegistry())
@@ -275,7 +280,7 @@ func (a *App) Cleanup() error {
 	for _, n := range a.Networks {
 		errs = append(errs, n.cleanup())
 	}
-	errs = append(errs, a.engine.Release())
+	errs = append(errs, a.engine.Release(), a.refundWallet.close())
 	return errors.Join(errs...)
 }
 
@@ -284,7 +289,7 @@ func (a *App) settings() paywall.Settings {
 	return paywall.Settings{
 		Payees: a.payees, SettleTimeout: time.Duration(a.SettleTimeout), CollectWithin: time.Duration(a.MinAge),
 		HoldTTL: time.Duration(a.HoldTTL), ReconcileEvery: time.Duration(a.Interval), Observe: observe, Logger: a.slog, Now: a.now,
-		Retention: time.Duration(a.Retention), MaxStale: time.Duration(a.MaxStale),
+		Retention: time.Duration(a.Retention), MaxStale: time.Duration(a.MaxStale), Refunds: a.refundSettings(),
 	}
 }
 

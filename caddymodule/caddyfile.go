@@ -96,7 +96,7 @@ func duration(d *caddyfile.Dispenser, into *caddy.Duration) func() error {
 //		credit  <for each payer> <in total>    # what may be owed, with flow deferred
 //		finality latest|<blocks>|safe [above <amount>]  # repeatable, by rising amounts
 //
-//		refund  <key>                          # or: refunds off
+//		refund  [<key>] { ... }                # or: refunds off
 //		store   <module> [<args...>] { ... }   # x402.stores.*; default: sqlite
 //		token_key      <key>                   # first signs, all verify; repeatable
 //		public_url     <url>
@@ -136,7 +136,7 @@ func parseAppBlock(d *caddyfile.Dispenser) (*App, error) {
 			a.Networks = append(a.Networks, n)
 			return err
 		},
-		"refund":  func() error { return parseRefund(d, a, one(d, &a.Refund)) },
+		"refund":  func() error { return parseRefund(d, a, func() error { return parseRefunds(d, a) }) },
 		"refunds": func() error { return parseRefund(d, a, refundsOff(d, a)) },
 		"store": func() (err error) {
 			a.StoreRaw, err = parseModule(d, "x402.stores.", "store")
@@ -169,7 +169,7 @@ func parseAppBlock(d *caddyfile.Dispenser) (*App, error) {
 
 // parseRefund lets one of the two ways to say it speak.
 func parseRefund(d *caddyfile.Dispenser, a *App, read func() error) error {
-	if a.Refund != "" {
+	if a.saysRefund() {
 		return d.Err("`refund` and `refunds off` contradict each other; write one of them")
 	}
 	return read()

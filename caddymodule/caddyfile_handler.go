@@ -54,12 +54,14 @@ func parseHandler(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 //		flow        upfront|authorization|deferred {
 //			buffer <size>
 //		}
+//		refund_on   transport|5xx|4xx|<status>...
 //		price  <price> {
 //			match { <matchers> }
 //			name        <name>
 //			description <text>
 //			mime_type   <type>
 //			flow        upfront|authorization|deferred
+//			refund_on   transport|5xx|4xx|<status>...
 //		}
 //		plan   <name> <price> {
 //			ttl <duration>
@@ -87,6 +89,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"description": one(d, &h.Description),
 		"mime_type":   one(d, &h.MIMEType),
 		"flow":        func() error { return h.parseFlow(d) },
+		"refund_on":   parseRefundOn(d, &h.RefundOn),
 		"unpriced":    one(d, &h.Unpriced),
 		"price":       func() error { return h.parsePrice(d) },
 		"plan":        func() error { return h.parsePlan(d) },
@@ -113,6 +116,7 @@ func (h *Handler) parsePrice(d *caddyfile.Dispenser) error {
 		"description": one(d, &p.Description),
 		"mime_type":   one(d, &p.MIMEType),
 		"flow":        one(d, &p.Flow),
+		"refund_on":   parseRefundOn(d, &p.RefundOn),
 	}, "match")
 }
 

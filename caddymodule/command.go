@@ -7,18 +7,19 @@ import (
 
 func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
-		Name:      "x402",
-		Usage:     "<command>",
-		Short:     "Pays for HTTP requests in USDC, and looks after a seller's payments",
-		Long:      "What can be done with x402 payments from a command line: pay, as a buyer; see, verify and move the ledger, and look after the keys of tokens, as a seller.",
+		Name:  "x402",
+		Usage: "<command>",
+		Short: "Pays for HTTP requests in USDC, and looks after a seller's payments",
+		Long: "What can be done with x402 payments from a command line: pay, as a buyer; see, verify and move the ledger, and look after refunds " +
+			"and the keys of tokens, as a seller.",
 		CobraFunc: addCommands,
 	})
 }
 
 // addCommands hangs the tree of commands under "caddy x402".
 func addCommands(root *cobra.Command) {
-	root.AddCommand(newPayCommand(payIO{}), newPaymentsCommand(payIO{}), newAuditCommand(payIO{}), newLedgerCommand(payIO{}),
-		newKeysCommand(payIO{}), newTokensCommand(payIO{}))
+	root.AddCommand(newPayCommand(payIO{}), newPaymentsCommand(payIO{}), newRefundsCommand(payIO{}), newAuditCommand(payIO{}),
+		newLedgerCommand(payIO{}), newKeysCommand(payIO{}), newTokensCommand(payIO{}))
 }
 
 // Exit codes of "caddy x402 pay"; see exitHelp for those of the operator's commands. 1 is left to Caddy itself.

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/caddy-x402/caddy-x402/ledger"
+	"github.com/caddy-x402/caddy-x402/paywall"
 )
 
 // operations are what operators ask of a ledger: of its store, or through Caddy's admin endpoint.
@@ -23,6 +24,8 @@ type operations interface {
 	export(ctx context.Context, w io.Writer, after uint64, progress func(int64)) (ledger.ExportSummary, error)
 	verify(ctx context.Context, o ledger.VerifyOptions) (ledger.Report, error)
 	revoke(ctx context.Context, payment string) (tokenRevocation, error)
+	plan(ctx context.Context, limit int) (paywall.RefundPlan, error)
+	retry(ctx context.Context, id string) (operatorPayment, error)
 }
 
 // ledgerFlags say which ledger a command looks into.

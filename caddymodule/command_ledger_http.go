@@ -54,11 +54,15 @@ func (c *adminClient) close() { c.http.CloseIdleConnections() }
 
 // get asks for a path. The caller closes the answer's body.
 func (c *adminClient) get(ctx context.Context, path string, query url.Values) (*http.Response, error) {
+	return c.do(ctx, http.MethodGet, path, query)
+}
+
+func (c *adminClient) do(ctx context.Context, method, path string, query url.Values) (*http.Response, error) {
 	target := c.origin + path
 	if len(query) > 0 {
 		target += "?" + query.Encode()
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	r, err := http.NewRequestWithContext(ctx, method, target, nil)
 	if err != nil {
 		return nil, fmt.Errorf("asking the Caddy at %s: %w", c.listen, err)
 	}
@@ -107,7 +111,16 @@ func (c *adminClient) refused(res *http.Response) error {
 
 // ask gets an object.
 func ask[T any](ctx context.Context, c *adminClient, path string, query url.Values) (v T, err error) {
-	res, err := c.get(ctx, path, query)
+	return answer[T](ctx, c, http.MethodGet, path, query)
+}
+
+// order has something done, and gets the object that came of it.
+func order[T any](ctx context.Context, c *adminClient, path string) (v T, err error) {
+	return answer[T](ctx, c, http.MethodPost, path, nil)
+}
+
+func answer[T any](ctx context.Context, c *adminClient, method, path string, query url.Values) (v T, err error) {
+	res, err := c.do(ctx, method, path, query)
 	if err != nil {
 		return v, err
 	}

@@ -83,7 +83,7 @@ func (o *operator) finish(err error) int {
 		_ = o.print(map[string]any{"error": map[string]string{"code": e.Code, "detail": e.Detail}})
 	}
 	switch e.Code {
-	case codeInvalid, codeMethod, codeInUse, codeKeyWaiting, codeKeySigns, codeKeyCost, codeKeysFixed, codeNoPlan, codePlanOver:
+	case codeInvalid, codeMethod, codeInUse, codeNotFailed, codeNoEngine, codeKeyWaiting, codeKeySigns, codeKeyCost, codeKeysFixed, codeNoPlan, codePlanOver:
 		return exitUsage
 	case codeNoKey, codeKeysMissing:
 		return exitNotFound

@@ -42,7 +42,7 @@ func (h *Handler) checkFlows() error {
 	}
 	// Who is not good for a deferred payment pays up front.
 	upfront := slices.ContainsFunc(h.Prices, func(p *Price) bool { return p.Flow != x402.FlowAuthorization })
-	if upfront && h.app.Refund == "" {
+	if upfront && !h.app.saysRefund() {
 		return errNoRefund
 	}
 	deferred := slices.ContainsFunc(h.Prices, func(p *Price) bool { return p.Flow == flowDeferred })

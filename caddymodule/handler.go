@@ -77,6 +77,11 @@ type Handler struct {
 	// paid for as soon as it turns out to be longer, while the upstream waits; the rest of it streams. Default: 1048576 (1 MiB).
 	Buffer int `json:"buffer,omitempty"`
 
+	// Which answers of the upstream count as not delivered, so that what was paid for them goes back: `5xx`, `4xx` and single statuses such
+	// as `404`. That there is no answer (`transport`) always counts. It is for payments that are settled before the upstream is asked: with
+	// the flows `authorization` and `deferred`, an answer of 400 and above costs nothing. A price rule may say its own. Default: `5xx`.
+	RefundOn []string `json:"refund_on,omitempty"`
+
 	// What is made of keys by which clients say that a request is the same as one before: x402's extension
 	// payment-identifier, and the header Idempotency-Key. The same payer with the same key and request gets the stored answer,
 	// and pays once. Default: optional.
@@ -103,6 +108,8 @@ type Price struct {
 	MIMEType    string `json:"mime_type,omitempty"`
 	// When the money moves for this. Default: the handler's flow.
 	Flow string `json:"flow,omitempty"`
+	// Which answers are paid back. Default: as the handler says.
+	RefundOn []string `json:"refund_on,omitempty"`
 
 	matchers caddyhttp.MatcherSets
 	route    *paywall.Route

@@ -67,6 +67,22 @@ var (
 		Namespace: "caddy", Subsystem: "x402", Name: "gas_spent_ether_total",
 		Help: "What those transactions cost, in ether. Divided by carried_payments_total: the cost of a payment.",
 	}, []string{"network"})
+	refunds = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "x402", Name: "refunds_total",
+		Help: "Refunds that have come to an end, by network and outcome: refunded, or failed, which is for the operator.",
+	}, []string{"network", "outcome"})
+	refundedUnits = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "x402", Name: "refunded_atomic_units_total",
+		Help: "What was paid back, in atomic units of the network's asset (a USDC has 1,000,000).",
+	}, []string{"network"})
+	refundWaits = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "x402", Name: "refund_waits_total",
+		Help: "Times that a refund could not be paid and was put off, by network and reason: wallet_empty, day_limit and others.",
+	}, []string{"network", "reason"})
+	refundBalance = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Namespace: "caddy", Subsystem: "x402", Name: "refund_balance_atomic_units",
+		Help: "What the refund wallet had when it was last looked at, in atomic units of the network's asset.",
+	}, []string{"network"})
 	reorgs = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "caddy", Subsystem: "x402", Name: "reorgs_total",
 		Help: "Settled payments whose transaction was found gone.",
@@ -94,10 +110,25 @@ func observe(o paywall.Observation) {
 	case "loss":
 		losses.WithLabelValues(o.Network).Inc()
 		lostUnits.WithLabelValues(o.Network).Add(o.Amount.Float64()) // for graphs; the ledger has what it is
+	case "refund":
+		observeRefund(&o)
+	case "refund_balance":
+		refundBalance.WithLabelValues(o.Network).Set(o.Amount.Float64())
 	case "credit":
 		refusedCredit.WithLabelValues(o.Network).Inc()
 	case "reorg":
 		reorgs.WithLabelValues(o.Network).Inc()
+	}
+}
+
+func observeRefund(o *paywall.Observation) {
+	if o.Outcome == "waiting" {
+		refundWaits.WithLabelValues(o.Network, o.Reason).Inc()
+		return
+	}
+	refunds.WithLabelValues(o.Network, o.Outcome).Inc()
+	if o.Outcome == "refunded" {
+		refundedUnits.WithLabelValues(o.Network).Add(o.Amount.Float64()) // for graphs; the ledger has what it is
 	}
 }
 
@@ -157,7 +188,7 @@ func registerMetrics(r *prometheus.Registry) {
 	if r == nil {
 		return
 	}
-	for _, c := range []prometheus.Collector{requests, facilitations, settlements, settlementSeconds, deliveries, transactions, carried, gasSpent, quarantined, losses, lostUnits, refusedCredit, reorgs, paymentStates{}, gasBalances{}} {
+	for _, c := range []prometheus.Collector{requests, facilitations, settlements, settlementSeconds, deliveries, transactions, carried, gasSpent, quarantined, losses, lostUnits, refusedCredit, refunds, refundedUnits, refundWaits, refundBalance, reorgs, paymentStates{}, gasBalances{}} {
 		// An error means that it is registered already: two apps do not happen, but a registry may be shared.
 		if err := r.Register(c); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 			continue

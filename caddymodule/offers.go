@@ -114,6 +114,14 @@ func (h *Handler) route(i int, p *Price, plans []paywall.Plan) (*paywall.Route, 
 	if r.Description == "" {
 		r.Description = h.Description
 	}
+	words := p.RefundOn
+	if len(words) == 0 {
+		words = h.RefundOn
+	}
+	var err error
+	if r.RefundOn, err = refundOn(words); err != nil {
+		return nil, err
+	}
 	if r.MIMEType == "" {
 		r.MIMEType = h.MIMEType
 	}
@@ -123,7 +131,6 @@ func (h *Handler) route(i int, p *Price, plans []paywall.Plan) (*paywall.Route, 
 		}
 		return r, nil
 	}
-	var err error
 	if r.Prices, err = h.prices(p.Amount); err != nil {
 		return r, err
 	}

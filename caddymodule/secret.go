@@ -68,15 +68,6 @@ func PrivateKey(what, value string, literal bool) (*ecdsa.PrivateKey, error) {
 
 const refundOff = "off"
 
-// checkRefund checks the key that refunds are paid with. Whether one is needed is for each handler to say: see errNoRefund.
-func (a *App) checkRefund() error {
-	if len(a.Networks) == 0 || a.Refund == "" || a.Refund == refundOff {
-		return nil
-	}
-	_, err := privateKey("the refund wallet's key", a.Refund, a.localOnly())
-	return err
-}
-
 // localOnly reports whether every network is a test network, whose RPC endpoints are on this machine.
 func (a *App) localOnly() bool {
 	for _, n := range a.Networks {

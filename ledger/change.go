@@ -169,7 +169,7 @@ func (p *Payment) quarantine(c Change, now time.Time) error {
 		return ErrTransition
 	}
 	p.Settlement, p.Delivery, p.Refund, p.Reason = Settled, Undelivered, RefundFailed, ReasonQuarantine
-	if p.Facilitated() {
+	if !p.sale() {
 		p.Delivery, p.Refund = NotDelivered, NotRefunded
 	}
 	p.Transaction, p.Block, p.BlockHash = c.Transaction, c.Block, c.BlockHash
@@ -209,7 +209,7 @@ func (p *Payment) settle(c Change, now time.Time) error {
 	}
 	p.Transaction, p.Block, p.BlockHash = c.Transaction, c.Block, c.BlockHash
 	p.SettledAt, p.Final = now, false
-	if !p.Facilitated() && (p.Delivery == Undelivered || givenUp && p.Delivery != Delivered) {
+	if p.sale() && (p.Delivery == Undelivered || givenUp && p.Delivery != Delivered) {
 		p.Delivery, p.Refund = Undelivered, RefundPending
 	}
 	return nil
@@ -258,7 +258,7 @@ func (p *Payment) lapsed(now time.Time) bool {
 // deliver moves the second facet. Delivering again is for a payment whose holder died: its client
 // got nothing, because delivered is committed before the first byte.
 func (p *Payment) deliver(c Change, now time.Time) error {
-	if p.Facilitated() || p.Delivery != NotDelivered && p.Delivery != Delivering {
+	if !p.sale() || p.Delivery != NotDelivered && p.Delivery != Delivering {
 		return ErrTransition
 	}
 	if c.Fence != p.Hold.Fence && !(c.Event == EventUndelivered && c.Fence == 0 && !p.Held(now)) {
@@ -306,3 +306,6 @@ const (
 
 // FlowFacilitator stands in a flow's place where a payment is of no route of ours: see Payment.Facilitated.
 const FlowFacilitator = "facilitator"
+
+// FlowRefund stands there where a payment is the transfer that pays another one back: see Payment.PaysBack.
+const FlowRefund = "refund"

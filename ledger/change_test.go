@@ -21,7 +21,7 @@ var (
 	}
 	deliveries = []ledger.Delivery{ledger.NotDelivered, ledger.Delivering, ledger.Delivered, ledger.Undelivered}
 	refunds    = []ledger.Refund{ledger.NotRefunded, ledger.RefundPending, ledger.Refunded, ledger.RefundFailed}
-	flows      = []string{ledger.FlowUpfront, ledger.FlowAuthorization, ledger.FlowDeferred, ledger.FlowFacilitator}
+	flows      = []string{ledger.FlowUpfront, ledger.FlowAuthorization, ledger.FlowDeferred, ledger.FlowFacilitator, ledger.FlowRefund}
 	events     = []ledger.Event{
 		ledger.EventChallenge, ledger.EventClaim, ledger.EventSend, ledger.EventSettle, ledger.EventFail, ledger.EventVoid,
 		ledger.EventExpire, ledger.EventCancel, ledger.EventFinal, ledger.EventTake, ledger.EventExtend,
@@ -59,7 +59,7 @@ func everywhere(visit func(facets)) {
 func expected(e ledger.Event, flow string, f facets) (to facets, ok bool) {
 	to = f
 	is := func(s ...ledger.Settlement) bool { return slices.Contains(s, f.settlement) }
-	facilitated := flow == ledger.FlowFacilitator
+	facilitated := flow == ledger.FlowFacilitator || flow == ledger.FlowRefund
 	canServe := f.settlement == ledger.Settled || flow != ledger.FlowUpfront && is(ledger.Claimed, ledger.Settling)
 	notServed := f.delivery == ledger.NotDelivered || f.delivery == ledger.Delivering
 	switch e {
@@ -375,7 +375,7 @@ func TestStateWords(t *testing.T) {
 		{facets{ledger.Settled, none, nr}, ledger.StatePaid, [2]bool{true, true}},
 		{facets{ledger.Settled, ledger.Delivering, nr}, ledger.StatePaid, [2]bool{true, true}},
 		{facets{ledger.Settled, ledger.Delivered, nr}, ledger.StateDelivered, [2]bool{true, false}},
-		{facets{ledger.Settled, ledger.Undelivered, ledger.RefundPending}, ledger.StateRefundPending, [2]bool{true, false}},
+		{facets{ledger.Settled, ledger.Undelivered, ledger.RefundPending}, ledger.StateRefundPending, [2]bool{true, true}},
 		{facets{ledger.Settled, ledger.Undelivered, ledger.Refunded}, ledger.StateRefunded, [2]bool{true, false}},
 		{facets{ledger.Settled, ledger.Undelivered, ledger.RefundFailed}, ledger.StateRefundFailed, [2]bool{true, false}},
 	} {
@@ -412,6 +412,27 @@ func TestFacilitated(t *testing.T) {
 	}
 	if lost.State() != ledger.StateSettled || lost.Refund != ledger.NotRefunded {
 		t.Errorf("one that was found again is %s: %+v", lost.State(), lost)
+	}
+}
+
+// The transfer that pays a payment back is over when its block is safe, and is never a sale: whatever became of it.
+func TestTransferBack(t *testing.T) {
+	everywhere(func(f facets) {
+		if p := f.payment(ledger.FlowRefund); p.State() != ledger.StateRefund || p.Unserved() || !p.PaysBack() || p.Facilitated() {
+			t.Errorf("%v: %s, unserved %v", f, p.State(), p.Unserved())
+		}
+	})
+	p := facets{ledger.Failed, ledger.NotDelivered, ledger.NotRefunded}.payment(ledger.FlowRefund)
+	for _, e := range []ledger.Event{ledger.EventSettle, ledger.EventFinal} {
+		if !p.Open() || p.Closed() {
+			t.Errorf("before %s: open %v", e, p.Open())
+		}
+		if err := ledger.Apply(&p, ledger.Change{Event: e}, start); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if p.Open() || !p.Closed() || p.Refund != ledger.NotRefunded || p.Delivery != ledger.NotDelivered {
+		t.Errorf("it ended open %v: %+v", p.Open(), p)
 	}
 }
 

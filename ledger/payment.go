@@ -70,13 +70,14 @@ const (
 	StateRefundPending State = "REFUND_PENDING"
 	StateRefunded      State = "REFUNDED"
 	StateRefundFailed  State = "REFUND_FAILED"
+	StateRefund        State = "REFUND" // not a sale: the transfer by which another payment goes back, see FlowRefund
 )
 
 // States lists every State in the order in which a payment meets them.
 func States() []State {
 	return []State{
 		StatePending, StateSettling, StatePaid, StateDelivered, StateSettled, StateOwed, StateFailed,
-		StateVoid, StateExpired, StateCancelled, StateRefundPending, StateRefunded, StateRefundFailed,
+		StateVoid, StateExpired, StateCancelled, StateRefundPending, StateRefunded, StateRefundFailed, StateRefund,
 	}
 }
 
@@ -119,7 +120,7 @@ type Payment struct {
 	// random echo, so it could be rebuilt from calldata and must never resume this payment.
 	HeaderHash common.Hash `json:"header_hash,omitzero"`
 	Binding    Binding     `json:"binding"`
-	// Flow is "upfront", "authorization" or "deferred", or "facilitator": see Facilitated.
+	// Flow is "upfront", "authorization" or "deferred", or "facilitator" or "refund": see Facilitated and PaysBack.
 	Flow string `json:"flow"`
 	// ClaimBlock is the chain's head when the authorization was seen unused: only a transfer in a
 	// later block pays for this payment.
@@ -153,6 +154,9 @@ type Payment struct {
 
 // State derives the operator's word from the facets.
 func (p *Payment) State() State {
+	if p.PaysBack() {
+		return StateRefund
+	}
 	switch p.Refund {
 	case RefundPending:
 		return StateRefundPending
@@ -193,13 +197,13 @@ func (p *Payment) State() State {
 }
 
 // Open reports whether something must still happen to the payment without anybody asking:
-// its money's fate is not final, or it was paid and neither delivered nor held for refund.
+// its money's fate is not final, it was paid and neither delivered nor held for refund, or its refund is pending.
 func (p *Payment) Open() bool {
 	switch p.Settlement {
 	case Expired, Cancelled:
 		return false
 	case Settled:
-		return !p.Final || !p.Facilitated() && p.Delivery != Delivered && p.Refund == NotRefunded
+		return !p.Final || p.Refund == RefundPending || p.sale() && p.Delivery != Delivered && p.Refund == NotRefunded
 	}
 	return !p.Final
 }
@@ -212,7 +216,7 @@ func (p *Payment) Closed() bool {
 // Unserved reports whether its payer may still get what it paid for: the money is on its way or here, and
 // the payment is neither delivered nor given up nor to be refunded (rule 6 asks for these).
 func (p *Payment) Unserved() bool {
-	if p.Facilitated() {
+	if !p.sale() {
 		return false
 	}
 	switch p.Settlement {
@@ -225,6 +229,14 @@ func (p *Payment) Unserved() bool {
 // Facilitated reports whether p is of another kind: its money was moved for another server, which delivers by itself what was
 // bought. It ends when it is settled; here it is neither delivered nor refunded, and pays for nothing.
 func (p *Payment) Facilitated() bool { return p.Flow == FlowFacilitator }
+
+// PaysBack reports whether p is of a third kind: the transfer by which the refund wallet, its payer, pays another payment back. It is
+// a payment so that it is claimed, recorded, settled and proven as every other, and is so for ever the only one of its authorization. It
+// ends when it is settled, or given up; it is neither delivered nor refunded, pays for nothing, and is nobody's income.
+func (p *Payment) PaysBack() bool { return p.Flow == FlowRefund }
+
+// sale reports whether p pays for something of ours, which is to be delivered or to be paid back.
+func (p *Payment) sale() bool { return !p.Facilitated() && !p.PaysBack() }
 
 // Held reports whether somebody holds the payment at the time now.
 func (p *Payment) Held(now time.Time) bool { return p.Hold.Until.After(now) }

@@ -3,7 +3,6 @@ package paywall
 import (
 	"context"
 	"errors"
-	"net/http"
 	"time"
 
 	"github.com/caddy-x402/caddy-x402/ledger"
@@ -55,15 +54,6 @@ func (d *deliveryWriter) write(c ledger.Change) (ledger.Payment, error) {
 		}
 		return cs
 	})
-}
-
-// undeliveredFrom is the first status that means that the payer did not get what it pays for. Who is not lent to pays up front, and
-// as with the flow upfront: the upstream has answered, though it may be "not found".
-func (d *deliveryWriter) undeliveredFrom() int {
-	if d.payment.Flow == ledger.FlowAuthorization || d.attempt.loan != nil {
-		return http.StatusBadRequest
-	}
-	return http.StatusInternalServerError
 }
 
 // uncertain reports whether a write that failed with err may have been made all the same (see ledger.Store).

@@ -217,7 +217,7 @@ func (d *deliveryWriter) WriteHeader(status int) {
 		d.ResponseWriter.WriteHeader(statusClientGone) // for the access log
 		return
 	}
-	d.decide(status)
+	d.decide(status, false)
 	if !d.discarded {
 		d.ResponseWriter.WriteHeader(status)
 	}
@@ -270,15 +270,15 @@ func (d *deliveryWriter) lose(cause error) {
 	}
 }
 
-// decide commits what an answer of this status means for the payment.
-func (d *deliveryWriter) decide(status int) {
+// decide commits what an answer of this status means for the payment. failed: there is none yet, see undelivered.
+func (d *deliveryWriter) decide(status int, failed bool) {
 	d.decided = true
 	if d.answered != nil {
 		d.answered()
 	}
 	d.stopKeeping()
 	c := ledger.Change{Event: ledger.EventDelivered, Actor: actorRequest, Fence: d.fence}
-	if status >= d.undeliveredFrom() {
+	if d.undelivered(status, failed) {
 		c.Event, c.Reason = ledger.EventUndelivered, upstreamStatus+strconv.Itoa(status)
 	}
 	faultpoint.Reached("answered")
@@ -341,7 +341,7 @@ func (d *deliveryWriter) finish(err error) error {
 		return err
 	}
 	// Whoever handles the error writes the status; what we add to the header stays.
-	d.decide(d.attempt.ErrorStatus(err))
+	d.decide(d.attempt.ErrorStatus(err), true)
 	if d.discarded {
 		return nil
 	}

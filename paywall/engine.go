@@ -39,6 +39,8 @@ type Settings struct {
 	Revoked *token.Revoked
 	// Retention is how long the ledger keeps what closed payments left behind (see ledger.Books.Sweep); 0: for ever.
 	Retention time.Duration
+	// Refunds says how what was not delivered goes back; nil: not by itself.
+	Refunds *Refunds
 	// Now is the clock that authorizations are judged by: the wall's, or the chain's head where that
 	// runs ahead. Default: time.Now.
 	Now func() time.Time
@@ -58,6 +60,7 @@ func (s Settings) withDefaults() Settings {
 	set(&s.CollectWithin, 5*time.Minute)
 	set(&s.ReconcileEvery, 2*time.Second)
 	set(&s.MaxStale, 30*time.Second)
+	s.Refunds = s.Refunds.withDefaults()
 	if s.Now == nil {
 		s.Now = time.Now
 	}
@@ -72,16 +75,17 @@ func (s Settings) withDefaults() Settings {
 
 // Observation is one fact for metrics. None of its fields identifies a payer, a path or a key.
 type Observation struct {
-	// Event is "settlement", "delivery", "reorg", "quarantine", "loss" (served, and not paid) or "credit".
+	// Event is "settlement", "delivery", "reorg", "quarantine", "loss" (served, and not paid), "credit", "refund" or
+	// "refund_balance", which is the refund wallet's.
 	Event   string
 	Network string
 	// Outcome is settled, failed or unknown; delivered, undelivered, void (not charged) or unpaid (the upstream has answered, and the
-	// payment failed: nothing was delivered); imported.
+	// payment failed: nothing was delivered); imported; refunded, failed or waiting.
 	Outcome string
 	Reason  string
 	// Took is how long a settlement took.
 	Took time.Duration
-	// Amount is what was lost, in atomic units.
+	// Amount is what was lost, or is to go back, in atomic units.
 	Amount uint256.Int
 }
 
@@ -96,6 +100,7 @@ type Engine struct {
 	bodies  room // for the bodies of requests with keys
 	answers room // for answers that are held back
 	losses  losses
+	refunds refunder
 
 	mu       sync.Mutex
 	settings Settings
@@ -115,22 +120,31 @@ type Engine struct {
 
 // NewEngine starts an engine, with its reconciler, on a ledger that the caller closes after Close.
 func NewEngine(store ledger.Store, s Settings) *Engine {
+	e := idleEngine(store, s)
 	ctx, stop := context.WithCancel(context.Background())
+	e.stop = stop
+	go e.reconcileLoop(ctx)
+	e.loops.Go(func() { e.upkeepLoop(ctx) })
+	e.loops.Go(func() { e.surveyLoop(ctx) })
+	e.loops.Go(func() { e.refundLoop(ctx) })
+	e.loops.Go(func() { e.revocationLoop(ctx) })
+	return e
+}
+
+// idleEngine is an engine that does nothing by itself.
+func idleEngine(store ledger.Store, s Settings) *Engine {
 	e := &Engine{
 		store: store, settings: s.withDefaults(), flights: make(map[string]*flight),
 		holders: make(map[string]context.Context), turns: make(map[common.Hash]*turn), owed: make(map[string]struct{}),
 		lending: make(map[money]uint256.Int),
 		limits:  limits{clients: make(map[string]*spent)}, bodies: room{most: heldBodies}, answers: room{most: heldAnswers},
-		stop: stop, reconciled: make(chan struct{}), wake: make(chan struct{}, 1),
+		refunds:    refunder{under: make(map[string]struct{}), said: make(map[string]time.Time)},
+		reconciled: make(chan struct{}), wake: make(chan struct{}, 1),
 		revoked: s.Revoked, looked: make(chan struct{}),
 	}
 	if e.revoked == nil {
 		e.revoked = token.NewRevoked()
 	}
-	go e.reconcileLoop(ctx)
-	e.loops.Go(func() { e.upkeepLoop(ctx) })
-	e.loops.Go(func() { e.surveyLoop(ctx) })
-	e.loops.Go(func() { e.revocationLoop(ctx) })
 	return e
 }
 
@@ -177,6 +191,10 @@ func intent(p *ledger.Payment, y *Payee) settlement.Intent {
 	in := settlement.Intent{Payment: p.ID, Network: y.Network, ClaimBlock: p.ClaimBlock, Finality: y.Finality.Of(&p.Amount)}
 	in.Authorization = x402.Authorization{From: p.Payer, To: p.PayTo, Value: p.Amount, Nonce: p.Nonce}
 	in.Authorization.ValidBefore.SetUint64(p.ValidBefore)
+	if p.PaysBack() {
+		in.Authorization.ValidBefore.SetUint64(signedUntil(p))
+		in.Again, in.Finality = true, settlement.Finality{} // nobody waits for it; what it pays back is refunded when it is safe
+	}
 	return in
 }
 

@@ -14,7 +14,7 @@ func (d *deliveryWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	case d.call.Err() != nil:
 		d.callOff()
 	default:
-		d.decide(http.StatusSwitchingProtocols)
+		d.decide(http.StatusSwitchingProtocols, false)
 	}
 	if d.discarded {
 		return nil, nil, errDiscarded

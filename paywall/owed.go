@@ -107,7 +107,7 @@ func (e *Engine) lookAgain(id string, after time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
 	defer cancel()
 	if err := e.store.Recheck(ctx, id, after); err != nil {
-		e.log(id).Warn("an owed payment's next look could not be set", slog.Any("error", err))
+		e.log(id).Warn("a payment's next look could not be set", slog.Any("error", err))
 	}
 }
 
@@ -121,7 +121,7 @@ func (e *Engine) putOff(ctx context.Context, id string, ttl time.Duration) (stop
 		defer t.Stop()
 		for {
 			if err := e.store.Recheck(ctx, id, ttl); err != nil && ctx.Err() == nil {
-				e.log(id).Warn("an owed payment's next look could not be set", slog.Any("error", err))
+				e.log(id).Warn("a payment's next look could not be set", slog.Any("error", err))
 			}
 			select {
 			case <-ctx.Done():

@@ -84,13 +84,21 @@ func (e *Engine) reconcileOne(ctx context.Context, p ledger.Payment, out *settle
 	// What is paid and was not served does not wait for the chain to be held for refund.
 	q, derr := e.resolveDelivery(ctx, q)
 	err = errors.Join(err, derr)
+	next := max(e.recheckAfter(&q), min(wait, slowestRecheck))
+	switch {
+	case q.Refund == ledger.RefundPending && q.Final:
+		next, derr = e.payBack(ctx, q)
+	case q.PaysBack() && q.Settlement == ledger.Settled && q.Final:
+		derr = e.closeRefund(ctx, &q)
+	}
+	err = errors.Join(err, derr)
 	if err != nil && ctx.Err() == nil && !errors.Is(err, errGivenUp) {
 		e.log(p.ID).Warn("a payment could not be reconciled; it is tried again", slog.Any("error", err))
 	}
-	if !q.Open() {
+	if next <= 0 || !q.Open() {
 		return
 	}
-	if err := e.store.Recheck(ctx, p.ID, max(e.recheckAfter(&q), min(wait, slowestRecheck))); err != nil && ctx.Err() == nil {
+	if err := e.store.Recheck(ctx, p.ID, next); err != nil && ctx.Err() == nil {
 		e.log(p.ID).Warn("a payment's next look could not be set", slog.Any("error", err))
 	}
 }
@@ -99,7 +107,7 @@ func (e *Engine) reconcileOne(ctx context.Context, p ledger.Payment, out *settle
 func (e *Engine) resolvePayment(
 	ctx context.Context, p ledger.Payment, known *settlement.Outcome,
 ) (q ledger.Payment, wait time.Duration, err error) {
-	if p.Final || p.Settlement == ledger.Pending {
+	if p.Final || p.Settlement == ledger.Pending || p.PaysBack() && p.Settlement == ledger.Claimed {
 		return p, 0, nil
 	}
 	y := e.payee(&p)
@@ -131,6 +139,9 @@ func (e *Engine) resolvePayment(
 func (e *Engine) found(ctx context.Context, p ledger.Payment, y *Payee, out *settlement.Outcome) (ledger.Payment, error) {
 	if out.Status == settlement.Unknown {
 		return p, out.Err
+	}
+	if p.PaysBack() && p.Settlement != ledger.Settled {
+		return e.foundBack(ctx, p, *out)
 	}
 	if p.Settlement == ledger.Settled && out.Status == settlement.Failed {
 		e.log(p.ID).Error("a settled payment is not on chain any more", slog.String("transaction", p.Transaction.Hex()))
@@ -167,7 +178,7 @@ func (e *Engine) resolveDelivery(ctx context.Context, p ledger.Payment) (ledger.
 		if p.Settlement == ledger.Claimed && p.Delivery == ledger.Delivering && !replayable(p.Binding.Method) && !p.Held(now) {
 			return interrupted(&p, actorReconciler) // the upstream may have done it; whoever held its answer is gone
 		}
-		if p.Facilitated() || p.Settlement != ledger.Settled || p.Refund != ledger.NotRefunded || p.Held(now) {
+		if p.Facilitated() || p.PaysBack() || p.Settlement != ledger.Settled || p.Refund != ledger.NotRefunded || p.Held(now) {
 			return nil
 		}
 		c := ledger.Change{Event: ledger.EventUndelivered, Actor: actorReconciler}
@@ -190,6 +201,9 @@ func (e *Engine) recheckAfter(p *ledger.Payment) time.Duration {
 	every := e.current().ReconcileEvery
 	switch p.Settlement {
 	case ledger.Claimed:
+		if p.PaysBack() {
+			return slowestRefund // its payment goes on with it
+		}
 		if p.State() == ledger.StateOwed && e.collecting(p.ID) {
 			return e.current().HoldTTL // who collects it says when to look again
 		}
@@ -199,7 +213,7 @@ func (e *Engine) recheckAfter(p *ledger.Payment) time.Duration {
 	case ledger.Settling:
 		return every
 	case ledger.Settled:
-		if p.Refund == ledger.NotRefunded && p.Delivery != ledger.Delivered && !p.Facilitated() {
+		if p.Refund == ledger.NotRefunded && p.Delivery != ledger.Delivered && !p.Facilitated() && !p.PaysBack() {
 			return every
 		}
 	}

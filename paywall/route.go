@@ -24,6 +24,8 @@ type Payee struct {
 	// Finality is how deep the transfers of payments must lie, by their amounts, before these count as settled. Default: all are
 	// as soon as the newest block has them.
 	Finality settlement.Demands
+	// Refund bounds what goes back by itself.
+	Refund RefundLimits
 	// separator is the EIP-712 domain separator of the network's asset.
 	separator common.Hash
 }
@@ -59,6 +61,8 @@ type Route struct {
 	// ledger.FlowAuthorization, after the upstream has answered, and before its answer goes out; ledger.FlowDeferred,
 	// after the delivery, for payers who are good for it, and before it for all others.
 	Flow string
+	// RefundOn says which answers are no delivery, where the payment was settled before. Default: those of status 500 and above.
+	RefundOn *RefundOn
 	// Held is how many bytes of an answer's body are held back until it is paid for, with FlowAuthorization. Default: HeldAnswer.
 	Held int
 

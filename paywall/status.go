@@ -19,9 +19,11 @@ type Status struct {
 	PayTo       string       `json:"payTo"`
 	Transaction string       `json:"transaction,omitempty"`
 	Refund      string       `json:"refund,omitempty"`
-	Reason      string       `json:"reason,omitempty"`
-	CreatedAt   time.Time    `json:"createdAt"`
-	UpdatedAt   time.Time    `json:"updatedAt"`
+	// RefundTransaction pays the payment back, or has done so. It need not be mined yet.
+	RefundTransaction string    `json:"refundTransaction,omitempty"`
+	Reason            string    `json:"reason,omitempty"`
+	CreatedAt         time.Time `json:"createdAt"`
+	UpdatedAt         time.Time `json:"updatedAt"`
 }
 
 // Status reads what became of a payment; ledger.ErrNotFound.
@@ -39,6 +41,13 @@ func (e *Engine) Status(ctx context.Context, id string) (Status, error) {
 	}
 	if p.Refund != ledger.NotRefunded {
 		s.Refund = string(p.Refund)
+		hash, err := e.refundOf(ctx, &p)
+		if err != nil {
+			return Status{}, err
+		}
+		if hash != (common.Hash{}) {
+			s.RefundTransaction = hash.Hex()
+		}
 	}
 	return s, nil
 }

@@ -31,6 +31,9 @@ type Intent struct {
 	ClaimBlock uint64
 	// Finality is how deep the transfer must lie before Settle and Resolve call it settled.
 	Finality Finality
+	// Again: that a transaction of it has reverted is not the end of it. Settle then sends another one, if the transfer would be made now: for
+	// payments of our own, which wait until they come through.
+	Again bool
 	// Exchange is what a facilitator needs besides. Settle has it; Check and Resolve need none.
 	Exchange *Exchange
 }

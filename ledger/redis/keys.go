@@ -106,7 +106,7 @@ func (k keys) payer(payer common.Address) string {
 var states = []ledger.State{
 	ledger.StatePending, ledger.StateSettling, ledger.StatePaid, ledger.StateDelivered, ledger.StateOwed, ledger.StateFailed,
 	ledger.StateVoid, ledger.StateExpired, ledger.StateCancelled, ledger.StateRefundPending, ledger.StateRefunded,
-	ledger.StateRefundFailed, ledger.StateSettled,
+	ledger.StateRefundFailed, ledger.StateSettled, ledger.StateRefund,
 }
 
 func (k keys) state(part int, state ledger.State) string { return k.part(part, "s:") + string(state) }

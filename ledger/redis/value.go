@@ -98,7 +98,7 @@ var (
 	refunds = []string{
 		string(ledger.NotRefunded), string(ledger.RefundPending), string(ledger.Refunded), string(ledger.RefundFailed),
 	}
-	flows   = []string{ledger.FlowUpfront, ledger.FlowAuthorization, ledger.FlowDeferred, ledger.FlowFacilitator}
+	flows   = []string{ledger.FlowUpfront, ledger.FlowAuthorization, ledger.FlowDeferred, ledger.FlowFacilitator, ledger.FlowRefund}
 	methods = []string{"", "GET", "POST", "HEAD"}
 )
 

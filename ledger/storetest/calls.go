@@ -12,7 +12,7 @@ import (
 	"github.com/caddy-x402/caddy-x402/ledger"
 )
 
-var flows = []string{ledger.FlowUpfront, ledger.FlowAuthorization, ledger.FlowDeferred, ledger.FlowFacilitator}
+var flows = []string{ledger.FlowUpfront, ledger.FlowAuthorization, ledger.FlowDeferred, ledger.FlowFacilitator, ledger.FlowRefund}
 
 // The calls of the model test, drawn at random, likely enough to be allowed.
 

@@ -87,6 +87,8 @@ var tests = []struct {
 	{"Unserved", testUnserved},
 	{"UnservedLikeness", testUnservedLikeness},
 	{"Facilitated", testFacilitated},
+	{"Refunds", testRefunds},
+	{"TransfersBack", testTransfersBack},
 	{"LivePlans", testLivePlans},
 	{"Lease", testLease},
 	{"Recheck", testRecheck},

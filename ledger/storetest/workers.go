@@ -301,10 +301,11 @@ func (f *fixture) once(r ledger.Record) {
 		f.Errorf("I3: %s was delivered %d times, refunded %d times", p.ID, n[ledger.EventDelivered], n[ledger.EventRefunded])
 	}
 	waits := p.Refund != ledger.NotRefunded || p.Delivery == ledger.Delivered
-	if p.Facilitated() && waits {
-		f.Errorf("I3: %s was settled for another server, and is %s, %s", p.ID, p.Delivery, p.Refund)
+	sale := !p.Facilitated() && !p.PaysBack()
+	if !sale && waits {
+		f.Errorf("I3: %s is no sale of ours, and is %s, %s", p.ID, p.Delivery, p.Refund)
 	}
-	if p.Settlement == ledger.Settled && !waits && !p.Open() && !p.Facilitated() {
+	if p.Settlement == ledger.Settled && !waits && !p.Open() && sale {
 		f.Errorf("I4: %s is %s, and nobody looks after it", p.ID, p.State())
 	}
 	if n[ledger.EventSend] != len(r.Transactions) {

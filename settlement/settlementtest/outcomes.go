@@ -261,6 +261,32 @@ func moneyGoneInPool(c *Case) {
 	c.WantReceived(1)
 }
 
+// Of a payment that waits until it comes through, a transaction that has reverted is no end: another one is sent when there is money.
+func revertedAgain(c *Case) {
+	in := c.Claimed()
+	in.Again = true
+	c.Stall()
+	result := make(chan settlement.Outcome, 1)
+	go func() { result <- c.Settle(in) }()
+	c.WaitFor("ours is broadcast", func() bool { return c.Proxy.Count("eth_sendRawTransaction") > 0 })
+	c.Send(c.Payer, spendCall(c.balance(crypto.PubkeyToAddress(c.Payer.PublicKey))), nil)
+	c.WaitFor("both are known", func() bool { return c.pooled() >= 2 })
+	c.Commit(1)
+	c.WantFailed(<-result, x402.ReasonInsufficientBalance)
+	c.H.Chain.Resume()
+	c.WantFailed(c.Settle(in), x402.ReasonInsufficientBalance)
+	c.WantRecorded(in, 1) // nothing is sent in vain
+	c.Must(c.H.Chain.Mint(c.Ctx(), in.Authorization.From, uint256.NewInt(Price)))
+	out := c.Settle(in)
+	c.WantSettled(in, out)
+	if txs := c.WantRecorded(in, 2); out.Transaction != txs[1].Hash {
+		c.Errorf("settled by %s, want %s", out.Transaction, txs[1].Hash)
+	}
+	c.WantSettled(in, c.Settle(in))
+	c.WantRecorded(in, 2)
+	c.WantReceived(1)
+}
+
 func wrongSignature(c *Case) {
 	other := c.H.Fresh()
 	in := c.Sign(c.Payer, nil)

@@ -81,6 +81,7 @@ func Run(t *testing.T, h *Harness) {
 		{"payer without money", withoutMoney},
 		{"payer spends the money meanwhile", moneyGone},
 		{"payer's money goes while ours waits", moneyGoneInPool},
+		{"a payment that waits goes on after a revert", revertedAgain},
 		{"wrong signature", wrongSignature},
 		{"contract wallet", contractWallet},
 		{"token is paused", paused},

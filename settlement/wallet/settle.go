@@ -155,6 +155,15 @@ func (s *Settler) follow(ctx context.Context, in settlement.Intent, txs []settle
 			return unknown(err, txs), false
 		case err != nil:
 			open = txs // nobody answers now, and somebody may later
+		case len(sv.receipts) > 0 && in.Again:
+			for _, r := range sv.receipts {
+				if paid(in, r) {
+					return settled(r), false
+				}
+			}
+			if len(open) == 0 {
+				return settlement.Outcome{}, true
+			}
 		case len(sv.receipts) > 0:
 			if out, ok := s.judge(ctx, in, sv.receipts, txs); ok {
 				return out, false

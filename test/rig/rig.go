@@ -57,6 +57,8 @@ type Options struct {
 	Global string
 	// RPC replaces the chain's endpoint.
 	RPC string
+	// Refund is what is said of refunds; default: `refunds off`.
+	Refund string
 	// Settler is who settles; default: a gas wallet of a development account.
 	Settler string
 	// Upstream answers paid requests; default: Echo.
@@ -143,6 +145,9 @@ func Caddyfile(o Options, dir, addr, upstream string) string {
 	if o.Settler == "" {
 		o.Settler = fmt.Sprintf("wallet 0x%x", GasKey())
 	}
+	if o.Refund == "" {
+		o.Refund = "refunds off"
+	}
 	_, port, _ := net.SplitHostPort(addr)
 	return strings.NewReplacer("{upstream}", upstream, "{rig_port}", port).Replace(fmt.Sprintf(`{
 	admin off
@@ -161,7 +166,7 @@ func Caddyfile(o Options, dir, addr, upstream string) string {
 		pay_to %s
 		rpc %s
 		%s
-		refunds off
+		%s
 		store %s
 		%s
 	}
@@ -169,7 +174,7 @@ func Caddyfile(o Options, dir, addr, upstream string) string {
 http://%s {
 %s
 }
-`, filepath.Join(dir, "storage"), o.Global, PayTo, o.RPC, o.Settler, o.Store, o.App, addr, site))
+`, filepath.Join(dir, "storage"), o.Global, PayTo, o.RPC, o.Settler, o.Refund, o.Store, o.App, addr, site))
 }
 
 func init() {
