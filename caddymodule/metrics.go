@@ -67,6 +67,19 @@ var (
 		Namespace: "caddy", Subsystem: "x402", Name: "gas_spent_ether_total",
 		Help: "What those transactions cost, in ether. Divided by carried_payments_total: the cost of a payment.",
 	}, []string{"network"})
+	issued = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "x402", Name: "credentials_total",
+		Help: "Credentials that issuers of plans were asked for, by outcome; `unknown` is one that did not answer in time.",
+	}, []string{"outcome"})
+	issueSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Namespace: "caddy", Subsystem: "x402", Name: "credential_seconds",
+		Help:    "How long issuers took to give a credential, with all tries.",
+		Buckets: []float64{.01, .05, .1, .25, .5, 1, 2, 5, 10, 15, 30, 60},
+	})
+	eventsDropped = prometheus.NewCounter(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "x402", Name: "events_dropped_total",
+		Help: "Events that were not emitted since their subscribers were too slow. The ledger has what they were about.",
+	})
 	reorgs = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "caddy", Subsystem: "x402", Name: "reorgs_total",
 		Help: "Settled payments whose transaction was found gone.",
@@ -94,6 +107,9 @@ func observe(o paywall.Observation) {
 	case "loss":
 		losses.WithLabelValues(o.Network).Inc()
 		lostUnits.WithLabelValues(o.Network).Add(o.Amount.Float64()) // for graphs; the ledger has what it is
+	case "issue":
+		issued.WithLabelValues(o.Outcome).Inc()
+		issueSeconds.Observe(o.Took.Seconds())
 	case "credit":
 		refusedCredit.WithLabelValues(o.Network).Inc()
 	case "reorg":
@@ -157,7 +173,7 @@ func registerMetrics(r *prometheus.Registry) {
 	if r == nil {
 		return
 	}
-	for _, c := range []prometheus.Collector{requests, facilitations, settlements, settlementSeconds, deliveries, transactions, carried, gasSpent, quarantined, losses, lostUnits, refusedCredit, reorgs, paymentStates{}, gasBalances{}} {
+	for _, c := range []prometheus.Collector{requests, facilitations, settlements, settlementSeconds, deliveries, transactions, carried, gasSpent, quarantined, losses, lostUnits, refusedCredit, issued, issueSeconds, eventsDropped, reorgs, paymentStates{}, gasBalances{}} {
 		// An error means that it is registered already: two apps do not happen, but a registry may be shared.
 		if err := r.Register(c); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 			continue
