@@ -17,11 +17,11 @@ func TestIssuersInConfigurations(t *testing.T) {
 		"not set":            {site: plan("issuer {env.T_NOT_SET}"), want: "the issuer's address: the placeholder {env.T_NOT_SET} gives nothing"},
 		"no https":           {site: plan("issuer {env.T_PLAIN}"), want: "plan a: issuer: the address must be https, since secrets are sent to it"},
 		"no address":         {site: plan("issuer backend"), want: "the address is none; write one such as https://backend.example.com/issue"},
-		"a password":         {site: plan("issuer https://me:" + longToken + "@backend.example.com"), want: "the address has a name, a password or a fragment"},
-		"a literal secret":   {site: plan("issuer " + url + " {\nauth bearer " + longToken + "\n}"), want: "the issuer's secret: a secret must not stand in the configuration"},
+		"a password":         {site: plan("issuer https://me:word@backend.example.com"), want: "the address has a name, a password or a fragment"},
+		"a literal secret":   {site: plan("issuer " + url + " {\nauth bearer s3cret-in-plain-text\n}"), want: "the issuer's secret: a secret must not stand in the configuration"},
 		"an empty secret":    {site: plan("issuer " + url + " {\nauth header X-Key {env.T_EMPTY}\n}"), want: "the issuer's secret: the placeholder {env.T_EMPTY} gives nothing"},
 		"no header":          {site: plan("issuer " + url + " {\nauth header \"X Key\" {env.T_TOKEN}\n}"), want: `the issuer's auth header "X Key" is no name of a header`},
-		"a literal client":   {site: plan("issuer " + url + " {\nauth oauth2 https://login.example.com shop " + longToken + "\n}"), want: "the issuer's client_secret: a secret must not stand"},
+		"a literal client":   {site: plan("issuer " + url + " {\nauth oauth2 https://login.example.com shop s3cret-in-plain-text\n}"), want: "the issuer's client_secret: a secret must not stand"},
 		"oauth2 by http":     {site: plan("issuer " + url + " {\nauth oauth2 http://login.example.com shop {env.T_TOKEN}\n}"), want: "the OAuth 2 server: the address must be https"},
 		"our own member":     {site: plan("issuer " + url + " {\nfield txHash forged\n}"), want: `the member "txHash" is set by us and can't be another's`},
 		"too many retries":   {site: plan("issuer " + url + " {\nretries 11\n}"), want: "retries must be between 0 and 10"},
@@ -63,7 +63,7 @@ func TestPricersInConfigurations(t *testing.T) {
 		"no https":             {site: price("{\npricer http http://backend/price\n}"), want: "pricer: the address must be https"},
 		"too patient":          {site: price("{\npricer http https://backend.example.com {\ntimeout 31s\n}\n}"), want: "pricer: the timeout must be between 1ms and 30s"},
 		"a secret header":      {site: price("{\npricer http https://backend.example.com {\nheader x-payment\n}\n}"), want: "the pricer must not be told of X-Payment, which is a secret of the client's"},
-		"a literal secret":     {site: price("{\npricer http https://backend.example.com {\nauth bearer " + longToken + "\n}\n}"), want: "the pricer's secret: a secret must not stand"},
+		"a literal secret":     {site: price("{\npricer http https://backend.example.com {\nauth bearer s3cret-in-plain-text\n}\n}"), want: "the pricer's secret: a secret must not stand"},
 	})
 	t.Run("an amount beside it", func(t *testing.T) {
 		refused(t, changed(t, price("{\npricer http https://backend.example.com\n}"), func(c map[string]any) {

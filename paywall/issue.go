@@ -163,6 +163,9 @@ func (a *attempt) openCredential(p *ledger.Payment, r *ledger.Reservation) (c Cr
 
 // issue asks for the credential of p, and keeps it before anybody gets it.
 func (a *attempt) issue(ctx context.Context, p *ledger.Payment, plan *Plan) (Credential, error) {
+	if !a.engine.limits.spend(clientKey(a.Client), 0, time.Now()) { // who comes back in a hurry does not wear the issuer out
+		return Credential{}, limited()
+	}
 	order, err := a.order(ctx, p.ID, plan)
 	if err != nil {
 		return Credential{}, err
@@ -187,6 +190,7 @@ func (a *attempt) issue(ctx context.Context, p *ledger.Payment, plan *Plan) (Cre
 	}
 	a.engine.current().Observe(o)
 	if err != nil {
+		a.charge()
 		return Credential{}, failed
 	}
 	faultpoint.Reached("issued")
@@ -275,30 +279,38 @@ func (a *attempt) deliverIssued(p ledger.Payment, settled func() (ledger.Payment
 		a.engine.release(q, fence)
 		return nil
 	}
-	ctx, cancel := a.detached()
-	defer cancel()
-	ttl := a.engine.current().HoldTTL
-	if q, err = a.engine.store.Payment(ctx, q.ID); err == nil {
-		q, err = a.engine.update(ctx, q, func(p ledger.Payment) []ledger.Change {
-			if p.Hold.Fence != fence || !p.Unserved() {
-				return nil
-			}
-			return []ledger.Change{
-				{Event: ledger.EventDeliver, Actor: actorRequest, Fence: fence, Hold: ttl},
-				{Event: ledger.EventDelivered, Actor: actorRequest, Fence: fence, PlanUntil: a.planUntil(plan)},
-			}
-		})
-	}
-	switch {
-	case err != nil:
+	delivered, err := a.recordIssued(q, fence, plan)
+	if err != nil {
+		a.engine.release(q, fence)
 		return unavailable(codeStore, err).of(p.ID)
-	case q.Delivery != ledger.Delivered || q.Hold.Fence != fence:
+	}
+	if delivered.Delivery != ledger.Delivered || delivered.Hold.Fence != fence {
 		return busy(p.ID)
 	}
 	faultpoint.Reached("delivered")
 	a.observeDelivery(string(ledger.Delivered), "")
 	a.issued = &c
-	return a.servePlan(q, true)
+	return a.servePlan(delivered, true)
+}
+
+// recordIssued records the delivery of what was issued, if this request still holds the payment.
+func (a *attempt) recordIssued(p ledger.Payment, fence uint64, plan *Plan) (ledger.Payment, error) {
+	ctx, cancel := a.detached()
+	defer cancel()
+	p, err := a.engine.store.Payment(ctx, p.ID) // its hold was renewed meanwhile
+	if err != nil {
+		return p, err
+	}
+	ttl := a.engine.current().HoldTTL
+	return a.engine.update(ctx, p, func(p ledger.Payment) []ledger.Change {
+		if p.Hold.Fence != fence || !p.Unserved() {
+			return nil
+		}
+		return []ledger.Change{
+			{Event: ledger.EventDeliver, Actor: actorRequest, Fence: fence, Hold: ttl},
+			{Event: ledger.EventDelivered, Actor: actorRequest, Fence: fence, PlanUntil: a.planUntil(plan)},
+		}
+	})
 }
 
 // planUntil is when a plan that is delivered now ends.
@@ -306,6 +318,9 @@ func (a *attempt) planUntil(plan *Plan) time.Time { return a.Now().Add(plan.TTL)
 
 // notIssued is the answer to whoever has paid for a plan whose credential can't be had. It does not say what the issuer has said.
 func (a *attempt) notIssued(p *ledger.Payment, err error) *refusal {
+	if refused, ok := errors.AsType[*refusal](err); ok {
+		return refused.of(p.ID)
+	}
 	failed, ok := errors.AsType[errNotIssued](err)
 	switch {
 	case !ok && a.plan(p.Binding.Plan) != nil && a.plan(p.Binding.Plan).Granter == nil:
