@@ -291,14 +291,7 @@ func (a *attempt) writeProblem(w http.ResponseWriter, r *refusal) error {
 }
 
 // addReceipt says on a paid answer that the payment succeeded, or will, in the version that the client speaks.
-// accessToken is what a plan's buyer gets; empty where there is none.
-func (a *attempt) addReceipt(h http.Header, p *ledger.Payment, accessToken string) {
-	if accessToken == "" {
-		a.addReceiptOf(h, p, nil)
-		return
-	}
-	a.addReceiptOf(h, p, &Credential{Token: accessToken, Type: typeBearer})
-}
+func (a *attempt) addReceipt(h http.Header, p *ledger.Payment) { a.addReceiptOf(h, p, nil) }
 
 // addReceiptOf is addReceipt for a plan that was bought, with what its buyer gets; nil: it gets nothing (yet).
 func (a *attempt) addReceiptOf(h http.Header, p *ledger.Payment, c *Credential) {

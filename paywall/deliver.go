@@ -308,7 +308,7 @@ func (d *deliveryWriter) tell() {
 		a.decided(statusVoid, p.Reason)
 		return
 	}
-	a.addReceipt(h, p, "")
+	a.addReceipt(h, p)
 	switch {
 	case p.Delivery == ledger.Undelivered:
 		h.Set(headerPaymentStatus, statusRefundPending)

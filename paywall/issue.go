@@ -97,12 +97,12 @@ const purposeCredential = "credential"
 // keepUntimed is how long the credential of a plan is kept that no time ends.
 const keepUntimed = 400 * 24 * time.Hour
 
-// errNotIssued is the Granter's error, which says why there is no credential. What else may be wrong is ours.
-type errNotIssued struct{ error }
+// notIssuedError wraps the Granter's error, which says why there is no credential. What else may be wrong is ours.
+type notIssuedError struct{ error }
 
-func (e errNotIssued) Unwrap() error { return e.error }
+func (e notIssuedError) Unwrap() error { return e.error }
 
-func (e errNotIssued) late() bool {
+func (e notIssuedError) late() bool {
 	t, ok := errors.AsType[interface {
 		error
 		Timeout() bool
@@ -180,7 +180,7 @@ func (a *attempt) issue(ctx context.Context, p *ledger.Payment, plan *Plan) (Cre
 	if err == nil && c.Token == "" {
 		err = errors.New("the issuer of tokens gave none")
 	}
-	failed := errNotIssued{err}
+	failed := notIssuedError{err}
 	o := Observation{Event: "issue", Network: networkID(p.ChainID), Outcome: "issued", Took: time.Since(started)}
 	if err != nil {
 		o.Outcome, o.Reason = "failed", CodeIssueFailed
@@ -275,7 +275,7 @@ func (a *attempt) deliverIssued(p ledger.Payment, settled func() (ledger.Payment
 		a.engine.release(q, fence)
 		return a.notIssued(&q, err)
 	}
-	if a.r.Context().Err() != nil { // it is kept for whoever comes back with the same header, or goes back with the money
+	if a.left() { // it is kept for whoever comes back with the same header, or goes back with the money
 		a.engine.release(q, fence)
 		return nil
 	}
@@ -292,6 +292,9 @@ func (a *attempt) deliverIssued(p ledger.Payment, settled func() (ledger.Payment
 	a.issued = &c
 	return a.servePlan(delivered, true)
 }
+
+// left reports whether the client has gone.
+func (a *attempt) left() bool { return a.r.Context().Err() != nil }
 
 // recordIssued records the delivery of what was issued, if this request still holds the payment.
 func (a *attempt) recordIssued(p ledger.Payment, fence uint64, plan *Plan) (ledger.Payment, error) {
@@ -321,7 +324,7 @@ func (a *attempt) notIssued(p *ledger.Payment, err error) *refusal {
 	if refused, ok := errors.AsType[*refusal](err); ok {
 		return refused.of(p.ID)
 	}
-	failed, ok := errors.AsType[errNotIssued](err)
+	failed, ok := errors.AsType[notIssuedError](err)
 	switch {
 	case !ok && a.plan(p.Binding.Plan) != nil && a.plan(p.Binding.Plan).Granter == nil:
 		return unavailable(codeToken, err).of(p.ID)

@@ -391,8 +391,13 @@ func TestCredentialThatIsNoToken(t *testing.T) {
 		c  Credential
 		ok bool
 	}{
-		{Credential{"abc", "Bearer"}, true}, {Credential{"a b", "ApiKey"}, true}, {Credential{"a\r\nX: y", "Bearer"}, false},
-		{Credential{"ü", "Bearer"}, false}, {Credential{" a", "Bearer"}, false}, {Credential{"", "Bearer"}, false}, {Credential{"{}", "custom"}, false},
+		{Credential{"abc", "Bearer"}, true},
+		{Credential{"a b", "ApiKey"}, true},
+		{Credential{"a\r\nX: y", "Bearer"}, false},
+		{Credential{"ü", "Bearer"}, false},
+		{Credential{" a", "Bearer"}, false},
+		{Credential{"", "Bearer"}, false},
+		{Credential{"{}", "custom"}, false},
 	} {
 		if tc.c.carriable() != tc.ok {
 			t.Errorf("%q: %v", tc.c.Token, !tc.ok)

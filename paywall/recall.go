@@ -204,7 +204,7 @@ func (a *attempt) addGrant(h http.Header, p *ledger.Payment) {
 		}
 		a.Logger.Error("a token could not be given", slog.String("payment", p.ID), slog.Any("error", err))
 	}
-	a.addReceipt(h, p, "")
+	a.addReceipt(h, p)
 }
 
 // keep stores what was answered to a request with keys: under the first, to which the others lead.

@@ -67,13 +67,12 @@ func (k Key) derive(purpose string) []byte {
 
 // MAC authenticates data for a purpose (HMAC-SHA-256), with a secret that is derived from the key that signs.
 func (r *Keyring) MAC(purpose string, data []byte) []byte {
-	return mac(r.keys.Load().signing.derive(purpose), data)
+	return mac(r.SigningKey().derive(purpose), data)
 }
 
 // CheckMAC reports whether mac is the MAC of data for that purpose, by any key of the ring: one that signs no more still counts.
 func (r *Keyring) CheckMAC(purpose string, data, sum []byte) bool {
-	set := r.keys.Load()
-	for _, k := range set.sorted() {
+	for _, k := range r.keys.Load().byID {
 		if secret := k.derive(purpose); secret != nil && hmac.Equal(mac(secret, data), sum) {
 			return true
 		}
@@ -90,7 +89,7 @@ func mac(secret, data []byte) []byte {
 // Seal encrypts plain for a purpose (AES-256-GCM), under a secret that is derived from the key that signs. What it belongs to must be
 // said again to open it.
 func (r *Keyring) Seal(purpose, belongs string, plain []byte) ([]byte, error) {
-	k := r.keys.Load().signing
+	k := r.SigningKey()
 	box, err := k.box(purpose)
 	if err != nil {
 		return nil, err
@@ -111,8 +110,8 @@ func (r *Keyring) Open(purpose, belongs string, sealed []byte) ([]byte, error) {
 	if len(sealed) < 2 || sealed[0] != sealedForm || len(sealed) < 2+int(sealed[1]) {
 		return nil, ErrSealed
 	}
-	id, rest := string(sealed[2:2+int(sealed[1])]), sealed[2+int(sealed[1]):]
-	k, ok := r.keys.Load().byID[id]
+	id, rest := sealed[2:2+int(sealed[1])], sealed[2+int(sealed[1]):]
+	k, ok := r.keys.Load().byID[string(id)]
 	if !ok {
 		return nil, ErrSealed
 	}

@@ -175,8 +175,12 @@ func TestPriceOfACrowd(t *testing.T) {
 
 func TestNewRefuses(t *testing.T) {
 	for _, c := range []Config{
-		{URL: "http://backend/price"}, {URL: ""}, {URL: "https://x", Timeout: time.Minute}, {URL: "https://x", Timeout: -1},
-		{URL: "https://x", Cache: -1}, {URL: "https://x", Cache: 48 * time.Hour},
+		{URL: "http://backend/price"},
+		{URL: ""},
+		{URL: "https://x", Timeout: time.Minute},
+		{URL: "https://x", Timeout: -1},
+		{URL: "https://x", Cache: -1},
+		{URL: "https://x", Cache: 48 * time.Hour},
 	} {
 		if r, err := New(c); err == nil {
 			r.Close()

@@ -15,9 +15,8 @@ import (
 	"testing"
 
 	"github.com/MicahParks/jwkset"
-	"github.com/golang-jwt/jwt/v5"
-
 	"github.com/caddyserver/caddy/v2"
+	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/caddy-x402/caddy-x402/test/rig"
 	"github.com/caddy-x402/caddy-x402/x402"
