@@ -118,8 +118,8 @@ type Request struct {
 	Client string
 	// Audience is whom access tokens of this site are for.
 	Audience string
-	// Order is what the buyer calls what it buys, for whoever issues that.
-	Order Order
+	// Order is what the buyer calls what it buys, for whoever issues that; nil: nothing.
+	Order *Order
 }
 
 // attempt is one request on its way through the gate.

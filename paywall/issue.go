@@ -209,8 +209,8 @@ func (a *attempt) order(ctx context.Context, payment string, plan *Plan) (Order,
 	key := digest("order", payment)
 	r, err := a.engine.store.Reservation(ctx, key)
 	if errors.Is(err, ledger.ErrNotFound) {
-		if a.Order == (Order{}) {
-			return a.Order.withDefaults(payment), nil
+		if a.Order == nil || *a.Order == (Order{}) {
+			return Order{}.withDefaults(payment), nil
 		}
 		var raw []byte
 		if raw, err = json.Marshal(a.Order); err != nil {
