@@ -436,3 +436,41 @@ func TestOrderStays(t *testing.T) {
 		}
 	}
 }
+
+// Under a key the answer is stored without what was issued, which comes from where it is kept: a repetition gets the same. And a purchase whose
+// issuer failed goes on under its key.
+func TestIssuedUnderAKey(t *testing.T) {
+	c := emptyCluster(t)
+	b := new(backend)
+	b.answer = func(n int, s Sale) (Credential, error) {
+		if n == 1 {
+			return Credential{}, errors.New("not yet")
+		}
+		return forgetful(n, s)
+	}
+	c.granter = b
+	c.startAll(2, Settings{}, nil)
+	header := c.sign(0, 1, "day")
+	ask := func(i int, header string) reply {
+		return c.ask(i, http.MethodPost, "/", "body", headerSignature, header, headerIdempotencyKey, "key-1")
+	}
+	if a := ask(0, header); !isProblem(a, http.StatusBadGateway, CodeIssueFailed) {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	first := ask(0, header)
+	token := issued(t, first)
+	if first.status != http.StatusOK || token == "" || first.body != "answer 1" {
+		t.Fatalf("%d %q %s", first.status, token, first.body)
+	}
+	for i, h := range []string{header, c.sign(1, 1, "day")} {
+		again := ask(i, h)
+		if again.status != http.StatusOK || again.body != "answer 1" || again.header.Get(headerReplayed) == "" || issued(t, again) != token {
+			t.Errorf("again: %d %v %s", again.status, again.header, again.body)
+		}
+	}
+	if n := len(b.asked()); n != 2 {
+		t.Errorf("asked %d times", n)
+	}
+	c.saw(1, 10*cent)
+	c.keepsNoSecret(token)
+}
