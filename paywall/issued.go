@@ -92,6 +92,12 @@ func (a *attempt) serveIssued(bearer string) (done bool, err error) {
 	if !a.Route.grants {
 		return false, nil
 	}
+	engine, release, err := a.Acquire()
+	if err != nil {
+		return true, unavailable(codeStore, err)
+	}
+	defer release()
+	a.engine = engine
 	p, ok := a.issuedTo.get(bearer, a.Now())
 	if !ok {
 		if p, ok, err = a.findIssued(bearer); err != nil {
@@ -113,11 +119,7 @@ func (a *attempt) findIssued(bearer string) (p ledger.Payment, ok bool, err erro
 	if len(bearer) > token.MaxSize*2 {
 		return p, false, nil
 	}
-	engine, release, err := a.Acquire()
-	if err != nil {
-		return p, false, unavailable(codeStore, err)
-	}
-	defer release()
+	engine := a.engine
 	if !engine.limits.spend(clientKey(a.Client), 0, time.Now()) {
 		return p, false, limited()
 	}
