@@ -100,6 +100,8 @@ type App struct {
 	store   StoreModule
 	keyring atomic.Pointer[token.Keyring]
 	keys    keyFollower
+	events  *events
+	closers []func() // of what handlers of this configuration have opened
 	making  sync.Mutex
 	made    atomic.Pointer[paywall.Tokens]
 	started atomic.Bool
@@ -117,6 +119,10 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.log, a.slog = ctx, ctx.Logger(), ctx.Slogger()
 	a.defaults()
 	if err := a.checkURL(); err != nil {
+		return err
+	}
+	var err error
+	if a.events, err = newEvents(ctx); err != nil {
 		return err
 	}
 	if err := a.provisionStore(ctx); err != nil {
@@ -260,6 +266,9 @@ func (a *App) Start() error {
 	if _, err := a.engine.value.open(ctx, a); err != nil {
 		a.log.Error("the ledger can't be opened; payments are refused until it can", zap.Error(err))
 	}
+	if a.events != nil {
+		a.events.start(a.log)
+	}
 	a.engine.value.follow(a)
 	a.keys.start(a)
 	a.started.Store(true)
@@ -281,13 +290,24 @@ func (a *App) Cleanup() error {
 		errs = append(errs, n.cleanup())
 	}
 	errs = append(errs, a.engine.Release(), a.refundWallet.close())
+	for _, f := range a.closers {
+		f()
+	}
+	if a.events != nil {
+		a.events.end(a.log)
+	}
 	return errors.Join(errs...)
 }
 
 // settings are those of this configuration for the engine of its ledger.
 func (a *App) settings() paywall.Settings {
+	var happened func(paywall.Fact)
+	if a.events != nil {
+		happened = a.events.happened
+	}
 	return paywall.Settings{
-		Payees: a.payees, SettleTimeout: time.Duration(a.SettleTimeout), CollectWithin: time.Duration(a.MinAge),
+		Happened: happened,
+		Payees:   a.payees, SettleTimeout: time.Duration(a.SettleTimeout), CollectWithin: time.Duration(a.MinAge),
 		HoldTTL: time.Duration(a.HoldTTL), ReconcileEvery: time.Duration(a.Interval), Observe: observe, Logger: a.slog, Now: a.now,
 		Retention: time.Duration(a.Retention), MaxStale: time.Duration(a.MaxStale), Refunds: a.refundSettings(),
 	}

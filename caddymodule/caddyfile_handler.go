@@ -55,8 +55,12 @@ func parseHandler(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 //			buffer <size>
 //		}
 //		refund_on   transport|5xx|4xx|<status>...
-//		price  <price> {
+//		price  [<price>|<placeholder>] {
 //			match { <matchers> }
+//			pricer <module> [<args...>] { ... }   # x402.pricers.*, where there is no price
+//			each   <price>                        # of a placeholder's unit
+//			min    <price>
+//			max    <price>
 //			name        <name>
 //			description <text>
 //			mime_type   <type>
@@ -65,6 +69,7 @@ func parseHandler(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 //		}
 //		plan   <name> <price> {
 //			ttl <duration>
+//			issuer <url> { ... }                  # see parseIssuer
 //		}
 //		unpriced free|deny
 //		exempt { <matchers> }
@@ -79,7 +84,9 @@ func parseHandler(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume the directive's name
 	if d.NextArg() {
-		h.Prices = append(h.Prices, &Price{Amount: d.Val()})
+		p := new(Price)
+		p.setAmount(d.Val())
+		h.Prices = append(h.Prices, p)
 	}
 	if d.NextArg() {
 		return d.ArgErr()
@@ -101,7 +108,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 
 func (h *Handler) parsePrice(d *caddyfile.Dispenser) error {
 	p := new(Price)
-	if err := one(d, &p.Amount)(); err != nil {
+	if err := p.parseAmount(d); err != nil {
 		return err
 	}
 	for _, q := range h.Prices {
@@ -110,7 +117,11 @@ func (h *Handler) parsePrice(d *caddyfile.Dispenser) error {
 		}
 	}
 	h.Prices = append(h.Prices, p)
-	return subdirectives(d, "price", map[string]func() error{
+	err := subdirectives(d, "price", map[string]func() error{
+		"pricer":      func() error { return p.parsePricer(d) },
+		"each":        func() error { return p.setEach(d) },
+		"min":         one(d, &p.Min),
+		"max":         one(d, &p.Max),
 		"match":       func() error { return parseMatch(d, &p.MatcherSetsRaw) },
 		"name":        one(d, &p.Name),
 		"description": one(d, &p.Description),
@@ -118,6 +129,10 @@ func (h *Handler) parsePrice(d *caddyfile.Dispenser) error {
 		"flow":        one(d, &p.Flow),
 		"refund_on":   parseRefundOn(d, &p.RefundOn),
 	}, "match")
+	if err == nil && p.Amount == "" && p.PricerRaw == nil {
+		return d.Err("a price needs an amount, such as `price $0.01`, or a pricer")
+	}
+	return err
 }
 
 func (h *Handler) parsePlan(d *caddyfile.Dispenser) error {
@@ -126,7 +141,13 @@ func (h *Handler) parsePlan(d *caddyfile.Dispenser) error {
 		return d.Err("a plan needs a name and a price, such as `plan day $1.00 { ttl 24h }`")
 	}
 	h.Plans = append(h.Plans, p)
-	if err := subdirectives(d, "plan", map[string]func() error{"ttl": duration(d, &p.TTL)}); err != nil {
+	if err := subdirectives(d, "plan", map[string]func() error{
+		"ttl": duration(d, &p.TTL),
+		"issuer": func() (err error) {
+			p.Issuer, err = parseIssuer(d)
+			return err
+		},
+	}); err != nil {
 		return err
 	}
 	if p.TTL == 0 {

@@ -35,6 +35,8 @@ func setExampleEnv(t *testing.T) {
 		"FACILITATOR_TOKEN":         "3sWk7PzXq9TnVb2LmRc8YdHf",
 		"FACILITATOR_KEY":           "Jt5GhQx1NvZe4WcUo6BrKy0p",
 		"SHOP_KEY":                  "sk_shop_8Vw3mYpLq0RtZb5X",
+		"ISSUE_TOKEN_API_SECRET":    "q7Rw2Zt9LkXv4Nc8HsYb1Pd6",
+		"ISSUER_CLIENT_SECRET":      "Zb5xQ1vNt8Lw3Kc6Rm9Hp2Yd",
 		"FARM_KEY":                  "sk_farm_Kc7nHd2JxGs9UeWf",
 		"CDP_API_KEY_ID":            "5f0c2f7e-1d52-4c55-9f3c-0d6a5a3b9e11",
 		"CDP_API_KEY_SECRET":        "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8DoQe/884Qvh1w3RjnS8CZZ+TWMJulDV8d3IZkElUxuA==",
@@ -140,6 +142,9 @@ func TestExampleIsComplete(t *testing.T) {
 		"x402":        ":80 {\n x402 {\n " + wrong + "\n}\n}\n",
 		"gateway":     ":80 {\n x402_facilitator {\n " + wrong + "\n}\n}\n",
 		"price":       ":80 {\n x402 {\n price $1 {\n " + wrong + "\n}\n}\n}\n",
+		"issuer":      ":80 {\n x402 {\n plan a $1 {\n issuer url {\n " + wrong + "\n}\n}\n}\n}\n",
+		"pricer":      ":80 {\n x402 {\n price {\n pricer http url {\n " + wrong + "\n}\n}\n}\n}\n",
+		"placeholder": ":80 {\n x402 {\n price {\n pricer placeholder {http.request.header.X} {\n " + wrong + "\n}\n}\n}\n}\n",
 		"plan":        ":80 {\n x402 {\n plan a $1 {\n " + wrong + "\n}\n}\n}\n",
 		"cors":        ":80 {\n x402 {\n cors {\n " + wrong + "\n}\n}\n}\n",
 	} {

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -100,6 +101,11 @@ type Handler struct {
 type Price struct {
 	// The amount in the asset's own unit, exact, such as `0.01` or `$0.01`. Empty: only a plan opens the route.
 	Amount string `json:"amount,omitempty"`
+	// What says the price of each request, where it is not always the same; in place of an amount.
+	PricerRaw json.RawMessage `json:"pricer,omitempty" caddy:"namespace=x402.pricers inline_key=pricer"`
+	// The least and the most that a pricer may say. What it says beyond them is not taken. Both are needed where clients have a say.
+	Min string `json:"min,omitempty"`
+	Max string `json:"max,omitempty"`
 	// Which requests this is the price of. Default: all.
 	MatcherSetsRaw caddyhttp.RawMatcherSets `json:"match,omitempty" caddy:"namespace=http.matchers"`
 	// The rule's name within the handler; payments are bound to it. Default: its place in the list.
@@ -123,6 +129,8 @@ type Plan struct {
 	Price string `json:"price"`
 	// How long it is good for.
 	TTL caddy.Duration `json:"ttl"`
+	// Who gives out what its buyers get. Default: an access token, signed by the key of tokens.
+	Issuer *Issuer `json:"issuer,omitempty"`
 }
 
 // CaddyModule implements caddy.Module.
@@ -231,6 +239,11 @@ func (h *Handler) provisionGate(ctx caddy.Context) error {
 		r, err := h.route(i, p, plans)
 		if err != nil {
 			return err
+		}
+		if p.isMoving() {
+			if r.Pricer, err = h.provisionPricer(ctx, p); err != nil {
+				return err
+			}
 		}
 		if names[r.Name] {
 			return fmt.Errorf("two prices have the name %q; payments could not be told apart", r.Name)

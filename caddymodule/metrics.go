@@ -83,6 +83,19 @@ var (
 		Namespace: "caddy", Subsystem: "x402", Name: "refund_balance_atomic_units",
 		Help: "What the refund wallet had when it was last looked at, in atomic units of the network's asset.",
 	}, []string{"network"})
+	issued = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "x402", Name: "credentials_total",
+		Help: "Credentials that issuers of plans were asked for, by outcome; `unknown` is one that did not answer in time.",
+	}, []string{"outcome"})
+	issueSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Namespace: "caddy", Subsystem: "x402", Name: "credential_seconds",
+		Help:    "How long issuers took to give a credential, with all tries.",
+		Buckets: []float64{.01, .05, .1, .25, .5, 1, 2, 5, 10, 15, 30, 60},
+	})
+	eventsDropped = prometheus.NewCounter(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "x402", Name: "events_dropped_total",
+		Help: "Events that were not emitted since their subscribers were too slow. The ledger has what they were about.",
+	})
 	reorgs = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "caddy", Subsystem: "x402", Name: "reorgs_total",
 		Help: "Settled payments whose transaction was found gone.",
@@ -114,6 +127,9 @@ func observe(o paywall.Observation) {
 		observeRefund(&o)
 	case "refund_balance":
 		refundBalance.WithLabelValues(o.Network).Set(o.Amount.Float64())
+	case "issue":
+		issued.WithLabelValues(o.Outcome).Inc()
+		issueSeconds.Observe(o.Took.Seconds())
 	case "credit":
 		refusedCredit.WithLabelValues(o.Network).Inc()
 	case "reorg":
@@ -188,7 +204,10 @@ func registerMetrics(r *prometheus.Registry) {
 	if r == nil {
 		return
 	}
-	for _, c := range []prometheus.Collector{requests, facilitations, settlements, settlementSeconds, deliveries, transactions, carried, gasSpent, quarantined, losses, lostUnits, refusedCredit, refunds, refundedUnits, refundWaits, refundBalance, reorgs, paymentStates{}, gasBalances{}} {
+	for _, c := range []prometheus.Collector{
+		requests, facilitations, settlements, settlementSeconds, deliveries, transactions, carried, gasSpent, quarantined, losses, lostUnits,
+		refusedCredit, refunds, refundedUnits, refundWaits, refundBalance, issued, issueSeconds, eventsDropped, reorgs, paymentStates{}, gasBalances{},
+	} {
 		// An error means that it is registered already: two apps do not happen, but a registry may be shared.
 		if err := r.Register(c); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 			continue

@@ -75,6 +75,9 @@ func (h *Handler) plans() ([]paywall.Plan, error) {
 			return nil, fmt.Errorf("plan %s: %w", p.Name, err)
 		}
 		plan := paywall.Plan{Name: p.Name, TTL: time.Duration(p.TTL), Prices: prices}
+		if plan.Granter, err = h.granter(p); err != nil {
+			return nil, fmt.Errorf("plan %s: %w", p.Name, err)
+		}
 		if err := h.app.sell(h.Name, plan); err != nil {
 			return nil, err
 		}
@@ -124,6 +127,16 @@ func (h *Handler) route(i int, p *Price, plans []paywall.Plan) (*paywall.Route, 
 	}
 	if r.MIMEType == "" {
 		r.MIMEType = h.MIMEType
+	}
+	if p.isMoving() {
+		most, err := h.mostOf(p)
+		if err != nil {
+			return nil, err
+		}
+		return r, h.checkFinality(p, most)
+	}
+	if p.Min != "" || p.Max != "" {
+		return nil, errors.New("min and max are for prices that move; write `price {http.request.header.X-Units}`, or a pricer")
 	}
 	if p.Amount == "" {
 		if len(plans) == 0 {

@@ -151,6 +151,9 @@ func (a *attempt) demand(reason x402.Reason) error {
 	if text == "" {
 		text = "Payment required"
 	}
+	if no, ok := errors.AsType[*refusal](a.pricedNow()); ok {
+		return a.answer(no)
+	}
 	if a.Decided != nil {
 		a.Decided(a.r, "required", string(reason))
 	}
@@ -171,8 +174,12 @@ func (a *attempt) answerOn(w http.ResponseWriter, r *refusal) error {
 	case http.StatusTooManyRequests:
 		outcome = "limited"
 	}
-	if r.code == codeInProgress {
+	switch r.code {
+	case codeInProgress:
 		outcome = "unavailable"
+	case CodeIssueFailed, CodeIssueTimeout:
+		outcome = "unavailable"
+		a.Logger.Warn("what was bought could not be issued", slog.String("code", r.code), slog.String("payment", r.payment), slog.Any("error", r.cause))
 	}
 	if a.Decided != nil {
 		a.Decided(a.r, outcome, r.code)
@@ -185,6 +192,8 @@ func (a *attempt) answerOn(w http.ResponseWriter, r *refusal) error {
 			h.Set(headerPaymentStatus, statusRefundPending)
 		case string(ReasonOwed):
 			h.Set(headerPaymentStatus, statusOwed)
+		case CodeIssueFailed, CodeIssueTimeout:
+			h.Set(headerPaymentStatus, statusPaid)
 		}
 	}
 	if r.receipt != nil {
@@ -205,8 +214,12 @@ func (a *attempt) writeOffer(w http.ResponseWriter, text string) error {
 	if err != nil {
 		return a.writeProblem(w, unavailable(codeToken, err))
 	}
-	header := string(a.Route.template.AppendHeader(nil, a.URL, text, key))
-	body := a.Route.template.AppendBody(nil, a.URL, text)
+	f, quote, err := a.offerNow(key)
+	if no, ok := errors.AsType[*refusal](err); ok {
+		return a.writeProblem(w, no)
+	}
+	header := string(f.template.AppendQuoted(nil, a.URL, text, key, quote))
+	body := f.template.AppendBody(nil, a.URL, text)
 	h := w.Header()
 	values := []string{header, "application/json", "no-store", strconv.Itoa(len(body))} // one allocation for all
 	h[headerRequired] = values[0:1:1]
@@ -278,7 +291,10 @@ func (a *attempt) writeProblem(w http.ResponseWriter, r *refusal) error {
 }
 
 // addReceipt says on a paid answer that the payment succeeded, or will, in the version that the client speaks.
-func (a *attempt) addReceipt(h http.Header, p *ledger.Payment, accessToken string) {
+func (a *attempt) addReceipt(h http.Header, p *ledger.Payment) { a.addReceiptOf(h, p, nil) }
+
+// addReceiptOf is addReceipt for a plan that was bought, with what its buyer gets; nil: it gets nothing (yet).
+func (a *attempt) addReceiptOf(h http.Header, p *ledger.Payment, c *Credential) {
 	s := x402.SettlementResponse{
 		Success: true, Payer: p.Payer.Hex(), Transaction: transactionText(p.Transaction), Network: a.networkName(p.ChainID),
 		Amount: p.Amount.Dec(),
@@ -286,9 +302,9 @@ func (a *attempt) addReceipt(h http.Header, p *ledger.Payment, accessToken strin
 	if p.Owes() { // its answer is given again
 		s.Success, s.ErrorReason, s.ErrorMessage = false, ReasonOwed, "this was served, and its payment did not come through: "+p.Reason
 	}
-	if accessToken != "" {
+	if c != nil {
 		if info, err := json.Marshal(map[string]any{"info": map[string]any{
-			"token": accessToken, "plan": p.Binding.Plan, "expiresAt": p.PlanUntil.Unix(),
+			"token": c.Token, "tokenType": c.Type, "plan": p.Binding.Plan, "expiresAt": p.PlanUntil.Unix(),
 		}}); err == nil {
 			s.Extensions = map[string]json.RawMessage{"access-token": info}
 		}

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
-	"time"
 
 	"github.com/caddy-x402/caddy-x402/internal/faultpoint"
 	"github.com/caddy-x402/caddy-x402/ledger"
@@ -88,8 +87,12 @@ func (a *attempt) deliver(p ledger.Payment, out settlement.Outcome) error {
 			a.leave(ctx, p, out)
 			return refuse(x402.Refuse(ReasonPlanOver, "the plan %q is not sold here any more", p.Binding.Plan)).of(p.ID)
 		}
+		if plan.Granter != nil {
+			settled := func() (ledger.Payment, error) { return a.engine.record(ctx, p, out, actorRequest) }
+			return a.deliverIssued(p, settled, plan)
+		}
 		steps = append(steps, ledger.Change{
-			Event: ledger.EventDelivered, Actor: actorRequest, Fence: fence, PlanUntil: a.Now().Add(plan.TTL).Truncate(time.Second),
+			Event: ledger.EventDelivered, Actor: actorRequest, Fence: fence, PlanUntil: a.planUntil(plan),
 		})
 	}
 	q, err := a.engine.record(ctx, p, out, actorRequest, steps...)
@@ -305,7 +308,7 @@ func (d *deliveryWriter) tell() {
 		a.decided(statusVoid, p.Reason)
 		return
 	}
-	a.addReceipt(h, p, "")
+	a.addReceipt(h, p)
 	switch {
 	case p.Delivery == ledger.Undelivered:
 		h.Set(headerPaymentStatus, statusRefundPending)

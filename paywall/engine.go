@@ -46,7 +46,10 @@ type Settings struct {
 	Now func() time.Time
 	// Observe hears of what happens, for metrics; may be nil.
 	Observe func(Observation)
-	Logger  *slog.Logger
+	// Happened hears of each fact that this process has written, and must not wait for anything; may be nil. Who must hear of all of
+	// them, whatever dies, reads a Feed.
+	Happened func(Fact)
+	Logger   *slog.Logger
 }
 
 func (s Settings) withDefaults() Settings {
@@ -75,12 +78,12 @@ func (s Settings) withDefaults() Settings {
 
 // Observation is one fact for metrics. None of its fields identifies a payer, a path or a key.
 type Observation struct {
-	// Event is "settlement", "delivery", "reorg", "quarantine", "loss" (served, and not paid), "credit", "refund" or
+	// Event is "settlement", "delivery", "reorg", "quarantine", "loss" (served, and not paid), "credit", "issue", "refund" or
 	// "refund_balance", which is the refund wallet's.
 	Event   string
 	Network string
 	// Outcome is settled, failed or unknown; delivered, undelivered, void (not charged) or unpaid (the upstream has answered, and the
-	// payment failed: nothing was delivered); imported; refunded, failed or waiting.
+	// payment failed: nothing was delivered); imported; issued, failed or unknown; refunded, failed or waiting.
 	Outcome string
 	Reason  string
 	// Took is how long a settlement took.
@@ -215,6 +218,7 @@ func (e *Engine) update(ctx context.Context, p ledger.Payment, changes func(ledg
 				e.missed(p.ID, err)
 				return p, err
 			}
+			e.happened(&next, cs)
 			return next, nil
 		}
 		if p, err = e.store.Payment(ctx, p.ID); err != nil {

@@ -54,6 +54,7 @@ type Config struct {
 // Gate decides about every request of one set of routes. It is safe for concurrent use.
 type Gate struct {
 	Config
+	issuedTo issuedCache
 }
 
 // NewGate makes a gate, and prepares the offers of its routes.
@@ -83,6 +84,9 @@ func NewGate(c Config, routes ...*Route) (*Gate, error) {
 	for _, r := range routes {
 		if err := r.prepare(c.extensions()); err != nil {
 			return nil, err
+		}
+		if r.moving != nil {
+			r.moving.payees = c.Payees
 		}
 	}
 	return &Gate{Config: c}, nil
@@ -114,6 +118,8 @@ type Request struct {
 	Client string
 	// Audience is whom access tokens of this site are for.
 	Audience string
+	// Order is what the buyer calls what it buys, for whoever issues that; nil: nothing.
+	Order *Order
 }
 
 // attempt is one request on its way through the gate.
@@ -139,6 +145,10 @@ type attempt struct {
 	wants    []want                             // what its payment must have reserved
 	kept     map[common.Hash]ledger.Reservation // read, and with an answer
 	yield    func()                             // gives back the turn of who buys what is bought once; may be nil
+	issued   *Credential                        // to this request, just now; nil if it was not
+	// bearerKept: what opened the gate is no token of ours, and goes on to the upstream
+	bearerKept bool
+	price      *quotation // what the request costs now, where that moves; nil while nobody has asked
 
 	repays string          // the id of the owed payment that this request pays for
 	debt   *ledger.Payment // that payment
@@ -167,6 +177,9 @@ func (g *Gate) Serve(w http.ResponseWriter, r *http.Request, q Request, next Han
 		claims, err := a.tokens.verify(bearer, q, now)
 		switch {
 		case err != nil:
+			if done, err := a.serveForeign(bearer, err); done {
+				return err
+			}
 			reason = tokenReason(err)
 		case a.tokens.heard(now) || a.listens():
 			return a.serveToken(claims)
@@ -390,11 +403,15 @@ func (a *attempt) choose() (option, error) {
 	if opt, ok, err := a.chooseDebt(); ok || err != nil {
 		return opt, err
 	}
-	i, err := x402.Select(a.Route.accepts, a.payload)
+	f, err := a.offerPaid()
+	if err != nil {
+		return option{}, err
+	}
+	i, err := x402.Select(f.accepts, a.payload)
 	if err != nil {
 		return option{}, refuse(err)
 	}
-	return a.Route.options[i], nil
+	return f.options[i], nil
 }
 
 func (a *attempt) binding(o option) ledger.Binding {

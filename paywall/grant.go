@@ -111,7 +111,7 @@ func (a *attempt) grantOf(p *ledger.Payment) Grant {
 	return g
 }
 
-func networkID(chainID uint64) string { return fmt.Sprintf("eip155:%d", chainID) }
+func networkID(chainID uint64) string { return x402.CAIP2(chainID) }
 
 // presentation is a grant as the upstream gets it: the values of its headers, ready to be set.
 type presentation struct {
@@ -204,19 +204,20 @@ func (a *attempt) servePlan(p ledger.Payment, bought bool) error {
 	if a.plan(p.Binding.Plan) == nil {
 		return refuse(x402.Refuse(ReasonPlanOver, "the plan %q is not sold here any more", p.Binding.Plan)).of(p.ID)
 	}
-	signed, err := a.accessToken(&p)
-	if err != nil {
-		return unavailable(codeToken, err).of(p.ID)
+	c := a.issued // just now, or else
+	if c == nil {
+		again, err := a.credential(a.r.Context(), &p)
+		if err != nil {
+			return a.notIssued(&p, err)
+		}
+		c = &again
 	}
 	g := a.grantOf(&p)
 	g.Route = a.Route.Name
 	if err := a.granted(g); err != nil {
 		return unavailable(codeToken, err).of(p.ID)
 	}
-	receipt := func(h http.Header) {
-		a.addReceipt(h, &p, signed)
-		h.Set(headerAccessToken, signed)
-	}
+	receipt := func(h http.Header) { a.give(h, &p, c) }
 	if !bought || !a.keyed() {
 		return a.pass("paid", receipt)
 	}
@@ -262,7 +263,7 @@ func (a *attempt) serveToken(c *token.Claims) error {
 		return a.answer(unavailable(codeToken, err))
 	}
 	p.grant.Resource = a.URL
-	a.present(p, true)
+	a.present(p, !a.bearerKept)
 	return a.pass("token", nil)
 }
 

@@ -294,7 +294,7 @@ func (h *heldAnswer) markVoid(header http.Header) {
 	cleanResponse(header)
 	markPrivate(header)
 	if p.Refund != ledger.NotRefunded {
-		h.d.attempt.addReceipt(header, p, "")
+		h.d.attempt.addReceipt(header, p)
 		header.Set(headerPaymentStatus, statusRefundPending)
 		return
 	}

@@ -40,6 +40,8 @@ type cluster struct {
 	tokens    *Tokens
 	instances []*instance
 	flow      string       // of the route, which then sells no plan
+	granter   Granter      // of the plan
+	pricer    Pricer       // of the route, which then has no price of its own
 	calls     atomic.Int64 // of the upstream
 	serve     http.HandlerFunc
 }
@@ -61,17 +63,30 @@ func newCluster(t *testing.T, n int, settings Settings, wrap func(i int, s ledge
 // newFlowCluster is newCluster for a route of that flow.
 func newFlowCluster(t *testing.T, flow string, n int, settings Settings, wrap func(i int, s ledger.Store) ledger.Store, change ...func(*Config)) *cluster {
 	t.Helper()
+	c := emptyCluster(t)
+	c.flow = flow
+	c.startAll(n, settings, wrap, change...)
+	return c
+}
+
+// emptyCluster has no instances yet.
+func emptyCluster(t *testing.T) *cluster {
+	t.Helper()
 	dev, err := devnet.Start(t.Context(), devnet.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = dev.Close() })
-	c := &cluster{t: t, chain: dev, path: filepath.Join(t.TempDir(), "ledger.db"), tokens: testTokens(t), flow: flow}
+	c := &cluster{t: t, chain: dev, path: filepath.Join(t.TempDir(), "ledger.db"), tokens: testTokens(t)}
 	c.serve = func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintf(w, "answer %d", c.calls.Load()) }
+	return c
+}
+
+func (c *cluster) startAll(n int, settings Settings, wrap func(i int, s ledger.Store) ledger.Store, change ...func(*Config)) {
+	c.t.Helper()
 	for i := range n {
 		c.instances = append(c.instances, c.start(i, settings, wrap, change...))
 	}
-	return c
 }
 
 func testTokens(t *testing.T) *Tokens {
@@ -124,7 +139,10 @@ func (c *cluster) start(i int, settings Settings, wrap func(int, ledger.Store) l
 	price := func(n uint64) []Price { return []Price{{Payee: payee, Amount: *uint256.NewInt(n)}} }
 	route := &Route{
 		Name: "r", Scope: "r", Prices: price(cent), Timeout: time.Minute,
-		Plans: []Plan{{Name: "day", TTL: 24 * time.Hour, Prices: price(10 * cent)}},
+		Plans: []Plan{{Name: "day", TTL: 24 * time.Hour, Prices: price(10 * cent), Granter: c.granter}},
+	}
+	if c.pricer != nil {
+		route.Prices, route.Pricer = nil, c.pricer
 	}
 	if c.flow != "" {
 		route.Flow, route.Plans = c.flow, nil

@@ -132,13 +132,15 @@ func (a *attempt) takeUnserved(ctx context.Context, p ledger.Payment) (ledger.Pa
 // interrupt holds p for refund: its delivery was broken off. Who held it may only be slow, and may still deliver it as long as the
 // ledger does not say that it can't; before that, nothing else may be charged for the same thing.
 func (a *attempt) interrupt(ctx context.Context, p ledger.Payment) error {
-	_, err := a.engine.store.Update(ctx, p.ID, p.Version, interrupted(&p, actorRequest)...)
+	steps := interrupted(&p, actorRequest)
+	q, err := a.engine.store.Update(ctx, p.ID, p.Version, steps...)
 	if errors.Is(err, ledger.ErrConflict) || errors.Is(err, ledger.ErrTransition) || errors.Is(err, ledger.ErrFence) {
 		return busy("")
 	}
 	if err != nil {
 		return unavailable(codeStore, err)
 	}
+	a.engine.happened(&q, steps)
 	return nil
 }
 

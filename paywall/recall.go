@@ -196,17 +196,15 @@ func (a *attempt) writeAnswer(s *storedAnswer, p *ledger.Payment) error {
 
 // addGrant says what was paid, and gives the token of a plan that is still good, made anew: it is never stored.
 func (a *attempt) addGrant(h http.Header, p *ledger.Payment) {
-	signed := ""
 	if p.Binding.Plan != "" && p.PlanUntil.After(a.Now()) && a.plan(p.Binding.Plan) != nil && !a.engine.revoked.Has(p.ID) {
-		var err error
-		if signed, err = a.accessToken(p); err != nil {
-			a.Logger.Error("a token could not be made", slog.String("payment", p.ID), slog.Any("error", err))
+		c, err := a.credential(a.r.Context(), p)
+		if err == nil {
+			a.give(h, p, &c)
+			return
 		}
+		a.Logger.Error("a token could not be given", slog.String("payment", p.ID), slog.Any("error", err))
 	}
-	a.addReceipt(h, p, signed)
-	if signed != "" {
-		h.Set(headerAccessToken, signed)
-	}
+	a.addReceipt(h, p)
 }
 
 // keep stores what was answered to a request with keys: under the first, to which the others lead.

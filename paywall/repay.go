@@ -225,7 +225,7 @@ func (a *attempt) writeRepaid(ctx context.Context, p *ledger.Payment) error {
 	h := a.w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
-	a.addReceipt(h, p, "")
+	a.addReceipt(h, p)
 	a.w.WriteHeader(http.StatusOK)
 	_, err = a.w.Write(body)
 	return err

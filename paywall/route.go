@@ -41,6 +41,8 @@ type Plan struct {
 	Name   string
 	TTL    time.Duration
 	Prices []Price
+	// Granter gives out what its buyers get. Default: a token of ours.
+	Granter Granter
 }
 
 // Route is what one price rule says.
@@ -54,6 +56,8 @@ type Route struct {
 	MIMEType    string
 	// Prices holds a price per network; empty when only plans open the route.
 	Prices []Price
+	// Pricer says what a request costs, where that is not always the same; Prices is then empty.
+	Pricer Pricer
 	Plans  []Plan
 	// Timeout is announced as maxTimeoutSeconds.
 	Timeout time.Duration
@@ -66,6 +70,13 @@ type Route struct {
 	// Held is how many bytes of an answer's body are held back until it is paid for, with FlowAuthorization. Default: HeldAnswer.
 	Held int
 
+	offer          // of everybody; with a Pricer, of nobody: see moving
+	moving *moving // the offers of a route whose price moves; nil if it does not
+	grants bool    // what a plan of the route gives out is somebody else's
+}
+
+// offer is what may be paid.
+type offer struct {
 	options  []option
 	accepts  []x402.Requirements // one per option
 	template *x402.OfferTemplate
@@ -83,15 +94,27 @@ var errNoPrice = errors.New("paywall: a route needs a price or a plan")
 // prepare builds the offer, which announces extensions. The per-request price comes first, then plans by rising price: clients that
 // take the first option pay the least.
 func (r *Route) prepare(extensions map[string]json.RawMessage) error {
-	if len(r.Prices) == 0 && len(r.Plans) == 0 {
+	if len(r.Prices) == 0 && len(r.Plans) == 0 && r.Pricer == nil {
 		return fmt.Errorf("%w: route %s", errNoPrice, r.Name)
 	}
 	if err := r.prepareFlow(); err != nil {
 		return err
 	}
-	r.options = nil
-	for _, p := range r.Prices {
-		r.options = append(r.options, option{price: p})
+	r.grants = slices.ContainsFunc(r.Plans, func(p Plan) bool { return p.Granter != nil })
+	if r.Pricer != nil {
+		r.moving = newMoving(r, extensions)
+		return nil
+	}
+	o, err := r.newOffer(r.Prices, extensions)
+	r.offer = o
+	return err
+}
+
+// newOffer makes the offer of a request that costs prices.
+func (r *Route) newOffer(prices []Price, extensions map[string]json.RawMessage) (offer, error) {
+	var f offer
+	for _, p := range prices {
+		f.options = append(f.options, option{price: p})
 	}
 	var passes []option
 	for i := range r.Plans {
@@ -100,18 +123,17 @@ func (r *Route) prepare(extensions map[string]json.RawMessage) error {
 		}
 	}
 	slices.SortStableFunc(passes, func(a, b option) int { return a.price.Amount.Cmp(&b.price.Amount) })
-	r.options = append(r.options, passes...)
-	r.accepts = nil
-	for _, o := range r.options {
-		r.accepts = append(r.accepts, r.requirements(o))
+	f.options = append(f.options, passes...)
+	for _, o := range f.options {
+		f.accepts = append(f.accepts, r.requirements(o))
 	}
 
-	template, err := x402.NewOfferTemplate(r.accepts, x402.ResourceInfo{Description: r.Description, MimeType: r.MIMEType}, extensions)
+	template, err := x402.NewOfferTemplate(f.accepts, x402.ResourceInfo{Description: r.Description, MimeType: r.MIMEType}, extensions)
 	if err != nil {
-		return fmt.Errorf("making the offer of route %s: %w", r.Name, err)
+		return offer{}, fmt.Errorf("making the offer of route %s: %w", r.Name, err)
 	}
-	r.template = template
-	return nil
+	f.template = template
+	return f, nil
 }
 
 func (r *Route) requirements(o option) x402.Requirements {

@@ -41,6 +41,7 @@ type Key struct {
 	from    time.Time     // when it begins to sign; zero: at once
 	until   time.Time     // when it ends to verify; zero: never
 	longest time.Duration // the life of the longest token that it signs; 0: not known
+	root    []byte        // of what is derived from the key; nil where only its public half is known
 }
 
 // ID is the key's kid: for a public key its RFC 7638 thumbprint.
@@ -163,6 +164,10 @@ func parsePrivate(block *pem.Block) (key any, err error) {
 // newKey pins the algorithm to what the key is.
 func newKey(key any) (Key, error) {
 	k := Key{sign: key}
+	var err error
+	if k.root, err = rootOf(key); err != nil && !errors.Is(err, errNoRoot) {
+		return Key{}, err
+	}
 	switch p := key.(type) {
 	case ed25519.PrivateKey:
 		k.method, k.verify = jwt.SigningMethodEdDSA, p.Public()
@@ -177,7 +182,6 @@ func newKey(key any) (Key, error) {
 	default:
 		return Key{}, fmt.Errorf("a %T cannot sign tokens: use Ed25519, P-256 or RSA", key)
 	}
-	var err error
 	k.id, err = thumbprint(k.verify)
 	return k, err
 }

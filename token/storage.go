@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -27,6 +28,8 @@ const (
 	pemFrom    = "Sign-From"
 	pemUntil   = "Verify-Until"
 	pemLongest = "Longest-Token"
+	// pemRoot keeps what was derived from a key that signs no more: it opens and checks what was sealed, and can sign nothing.
+	pemRoot = "Derivation-Root"
 )
 
 // Storage is what a ring needs of Caddy's storage; certmagic.Storage has it all. Load of an absent key must give an
@@ -161,6 +164,9 @@ func (k Key) block() (*pem.Block, error) {
 	if k.longest > 0 {
 		block.Headers[pemLongest] = k.longest.String()
 	}
+	if k.sign == nil && k.root != nil {
+		block.Headers[pemRoot] = base64.StdEncoding.EncodeToString(k.root)
+	}
 	return block, nil
 }
 
@@ -219,6 +225,11 @@ func keyFromBlock(block *pem.Block) (key Key, err error) {
 	if text, ok := block.Headers[pemLongest]; ok {
 		if key.longest, err = time.ParseDuration(text); err != nil {
 			return Key{}, fmt.Errorf("reading %s of a token key: %w", pemLongest, err)
+		}
+	}
+	if text, ok := block.Headers[pemRoot]; ok && key.sign == nil {
+		if key.root, err = base64.StdEncoding.DecodeString(text); err != nil || len(key.root) != rootBytes {
+			return Key{}, fmt.Errorf("reading %s of a token key: it has %d bytes (%w)", pemRoot, len(key.root), errors.Join(errNoRoot, err))
 		}
 	}
 	return key, nil

@@ -32,38 +32,24 @@ func NewResumeKey(random io.Reader) (string, error) {
 
 // ResumeExtension is the entry of the offer's extensions for key.
 func ResumeExtension(key string) json.RawMessage {
-	return append(appendResume(nil, key), '}')
+	return append(appendResume(nil, key, ""), '}')
 }
 
-// appendResume writes the entry but for its last brace.
-func appendResume(dst []byte, key string) []byte {
+// appendResume writes the entry but for its last brace. quote may be empty.
+func appendResume(dst []byte, key, quote string) []byte {
 	dst = append(dst, `{"info":{"key":`...)
 	dst = appendString(dst, key, false)
+	if quote != "" {
+		dst = append(dst, `,"quote":`...)
+		dst = appendString(dst, quote, false)
+	}
 	dst = append(dst, `},"schema":`...)
 	return append(dst, resumeSchema...)
 }
 
 // ResumeKey is the key that the client echoed; false unless it is well-formed. Version 1 has none.
 func (p *Payload) ResumeKey() (string, bool) {
-	entry := p.Extensions[ExtensionResume]
-	if !isObject(entry) {
-		return "", false
-	}
-	var info, key json.RawMessage
-	for name, value := range members(entry) {
-		if string(name) == "info" {
-			info = value
-		}
-	}
-	if !isObject(info) {
-		return "", false
-	}
-	for name, value := range members(info) {
-		if string(name) == "key" {
-			key = value
-		}
-	}
-	s, _ := text(key)
+	s, _ := p.resumeInfo("key")
 	var raw [resumeKeyBytes]byte
 	if len(s) != resumeEncoding.EncodedLen(len(raw)) {
 		return "", false
@@ -72,4 +58,33 @@ func (p *Payload) ResumeKey() (string, bool) {
 		return "", false
 	}
 	return s, true
+}
+
+// MaxQuoteBytes bounds what an offer may have its clients echo beside the key.
+const MaxQuoteBytes = 256
+
+// Quote is what the client echoed beside the key: what the offer said of its price, if that moves (see OfferTemplate.AppendQuoted).
+// False: nothing that could be one. Version 1 has none.
+func (p *Payload) Quote() (string, bool) {
+	s, ok := p.resumeInfo("quote")
+	return s, ok && s != "" && len(s) <= MaxQuoteBytes
+}
+
+// resumeInfo gives a text of the extension's info.
+func (p *Payload) resumeInfo(member string) (string, bool) {
+	info := memberOf(p.Extensions[ExtensionResume], "info")
+	return text(memberOf(info, member))
+}
+
+// memberOf gives the last member of that name; nil if entry is no object, or has none.
+func memberOf(entry json.RawMessage, member string) (found json.RawMessage) {
+	if !isObject(entry) {
+		return nil
+	}
+	for name, value := range members(entry) {
+		if string(name) == member {
+			found = value
+		}
+	}
+	return found
 }

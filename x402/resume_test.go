@@ -55,3 +55,33 @@ func TestResumeKey(t *testing.T) {
 		}
 	}
 }
+
+// What an offer has its clients echo beside the key comes back as it was said; an offer without it is the same as before.
+func TestQuote(t *testing.T) {
+	template, err := x402.NewOfferTemplate([]x402.Requirements{}, x402.ResourceInfo{}, map[string]json.RawMessage{"a": json.RawMessage(`{}`), "z": json.RawMessage(`{}`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := template.AppendQuoted(nil, "https://x/", "e", resumeKey, ""), template.AppendHeader(nil, "https://x/", "e", resumeKey); !bytes.Equal(got, want) {
+		t.Errorf("%s, want %s", got, want)
+	}
+	long := strings.Repeat("q", x402.MaxQuoteBytes)
+	for quote, ok := range map[string]bool{"AQ_-": true, long: true, long + "q": false} {
+		var o x402.PaymentRequired
+		if err := x402.DecodeHeader(string(template.AppendQuoted([]byte(nil), "https://x/", "e", resumeKey, quote)), 1<<16, &o); err != nil {
+			t.Fatal(err)
+		}
+		p := x402.Payload{Extensions: o.Extensions}
+		key, hasKey := p.ResumeKey()
+		got, has := p.Quote()
+		if !hasKey || key != resumeKey || has != ok || ok && got != quote || len(o.Extensions) != 3 {
+			t.Errorf("%.20q comes back as %.20q %v, the key as %q; %d extensions", quote, got, has, key, len(o.Extensions))
+		}
+	}
+	for _, entry := range []string{``, `null`, `"x"`, `{}`, `{"info":[]}`, `{"info":{"quote":1}}`, `{"info":{"quote":null}}`, `{"info":{"quote":""}}`, string(x402.ResumeExtension(resumeKey))} {
+		p := x402.Payload{Extensions: map[string]json.RawMessage{x402.ExtensionResume: json.RawMessage(entry)}}
+		if q, ok := p.Quote(); ok {
+			t.Errorf("%s gives %q", entry, q)
+		}
+	}
+}

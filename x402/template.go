@@ -81,12 +81,18 @@ func (t *OfferTemplate) prepareBody(accepts []RequirementsV1) error {
 // AppendHeader appends the value of HeaderRequired to dst. url is absolute; errorText may be empty, and so
 // may resumeKey, which leaves that extension out.
 func (t *OfferTemplate) AppendHeader(dst []byte, url, errorText, resumeKey string) []byte {
-	size := len(t.afterURL) + len(t.extBefore) + len(t.extAfter) + len(url) + len(errorText) + 256
+	return t.AppendQuoted(dst, url, errorText, resumeKey, "")
+}
+
+// AppendQuoted is AppendHeader for an offer whose price moves: clients echo quote beside the resume key, which must then be there. An
+// empty quote leaves it out.
+func (t *OfferTemplate) AppendQuoted(dst []byte, url, errorText, resumeKey, quote string) []byte {
+	size := len(t.afterURL) + len(t.extBefore) + len(t.extAfter) + len(url) + len(errorText) + len(quote) + 256
 	// The JSON is written behind the place of its base64, so one allocation serves both.
 	base := len(dst)
 	start := base + base64.StdEncoding.EncodedLen(size)
 	dst = slices.Grow(dst, start-base+size)
-	raw := t.appendRequired(dst[start:start], url, errorText, resumeKey)
+	raw := t.appendRequired(dst[start:start], url, errorText, resumeKey, quote)
 	if end := base + base64.StdEncoding.EncodedLen(len(raw)); end > start {
 		// Escapes made it longer than was thought: its own memory then.
 		return base64.StdEncoding.AppendEncode(dst, bytes.Clone(raw))
@@ -94,7 +100,7 @@ func (t *OfferTemplate) AppendHeader(dst []byte, url, errorText, resumeKey strin
 	return base64.StdEncoding.AppendEncode(dst, raw)
 }
 
-func (t *OfferTemplate) appendRequired(dst []byte, url, errorText, resumeKey string) []byte {
+func (t *OfferTemplate) appendRequired(dst []byte, url, errorText, resumeKey, quote string) []byte {
 	dst = append(dst, `{"x402Version":2,`...)
 	if errorText != "" {
 		dst = append(dst, `"error":`...)
@@ -104,16 +110,16 @@ func (t *OfferTemplate) appendRequired(dst []byte, url, errorText, resumeKey str
 	dst = append(dst, `"resource":{"url":`...)
 	dst = appendString(dst, url, false)
 	dst = append(dst, t.afterURL...)
-	return append(t.appendExtensions(dst, resumeKey), '}')
+	return append(t.appendExtensions(dst, resumeKey, quote), '}')
 }
 
-func (t *OfferTemplate) appendExtensions(dst []byte, resumeKey string) []byte {
+func (t *OfferTemplate) appendExtensions(dst []byte, resumeKey, quote string) []byte {
 	const member = `,"extensions":{`
 	before, after := t.extBefore, t.extAfter
 	if resumeKey != "" {
 		dst = append(append(dst, member...), before...)
 		dst = append(dst, `"`+ExtensionResume+`":`...)
-		dst = append(appendResume(dst, resumeKey), '}')
+		dst = append(appendResume(dst, resumeKey, quote), '}')
 		return append(append(dst, after...), '}')
 	}
 	if len(before)+len(after) == 0 {

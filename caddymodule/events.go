@@ -1,0 +1,151 @@
+package caddymodule
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyevents"
+	"go.uber.org/zap"
+
+	"github.com/caddy-x402/caddy-x402/paywall"
+	"github.com/caddy-x402/caddy-x402/x402"
+)
+
+// The events of this app. Subscribers of Caddy's events run where an event is emitted, so that is done beside the requests, in the order in
+// which things happened, by one goroutine of each configuration. Of an instance that serves many, each emits what it has written
+// itself. Events may get lost with their process; the ledger's trail, which a paywall.Feed reads, does not.
+var eventNames = map[paywall.FactKind]string{
+	paywall.FactSettled:       "payment_received",
+	paywall.FactDelivered:     "payment_delivered",
+	paywall.FactRefundPending: "payment_refund_pending",
+	paywall.FactRefunded:      "payment_refunded",
+	paywall.FactRefundFailed:  "payment_refund_failed",
+}
+
+const (
+	// waitingEvents is how many may wait for their subscribers.
+	waitingEvents = 1024
+	// lastEvents is how long a configuration that goes waits for its subscribers.
+	lastEvents = 5 * time.Second
+)
+
+// events tells subscribers of what has happened.
+type events struct {
+	emit func(name string, data map[string]any)
+	wait time.Duration
+
+	mu     sync.Mutex
+	queue  chan paywall.Fact // nil: nobody listens
+	closed bool
+	ended  chan struct{}
+}
+
+// newEvents finds Caddy's events.
+func newEvents(ctx caddy.Context) (*events, error) {
+	app, err := ctx.App("events")
+	if err != nil {
+		return nil, err
+	}
+	e, ok := app.(*caddyevents.App)
+	if !ok {
+		return nil, nil
+	}
+	return &events{wait: lastEvents, emit: func(name string, data map[string]any) { e.Emit(ctx, name, data) }}, nil
+}
+
+// start begins to tell; end must follow.
+func (e *events) start(log *zap.Logger) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.queue != nil || e.closed {
+		return
+	}
+	queue, ended := make(chan paywall.Fact, waitingEvents), make(chan struct{})
+	e.queue, e.ended = queue, ended
+	go func() {
+		defer close(ended)
+		for f := range queue {
+			e.tell(log, &f)
+		}
+	}()
+}
+
+// tell emits one event. A subscriber that panics is a guest's fault, and not the end of the process.
+func (e *events) tell(log *zap.Logger, f *paywall.Fact) {
+	defer func() {
+		if v := recover(); v != nil {
+			log.Error("a subscriber of events panicked", zap.String("payment", f.Payment.ID), zap.Any("panic", v))
+		}
+	}()
+	if name := eventNames[f.Kind]; name != "" {
+		e.emit(name, eventData(f))
+	}
+}
+
+// happened takes a fact; it never waits.
+func (e *events) happened(f paywall.Fact) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.queue == nil || e.closed {
+		return
+	}
+	select {
+	case e.queue <- f:
+	default:
+		eventsDropped.Inc()
+	}
+}
+
+// end tells what waits, and waits for that; not for ever, since subscribers may.
+func (e *events) end(log *zap.Logger) {
+	e.mu.Lock()
+	ended := e.ended
+	if e.queue != nil && !e.closed {
+		close(e.queue)
+	}
+	e.closed = true
+	e.mu.Unlock()
+	if ended == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), e.wait)
+	defer cancel()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		log.Error("subscribers of events take too long; they are left alone")
+	}
+}
+
+// eventData is what subscribers get. The four names of Key0's hook come first.
+func eventData(f *paywall.Fact) map[string]any {
+	p := &f.Payment
+	data := map[string]any{
+		"challengeId":   p.ID,
+		"planId":        p.Binding.Plan,
+		"txHash":        "",
+		"walletAddress": p.Payer.Hex(),
+		"id":            f.ID,
+		"paymentId":     p.ID,
+		"routeId":       p.Binding.Route,
+		"amount":        p.Amount.Dec(),
+		"asset":         p.Asset.Hex(),
+		"network":       x402.CAIP2(p.ChainID),
+		"payTo":         p.PayTo.Hex(),
+		"state":         string(p.State()),
+		"method":        p.Binding.Method,
+		"host":          p.Binding.Host,
+		"uri":           p.Binding.URI,
+		"flow":          p.Flow,
+		"at":            f.At.UTC().Format(time.RFC3339Nano),
+	}
+	if p.Transaction != ([32]byte{}) {
+		data["txHash"] = p.Transaction.Hex()
+	}
+	if f.Reason != "" {
+		data["reason"] = f.Reason
+	}
+	return data
+}

@@ -1,0 +1,174 @@
+package paywall
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"maps"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ethereum/go-ethereum/common"
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/caddy-x402/caddy-x402/ledger"
+	"github.com/caddy-x402/caddy-x402/token"
+)
+
+// A credential that somebody else has issued opens the gate like a token of ours. What it looks like nobody here knows, so it is found in
+// the ledger, by a hash of it, and then remembered for a while. Only gates that sell such plans ask the ledger about a bearer token that
+// they don't know.
+
+// issuedFor is how long a credential is taken without another look at its payment.
+const issuedFor = 30 * time.Second
+
+// mostIssued bounds how many credentials are remembered.
+const mostIssued = 4096
+
+// strangeUnits are what a bearer token that nobody knows takes of its client's allowance: it costs a look into the ledger.
+const strangeUnits = 16
+
+func issuedKey(credential string) common.Hash { return digest("issued", credential) }
+
+// rememberIssued lets the gate find the payment that bought a credential. One that is given out for several payments, as a seller may
+// do with a customer's key, is the newest one's.
+func (e *Engine) rememberIssued(ctx context.Context, c *Credential, payment string, ttl time.Duration) error {
+	if !strings.EqualFold(c.Type, typeBearer) {
+		return nil // it can't be presented as one
+	}
+	r := ledger.Reservation{Key: issuedKey(c.Token), Payment: payment}
+	over := ""
+	for range mostHolders {
+		there, err := e.store.Reserve(ctx, r, over, ttl)
+		if err == nil || errors.Is(err, ledger.ErrExists) && there.Payment == payment {
+			return nil
+		}
+		if !errors.Is(err, ledger.ErrExists) {
+			return err
+		}
+		over = there.Payment
+	}
+	return busy(payment)
+}
+
+// issuedCache remembers whose credentials are.
+type issuedCache struct {
+	mu      sync.Mutex
+	entries map[[sha256.Size]byte]issuedEntry
+}
+
+type issuedEntry struct {
+	payment ledger.Payment
+	until   time.Time
+}
+
+func (c *issuedCache) get(credential string, now time.Time) (ledger.Payment, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e, ok := c.entries[sha256.Sum256([]byte(credential))]
+	return e.payment, ok && now.Before(e.until)
+}
+
+func (c *issuedCache) put(credential string, p ledger.Payment, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.entries == nil {
+		c.entries = make(map[[sha256.Size]byte]issuedEntry)
+	}
+	if len(c.entries) >= mostIssued {
+		maps.DeleteFunc(c.entries, func(_ [sha256.Size]byte, e issuedEntry) bool { return !now.Before(e.until) })
+	}
+	if len(c.entries) >= mostIssued {
+		clear(c.entries)
+	}
+	c.entries[sha256.Sum256([]byte(credential))] = issuedEntry{payment: p, until: now.Add(issuedFor)}
+}
+
+// serveForeign is the way of a request with a bearer token that is none of ours, for the reason why.
+func (a *attempt) serveForeign(bearer string, why error) (done bool, err error) {
+	if !foreign(why) {
+		return false, nil
+	}
+	done, err = a.serveIssued(bearer)
+	if refused, ok := errors.AsType[*refusal](err); ok {
+		err = a.answer(refused)
+	}
+	return done, err
+}
+
+// serveIssued is the way of a request with a bearer token that is none of ours. done is false if it is no credential of a plan of this
+// route either.
+func (a *attempt) serveIssued(bearer string) (done bool, err error) {
+	if !a.Route.grants {
+		return false, nil
+	}
+	engine, release, err := a.Acquire()
+	if err != nil {
+		return true, unavailable(codeStore, err)
+	}
+	defer release()
+	a.engine = engine
+	p, ok := a.issuedTo.get(bearer, a.Now())
+	if !ok {
+		if p, ok, err = a.findIssued(bearer); err != nil {
+			return true, err
+		}
+	}
+	if !ok {
+		return false, nil
+	}
+	if ok, err = a.covers(&p); err != nil || !ok {
+		return err != nil, err
+	}
+	g := a.grantOf(&p)
+	c := g.claims()
+	c.ExpiresAt = jwt.NewNumericDate(p.PlanUntil)
+	a.bearerKept = true
+	return true, a.serveToken(&c)
+}
+
+// findIssued asks the ledger.
+func (a *attempt) findIssued(bearer string) (p ledger.Payment, ok bool, err error) {
+	if len(bearer) > token.MaxSize*2 {
+		return p, false, nil
+	}
+	engine := a.engine
+	if !engine.limits.spend(clientKey(a.Client), 0, time.Now()) {
+		return p, false, limited()
+	}
+	r, err := engine.store.Reservation(a.r.Context(), issuedKey(bearer))
+	if err == nil {
+		p, err = engine.store.Payment(a.r.Context(), r.Payment)
+	}
+	switch {
+	case errors.Is(err, ledger.ErrNotFound):
+		engine.limits.spend(clientKey(a.Client), strangeUnits, time.Now())
+		return p, false, nil
+	case err != nil:
+		return p, false, unavailable(codeStore, err)
+	case p.Delivery != ledger.Delivered || p.Refund != ledger.NotRefunded:
+		return p, false, nil
+	}
+	a.issuedTo.put(bearer, p, a.Now())
+	return p, true, nil
+}
+
+// carriable reports whether a credential can stand in a header as it is.
+func (c *Credential) carriable() bool {
+	for _, b := range []byte(c.Token) {
+		if b < ' ' || b >= 0x7f {
+			return false
+		}
+	}
+	return c.Token != "" && !strings.EqualFold(c.Type, "custom") && strings.TrimSpace(c.Token) == c.Token
+}
+
+// give puts what a buyer gets into the header of its answer.
+func (a *attempt) give(h http.Header, p *ledger.Payment, c *Credential) {
+	a.addReceiptOf(h, p, c)
+	if c.carriable() {
+		h.Set(headerAccessToken, c.Token)
+	}
+}
