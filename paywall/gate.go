@@ -163,12 +163,11 @@ func (g *Gate) Serve(w http.ResponseWriter, r *http.Request, q Request, next Han
 	}
 	var reason x402.Reason
 	if bearer != "" {
-		now := g.Now()
-		claims, err := a.tokens.verify(bearer, q, now)
+		claims, heard, err := a.admit(bearer)
 		switch {
 		case err != nil:
 			reason = tokenReason(err)
-		case a.tokens.heard(now) || a.listens():
+		case heard:
 			return a.serveToken(claims)
 		case header == "":
 			return a.answer(stale())
