@@ -93,7 +93,7 @@ func newKeysRetire(pi payIO) *cobra.Command {
 		Short: "Ends a key before its time",
 		Long: `Ends a key, named by its id or the beginning of it. One that does not sign yet is taken back. One that signs no more ends now, if
 that is forced: what it has signed is refused from then on, and whoever bought it gets a new token by sending the request that bought
-it once more. The key that signs can't be retired: rotate first.` + keysHelp,
+it once more. The key that signs can't be retired: rotate first. An id that begins with - goes after two of them: retire -- -x1Y…` + keysHelp,
 		Args: cobra.ExactArgs(1),
 		RunE: pi.operate(&f.json, func(ctx context.Context, o *operator, args []string) error {
 			q := keyRetirement{Key: args[0], Force: f.force}

@@ -173,15 +173,14 @@ func (g *Gate) Serve(w http.ResponseWriter, r *http.Request, q Request, next Han
 	}
 	var reason x402.Reason
 	if bearer != "" {
-		now := g.Now()
-		claims, err := a.tokens.verify(bearer, q, now)
+		claims, heard, err := a.admit(bearer)
 		switch {
 		case err != nil:
 			if done, err := a.serveForeign(bearer, err); done {
 				return err
 			}
 			reason = tokenReason(err)
-		case a.tokens.heard(now) || a.listens():
+		case heard:
 			return a.serveToken(claims)
 		case header == "":
 			return a.answer(stale())

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/caddy-x402/caddy-x402/ledger"
+	"github.com/caddy-x402/caddy-x402/token"
 )
 
 const (
@@ -139,6 +140,19 @@ func (e *Engine) hears(ctx context.Context, now func() time.Time) bool {
 	case <-ctx.Done():
 	}
 	return heardLately(e.revoked, e.current().MaxStale, now())
+}
+
+// admit verifies an access token. Without an error, heard says whether it is known that it was not revoked: that is asked first, since what is
+// heard after the token was looked at says nothing about it.
+func (a *attempt) admit(bearer string) (c *token.Claims, heard bool, err error) {
+	now := a.Now()
+	heard = a.tokens.heard(now)
+	c, err = a.tokens.verify(bearer, a.Request, now)
+	if err != nil || heard || !a.listens() {
+		return c, heard, err
+	}
+	c, err = a.tokens.verify(bearer, a.Request, now)
+	return c, true, err
 }
 
 // listens opens the ledger if nobody has, and reports whether revocations are heard of then.

@@ -51,13 +51,6 @@ func (r *Revoked) Has(id string) bool {
 	return ok
 }
 
-// Len is how many ids are remembered.
-func (r *Revoked) Len() int {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return len(r.until)
-}
-
 // Heard notes that at the time at all that had been revoked until then was asked for, and was added.
 func (r *Revoked) Heard(at time.Time) { r.heard.Store(&at) }
 
