@@ -98,6 +98,8 @@ const (
 	refundSkew = 5 * time.Minute
 	// refundPin is how long it is remembered which transfer pays a payment back: for ever.
 	refundPin = 100 * 365 * 24 * time.Hour
+	// revokedFor is how long a token is revoked of which nobody knows when it ends.
+	revokedFor = 400 * 24 * time.Hour
 	// slowestRefund is how seldom a refund is looked at that nobody can pay, and a transfer back that waits for its payment.
 	slowestRefund = time.Hour
 )
