@@ -51,7 +51,7 @@ type chaos struct {
 // then filled, and one payer is blacklisted: in the end each payment is delivered, or paid back, or the operator was told that it can't
 // be; nobody got both, or any of it twice; and all balances are exact to the unit.
 func TestChaos(t *testing.T) {
-	seconds, err := strconv.Atoi(setting("REFUNDS_SECONDS", "10"))
+	seconds, err := strconv.Atoi(setting("REFUNDS_SECONDS", "8"))
 	if err != nil || seconds < 1 {
 		t.Fatal("REFUNDS_SECONDS is no number of seconds: ", err)
 	}
