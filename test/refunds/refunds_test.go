@@ -228,14 +228,11 @@ func TestOperatorRetries(t *testing.T) {
 	if code != 0 || !strings.Contains(out, "refund_refused_by_token") || !strings.Contains(out, "refund_over_max_payment") {
 		t.Fatalf("code %d\n%s%s", code, out, errOut)
 	}
-	metrics := b.Get("http://" + admin + "/metrics").Body
 	for _, line := range []string{
 		`caddy_x402_refunds_total{network="eip155:84532",outcome="failed"} 2`, `caddy_x402_payments{state="REFUND_FAILED"} 2`,
 		`caddy_x402_refund_balance_atomic_units{network="eip155:84532"} 100000`,
 	} {
-		if !strings.Contains(metrics, line) {
-			t.Errorf("the metrics lack %s", line)
-		}
+		until(t, "the metrics lack "+line, func() bool { return strings.Contains(b.Get("http://"+admin+"/metrics").Body, line) })
 	}
 	if code, out, errOut = command(t, t.TempDir(), "retry", "--address", admin); code != 2 {
 		t.Errorf("nothing was named: code %d\n%s%s", code, out, errOut)
