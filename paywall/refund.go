@@ -136,7 +136,7 @@ func (r *refunder) begin(id string, s *Refunds, now time.Time) (ok bool, wait ti
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if _, busy := r.under[id]; busy {
-		return false, 0 // who is at it says when to look again
+		return false, s.Interval // who is at it says when to look again
 	}
 	next := nextRound(now, s.Interval)
 	if !next.Equal(r.round) {

@@ -31,7 +31,6 @@ type returning struct {
 
 // run does what can be done now, and says when to look again.
 func (r *returning) run() {
-	defer r.e.refunds.end(r.p.ID)
 	ctx, cancel := context.WithTimeout(context.Background(), r.e.current().SettleTimeout+resolveTimeout)
 	defer cancel()
 	stop := r.e.putOff(ctx, r.p.ID, r.e.current().HoldTTL)
@@ -44,6 +43,7 @@ func (r *returning) run() {
 	if wait <= 0 {
 		wait = nextRound(now, r.s.Interval).Sub(now)
 	}
+	r.e.refunds.end(r.p.ID) // before it may be looked at again
 	r.e.lookAgain(r.p.ID, wait)
 }
 
