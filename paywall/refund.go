@@ -87,6 +87,8 @@ const (
 	refundSkew = 5 * time.Minute
 	// refundPin is how long it is remembered which transfer pays a payment back: for ever.
 	refundPin = 100 * 365 * 24 * time.Hour
+	// revokedFor is how long a token is revoked of which nobody knows when it ends.
+	revokedFor = 400 * 24 * time.Hour
 	// slowestRefund is how seldom a refund is looked at that nobody can pay, and a transfer back that waits for its payment.
 	slowestRefund = time.Hour
 )
@@ -123,7 +125,7 @@ func (r *refunder) begin(id string, s *Refunds, now time.Time) (ok bool, wait ti
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if _, busy := r.under[id]; busy {
-		return false, 0 // who is at it says when to look again
+		return false, s.Interval // who is at it says when to look again
 	}
 	next := nextRound(now, s.Interval)
 	if !next.Equal(r.round) {

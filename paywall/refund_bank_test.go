@@ -162,6 +162,18 @@ func (b *bank) Resolve(_ context.Context, in settlement.Intent) settlement.Outco
 	return out
 }
 
+// Payers implements settlement.Tracer.
+func (b *bank) Payers(_ context.Context, in settlement.Intent) (who []common.Address, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for u := range b.used {
+		if in.Authorization.From = u.from; u.nonce == in.Authorization.Nonce && b.find(&in).Status == settlement.Settled {
+			who = append(who, u.from)
+		}
+	}
+	return who, nil
+}
+
 func (b *bank) Ready(context.Context) error { return nil }
 
 func (b *bank) TokenBalance(_ context.Context, owner common.Address) (uint256.Int, error) {

@@ -31,7 +31,6 @@ type returning struct {
 
 // run does what can be done now, and says when to look again.
 func (r *returning) run() {
-	defer r.e.refunds.end(r.p.ID)
 	ctx, cancel := context.WithTimeout(context.Background(), r.e.current().SettleTimeout+resolveTimeout)
 	defer cancel()
 	stop := r.e.putOff(ctx, r.p.ID, r.e.current().HoldTTL)
@@ -44,6 +43,7 @@ func (r *returning) run() {
 	if wait <= 0 {
 		wait = nextRound(now, r.s.Interval).Sub(now)
 	}
+	r.e.refunds.end(r.p.ID) // before it may be looked at again
 	r.e.lookAgain(r.p.ID, wait)
 }
 
@@ -102,6 +102,16 @@ func (r *returning) received(ctx context.Context) (bool, error) {
 // prepare claims the transfer back, and pins the payment to it. Nil without an error: it may not be paid, or not now.
 func (r *returning) prepare(ctx context.Context, over string) (*ledger.Payment, error) {
 	limits := &r.y.Refund
+	if by, err := r.paidBy(ctx); err != nil || by != r.wallet.Address() {
+		if err != nil {
+			return nil, err
+		}
+		back, err := r.claim(ctx, by)
+		if err != nil {
+			return nil, err
+		}
+		return r.pin(ctx, back, over)
+	}
 	switch {
 	case !limits.PerPayment.IsZero() && r.p.Amount.Gt(&limits.PerPayment):
 		return nil, r.fail(ctx, reasonOverPayment, nil)
@@ -111,7 +121,7 @@ func (r *returning) prepare(ctx context.Context, over string) (*ledger.Payment, 
 	if r.p.Binding.Plan != "" {
 		until := r.p.PlanUntil
 		if until.IsZero() {
-			until = r.e.store.Now().Add(refundPin)
+			until = r.e.store.Now().Add(revokedFor)
 		}
 		if err := r.e.Revoke(ctx, r.p.ID, until); err != nil {
 			return nil, fmt.Errorf("revoking the token that was bought: %w", err)
@@ -120,11 +130,32 @@ func (r *returning) prepare(ctx context.Context, over string) (*ledger.Payment, 
 	if ok, err := r.spend(ctx); err != nil || !ok {
 		return nil, err
 	}
-	back, err := r.claim(ctx)
+	back, err := r.claim(ctx, r.wallet.Address())
 	if err != nil {
 		return nil, err
 	}
 	return r.pin(ctx, back, over)
+}
+
+// paidBy is the wallet that is to pay the payment back: the configured one, or that which has done so already, as the chain shows. A
+// ledger that was restored from an older copy does not know that, nor which wallet was configured then.
+func (r *returning) paidBy(ctx context.Context) (common.Address, error) {
+	configured := r.wallet.Address()
+	t, ok := r.y.Settler.(settlement.Tracer)
+	if !ok {
+		return configured, nil
+	}
+	back := transferBack(&r.p, configured)
+	payers, err := t.Payers(ctx, intent(&back, r.y))
+	if err != nil {
+		return configured, fmt.Errorf("looking whether it was paid back already: %w", err)
+	}
+	for _, who := range payers {
+		if who != r.p.Payer { // who pays himself has not been paid back
+			return who, nil
+		}
+	}
+	return configured, nil
 }
 
 // errForgotten: nobody can say that the payment was not paid back.
@@ -133,19 +164,23 @@ var errForgotten = errors.New("paywall: the refund is not what was written")
 // walletOf is how a pin names the wallet of its transfer back.
 func walletOf(a common.Address) common.Hash { return common.BytesToHash(a[:]) }
 
-// claim makes the transfer back by the configured wallet, or gives the one that there is.
-func (r *returning) claim(ctx context.Context) (*ledger.Payment, error) {
-	p, from := &r.p, r.wallet.Address()
-	id, err := ledger.NewID(randomness, from)
-	if err != nil {
-		return nil, fmt.Errorf("making a payment id: %w", err)
-	}
-	back := ledger.Payment{
-		ID: id, PayTo: p.Payer, Amount: p.Amount, ValidBefore: math.MaxInt64, // it may be signed again
+// transferBack is the payment that pays p back from a wallet.
+func transferBack(p *ledger.Payment, from common.Address) ledger.Payment {
+	return ledger.Payment{
+		PayTo: p.Payer, Amount: p.Amount, ValidBefore: math.MaxInt64, // it may be signed again
 		AuthorizationID: x402.AuthorizationID{ChainID: p.ChainID, Asset: p.Asset, Payer: from, Nonce: refund.Nonce(p.AuthorizationID)},
 		Binding:         ledger.Binding{Route: refundRoute, URI: p.ID}, Flow: ledger.FlowRefund,
 		// Nothing was to be paid back before, so that a transfer which the ledger has forgotten is found.
 		ClaimBlock: p.Block,
+	}
+}
+
+// claim makes the transfer back from a wallet, or gives the one that there is.
+func (r *returning) claim(ctx context.Context, from common.Address) (*ledger.Payment, error) {
+	p, back := &r.p, transferBack(&r.p, from)
+	var err error
+	if back.ID, err = ledger.NewID(randomness, from); err != nil {
+		return nil, fmt.Errorf("making a payment id: %w", err)
 	}
 	back, err = r.e.store.Claim(ctx, back, ledger.Change{Event: ledger.EventClaim, Actor: actorRefunder})
 	if err != nil && !errors.Is(err, ledger.ErrExists) {
@@ -286,20 +321,15 @@ func (r *returning) replace(ctx context.Context, back ledger.Payment) (wait time
 			r.e.lookAgain(back.ID, 0)
 			return slowestRecheck, nil
 		}
-		next, err := r.claim(ctx)
+		by, err := r.paidBy(ctx)
+		if err != nil {
+			return 0, err
+		}
+		next, err := r.claim(ctx, by)
 		if err == nil {
 			_, err = r.pin(ctx, next, back.ID)
 		}
 		return time.Second, err
-	}
-	r.waits("wallet_changed", nil)
-	// Somebody may think better of it.
-	seen, err := r.e.store.Reserve(ctx, ledger.Reservation{Key: digest("refund replaced", back.ID), Payment: back.ID}, "", 2*refundValidity)
-	if err != nil && !errors.Is(err, ledger.ErrExists) {
-		return 0, fmt.Errorf("noting that the refund wallet has changed: %w", err)
-	}
-	if now.Sub(seen.CreatedAt) < refundValidity {
-		return slowestRecheck, nil
 	}
 	asking, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
@@ -310,6 +340,15 @@ func (r *returning) replace(ctx context.Context, back ledger.Payment) (wait time
 		return time.Second, err
 	case out.Status == settlement.Unknown && out.Err != nil:
 		return 0, out.Err
+	}
+	r.waits("wallet_changed", nil)
+	// Somebody may think better of it.
+	seen, err := r.e.store.Reserve(ctx, ledger.Reservation{Key: digest("refund replaced", back.ID), Payment: back.ID}, "", 2*refundValidity)
+	if err != nil && !errors.Is(err, ledger.ErrExists) {
+		return 0, fmt.Errorf("noting that the refund wallet has changed: %w", err)
+	}
+	if now.Sub(seen.CreatedAt) < refundValidity {
+		return slowestRecheck, nil
 	}
 	_, err = r.e.update(ctx, back, func(p ledger.Payment) []ledger.Change {
 		c := ledger.Change{Actor: actorRefunder, Reason: "refund_wallet_changed"}

@@ -110,6 +110,13 @@ type Balancer interface {
 	TokenBalance(ctx context.Context, owner common.Address) (uint256.Int, error)
 }
 
+// Tracer is a Settler that finds transfers whose payer is not known.
+type Tracer interface {
+	// Payers are those who have made the payment in, whose From is not known: the amount to the payee, in a block after the claim, by an
+	// authorization with its nonce.
+	Payers(ctx context.Context, in Intent) ([]common.Address, error)
+}
+
 // Owner is a Settler that makes its transactions itself, from wallets of the operator's.
 type Owner interface {
 	// Wallets are their addresses; none while they are not known yet.

@@ -68,3 +68,15 @@ func (s *Settler) Review(ctx context.Context, list []settlement.Standing) ([]*se
 	defer done()
 	return s.reviews.Review(ctx, s.chain, list)
 }
+
+var _ settlement.Tracer = (*Settler)(nil)
+
+// Payers implements settlement.Tracer.
+func (s *Settler) Payers(ctx context.Context, in settlement.Intent) ([]common.Address, error) {
+	done, err := s.enter(&in)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return proof.Payers(ctx, s.chain, in)
+}

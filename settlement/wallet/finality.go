@@ -102,3 +102,18 @@ func (s *Settler) onlyOne(ctx context.Context, payment string, hash common.Hash)
 	}
 	return mined || len(txs) == 0, nil
 }
+
+var _ settlement.Tracer = (*Settler)(nil)
+
+// Payers implements settlement.Tracer.
+func (s *Settler) Payers(ctx context.Context, in settlement.Intent) ([]common.Address, error) {
+	done, err := s.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	if err := s.fits(in); err != nil {
+		return nil, err
+	}
+	return proof.Payers(ctx, s.chain, in)
+}

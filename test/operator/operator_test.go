@@ -203,7 +203,7 @@ func (o *office) wait(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !slices.ContainsFunc(list, func(p ledger.Payment) bool { return p.Open() }) {
+		if !slices.ContainsFunc(list, func(p ledger.Payment) bool { return p.Open() && !(p.Final && p.Refund == ledger.RefundPending) }) {
 			return
 		}
 		time.Sleep(50 * time.Millisecond)

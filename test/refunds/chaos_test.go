@@ -51,7 +51,7 @@ type chaos struct {
 // then filled, and one payer is blacklisted: in the end each payment is delivered, or paid back, or the operator was told that it can't
 // be; nobody got both, or any of it twice; and all balances are exact to the unit.
 func TestChaos(t *testing.T) {
-	seconds, err := strconv.Atoi(setting("REFUNDS_SECONDS", "10"))
+	seconds, err := strconv.Atoi(setting("REFUNDS_SECONDS", "8"))
 	if err != nil || seconds < 1 {
 		t.Fatal("REFUNDS_SECONDS is no number of seconds: ", err)
 	}
@@ -228,7 +228,8 @@ func (c *chaos) havoc(lasts time.Duration) {
 		random := rand.New(rand.NewPCG(c.random.Uint64(), uint64(i)))
 		busy.Go(func() { c.shop(ctx, b, random) })
 	}
-	busy.Go(func() { c.kill(ctx) })
+	dice := rand.New(rand.NewPCG(c.random.Uint64(), 0))
+	busy.Go(func() { c.kill(ctx, dice) })
 	for i, p := range c.rpc {
 		random := rand.New(rand.NewPCG(c.random.Uint64(), uint64(i)))
 		busy.Go(func() { trouble(ctx, p, random) })
@@ -277,16 +278,16 @@ func (c *chaos) shop(ctx context.Context, b *rig.Buyer, random *rand.Rand) {
 }
 
 // kill ends instances, one at a time, and starts them again.
-func (c *chaos) kill(ctx context.Context) {
+func (c *chaos) kill(ctx context.Context, random *rand.Rand) {
 	for {
 		select {
-		case <-time.After(time.Duration(1000+c.random.IntN(2000)) * time.Millisecond):
+		case <-time.After(time.Duration(1000+random.IntN(2000)) * time.Millisecond):
 		case <-ctx.Done():
 			return
 		}
-		in := c.instances[c.random.IntN(len(c.instances))]
+		in := c.instances[random.IntN(len(c.instances))]
 		in.kill()
-		time.Sleep(time.Duration(c.random.IntN(500)) * time.Millisecond)
+		time.Sleep(time.Duration(random.IntN(500)) * time.Millisecond)
 		if err := in.start(); err != nil {
 			c.t.Error(err)
 		}

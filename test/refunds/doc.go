@@ -3,7 +3,7 @@
 //
 // The chaos run takes these environment variables:
 //
-//	REFUNDS_SECONDS  how long things break (10)
+//	REFUNDS_SECONDS  how long things break (8)
 //	REFUNDS_SEED     what decides who does what; when it happens depends on the machine too
 //	REFUNDS_DIR      where logs are kept; without it they are kept, in a temporary folder, if the test fails
 package refunds

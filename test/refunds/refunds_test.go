@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/crypto"
 	"github.com/holiman/uint256"
@@ -225,14 +228,11 @@ func TestOperatorRetries(t *testing.T) {
 	if code != 0 || !strings.Contains(out, "refund_refused_by_token") || !strings.Contains(out, "refund_over_max_payment") {
 		t.Fatalf("code %d\n%s%s", code, out, errOut)
 	}
-	metrics := b.Get("http://" + admin + "/metrics").Body
 	for _, line := range []string{
 		`caddy_x402_refunds_total{network="eip155:84532",outcome="failed"} 2`, `caddy_x402_payments{state="REFUND_FAILED"} 2`,
 		`caddy_x402_refund_balance_atomic_units{network="eip155:84532"} 100000`,
 	} {
-		if !strings.Contains(metrics, line) {
-			t.Errorf("the metrics lack %s", line)
-		}
+		until(t, "the metrics lack "+line, func() bool { return strings.Contains(b.Get("http://"+admin+"/metrics").Body, line) })
 	}
 	if code, out, errOut = command(t, t.TempDir(), "retry", "--address", admin); code != 2 {
 		t.Errorf("nothing was named: code %d\n%s%s", code, out, errOut)
@@ -256,6 +256,52 @@ func TestOperatorRetries(t *testing.T) {
 	code, out, _ = command(t, t.TempDir(), "list", "--done", "--address", admin, "--json")
 	if code != 0 || strings.Count(out, `"state":"REFUNDED"`) != 1 {
 		t.Errorf("code %d\n%s", code, out)
+	}
+}
+
+// A ledger that was restored from a copy of before the refund, under a configuration with another refund wallet, finds on the chain what
+// was paid, and pays nothing.
+func TestRestoredLedger(t *testing.T) {
+	o := rig.Options{BlockTime: 400 * time.Millisecond, SafeLag: 2, Site: site, Upstream: failing, App: "interval 200ms"}
+	r := rig.New(t, o)
+	b := rig.NewBuyer(t, 4)
+	had := r.Balance(b.Account.Address).Uint64()
+	a, _ := b.Buy(r.URL("/500/x"))
+	id := a.Header.Get("X-Payment-Id")
+	file := filepath.Join(r.Dir, "ledger.db")
+	stopped := func() []byte {
+		if err := caddy.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return content
+	}
+	older := stopped()
+	o.Refund = fast()
+	mint(t, r, 10_000)
+	r.Load(o)
+	until(t, "it was not paid back", func() bool { return statusOf(t, r, b, id).State == "REFUNDED" })
+	paid := statusOf(t, r, b, id).RefundTransaction
+
+	stopped()
+	if err := os.WriteFile(file, older, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	other := devnet.Payer(5001)
+	if err := r.Chain.Mint(t.Context(), other.Address, uint256.NewInt(10_000)); err != nil {
+		t.Fatal(err)
+	}
+	o.Refund = strings.Replace(fast(), refundKey(), fmt.Sprintf("0x%x", crypto.FromECDSA(other.Key)), 1)
+	r.Load(o)
+	until(t, "it was not found", func() bool { return statusOf(t, r, b, id).State == "REFUNDED" })
+	if got := statusOf(t, r, b, id).RefundTransaction; got != paid || paid == "" {
+		t.Errorf("paid back by %s, and then by %s", paid, got)
+	}
+	if got, left := r.Balance(b.Account.Address).Uint64(), r.Balance(other.Address).Uint64(); got != had || left != 10_000 {
+		t.Errorf("the buyer has %d of %d, the other wallet %d", got, had, left)
 	}
 }
 

@@ -198,6 +198,17 @@ func (p *purse) Review(ctx context.Context, list []settlement.Standing) ([]*sett
 	return s.Review(ctx, list)
 }
 
+// Payers implements settlement.Tracer.
+func (p *purse) Payers(ctx context.Context, in settlement.Intent) ([]common.Address, error) {
+	s, err := p.opened(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return s.Payers(ctx, in)
+}
+
+var _ settlement.Tracer = (*purse)(nil)
+
 // Survey implements settlement.Surveyor.
 func (p *purse) Survey(ctx context.Context, q settlement.Survey) (settlement.Surveyed, error) {
 	s, err := p.opened(ctx)
