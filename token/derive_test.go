@@ -12,7 +12,7 @@ func TestSeal(t *testing.T) {
 	for alg, k := range everyKey(t) {
 		t.Run(alg, func(t *testing.T) {
 			ring := ringOf(t, k)
-			sealed, err := ring.Seal("credential", "pay_1", []byte("hello"))
+			sealed, err := ring.Seal("credential", "pay_1", []byte("hello"), start)
 			if err != nil || bytes.Contains(sealed, []byte("hello")) {
 				t.Fatalf("%q %v", sealed, err)
 			}
@@ -33,7 +33,7 @@ func TestSeal(t *testing.T) {
 				opens("changed", ring, "credential", "pay_1", changed, ErrSealed)
 				opens("cut off", ring, "credential", "pay_1", sealed[:i], ErrSealed)
 			}
-			again, err := ring.Seal("credential", "pay_1", []byte("hello"))
+			again, err := ring.Seal("credential", "pay_1", []byte("hello"), start)
 			if err != nil || bytes.Equal(again, sealed) {
 				t.Error("sealed twice, it is the same")
 			}
@@ -53,7 +53,7 @@ func TestSeal(t *testing.T) {
 // Two keys have nothing in common that is derived from them, nor have two purposes; and what is derived says nothing of the key's own use.
 func TestMAC(t *testing.T) {
 	ring, other := ringOf(t, edKey(t)), ringOf(t, edKey(t))
-	sum := ring.MAC("quote", []byte("data"))
+	sum := ring.MAC("quote", []byte("data"), start)
 	if len(sum) != 32 || !ring.CheckMAC("quote", []byte("data"), sum) {
 		t.Fatalf("%x", sum)
 	}
@@ -84,7 +84,7 @@ func TestMAC(t *testing.T) {
 		t.Error("a MAC of nobody's is taken")
 	}
 	secret := parsed(t, []byte(goodSecret))
-	if bytes.Equal(ringOf(t, secret).MAC("", []byte("data")), mac([]byte(goodSecret), []byte("data"))) {
+	if bytes.Equal(ringOf(t, secret).MAC("", []byte("data"), start), mac([]byte(goodSecret), []byte("data"))) {
 		t.Error("the MAC is the key's own")
 	}
 }
@@ -92,8 +92,8 @@ func TestMAC(t *testing.T) {
 // A service token is nobody's way through the gate, and says whose it is.
 func TestService(t *testing.T) {
 	ring := ringOf(t, edKey(t))
-	i := Issuer{Keyring: ring, Issuer: site, Now: func() time.Time { return start }}
-	tok, err := i.Service("https://issuer.example", time.Minute)
+	i := Issuer{Keyring: ring, Issuer: site}
+	tok, err := i.Service("https://issuer.example", time.Minute, start)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,13 +102,13 @@ func TestService(t *testing.T) {
 			t.Errorf("as %v: %v", kind, err)
 		}
 	}
-	if again, _ := i.Service("https://issuer.example", time.Minute); again == tok {
+	if again, _ := i.Service("https://issuer.example", time.Minute, start); again == tok {
 		t.Error("two have the same jti")
 	}
 	for _, bad := range []func() (string, error){
-		func() (string, error) { return i.Service("", time.Minute) },
-		func() (string, error) { return i.Service("x", time.Millisecond) },
-		func() (string, error) { return (&Issuer{Keyring: ring}).Service("x", time.Minute) },
+		func() (string, error) { return i.Service("", time.Minute, start) },
+		func() (string, error) { return i.Service("x", time.Millisecond, start) },
+		func() (string, error) { return (&Issuer{Keyring: ring}).Service("x", time.Minute, start) },
 	} {
 		if tok, err := bad(); err == nil {
 			t.Errorf("made %s", tok)
@@ -123,7 +123,7 @@ func FuzzOpen(f *testing.F) {
 		f.Fatal(err)
 	}
 	ring := ringOf(f, k)
-	sealed, err := ring.Seal("credential", "pay_1", []byte("hello"))
+	sealed, err := ring.Seal("credential", "pay_1", []byte("hello"), start)
 	if err != nil {
 		f.Fatal(err)
 	}
