@@ -150,7 +150,7 @@ func (e *EndpointAuth) signer(app *App, address string) func() (string, error) {
 		if err != nil {
 			return "", errors.New("the keys of tokens can't be read")
 		}
-		return t.Issuer.Service(audience, serviceTTL)
+		return t.Issuer.Service(audience, serviceTTL, app.now())
 	}
 }
 

@@ -234,7 +234,7 @@ func (a *attempt) keepCredential(ctx context.Context, p *ledger.Payment, plan *P
 	if err != nil {
 		return c, err
 	}
-	sealed, err := a.tokens.Issuer.Keyring.Seal(purposeCredential, p.ID, plain)
+	sealed, err := a.tokens.Issuer.Keyring.Seal(purposeCredential, p.ID, plain, a.Now())
 	if err != nil {
 		return c, err
 	}

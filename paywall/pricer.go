@@ -197,7 +197,7 @@ func (a *attempt) quoted(subject, amount string, end int64, key string) []byte {
 
 func (a *attempt) sealQuote(subject, amount string, end int64, key string) string {
 	raw := binary.BigEndian.AppendUint64([]byte{quoteForm}, uint64(end))
-	raw = append(raw, a.tokens.Issuer.Keyring.MAC(purposeQuote, a.quoted(subject, amount, end, key))...)
+	raw = append(raw, a.tokens.Issuer.Keyring.MAC(purposeQuote, a.quoted(subject, amount, end, key), a.Now())...)
 	return quoteEncoding.EncodeToString(append(raw, amount...))
 }
 

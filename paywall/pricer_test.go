@@ -253,7 +253,7 @@ func TestPricesThatStayAreNotQuoted(t *testing.T) {
 
 // A quote is read as it was written, and nothing else is one.
 func TestQuote(t *testing.T) {
-	a := &attempt{Request: Request{Route: &Route{Name: "r"}, Host: "h", URI: "/"}, tokens: testTokens(t)}
+	a := &attempt{Gate: &Gate{Config: Config{Now: time.Now}}, Request: Request{Route: &Route{Name: "r"}, Host: "h", URI: "/"}, tokens: testTokens(t)}
 	a.r, _ = http.NewRequestWithContext(t.Context(), http.MethodGet, "/", http.NoBody)
 	rapid.Check(t, func(t *rapid.T) {
 		amount := rapid.StringMatching(`[0-9]{1,20}(\.[0-9]{1,18})?`).Draw(t, "amount")

@@ -12,7 +12,7 @@ func TestSeal(t *testing.T) {
 	for alg, k := range everyKey(t) {
 		t.Run(alg, func(t *testing.T) {
 			ring := ringOf(t, k)
-			sealed, err := ring.Seal("credential", "pay_1", []byte("hello"))
+			sealed, err := ring.Seal("credential", "pay_1", []byte("hello"), start)
 			if err != nil || bytes.Contains(sealed, []byte("hello")) {
 				t.Fatalf("%q %v", sealed, err)
 			}
@@ -33,17 +33,16 @@ func TestSeal(t *testing.T) {
 				opens("changed", ring, "credential", "pay_1", changed, ErrSealed)
 				opens("cut off", ring, "credential", "pay_1", sealed[:i], ErrSealed)
 			}
-			again, err := ring.Seal("credential", "pay_1", []byte("hello"))
+			again, err := ring.Seal("credential", "pay_1", []byte("hello"), start)
 			if err != nil || bytes.Equal(again, sealed) {
 				t.Error("sealed twice, it is the same")
 			}
-			next, old := edKey(t), ring.SigningKey(start)
-			opens("after a rotation", ringOf(t, next, old.Retired(start.Add(time.Hour))), "credential", "pay_1", sealed, nil)
-			opens("when its key has gone", ringOf(t, next), "credential", "pay_1", sealed, ErrSealed)
-			if old.isSecret() {
+			opens("when its key signs no more", ringOf(t, edKey(t), k.Retired(start.Add(time.Hour))), "credential", "pay_1", sealed, nil)
+			opens("when its key has gone", ringOf(t, edKey(t)), "credential", "pay_1", sealed, ErrSealed)
+			if k.isSecret() {
 				return
 			}
-			stored, err := marshalKeys([]Key{next, old.Retired(start.Add(time.Hour))})
+			stored, err := marshalKeys([]Key{edKey(t), k.Retired(start.Add(time.Hour))})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -51,7 +50,7 @@ func TestSeal(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			opens("after a rotation, from storage", read, "credential", "pay_1", sealed, nil)
+			opens("when its key signs no more, from storage", read, "credential", "pay_1", sealed, nil)
 		})
 	}
 }
@@ -59,7 +58,7 @@ func TestSeal(t *testing.T) {
 // Two keys have nothing in common that is derived from them, nor have two purposes; and what is derived says nothing of the key's own use.
 func TestMAC(t *testing.T) {
 	ring, other := ringOf(t, edKey(t)), ringOf(t, edKey(t))
-	sum := ring.MAC("quote", []byte("data"))
+	sum := ring.MAC("quote", []byte("data"), start)
 	if len(sum) != 32 || !ring.CheckMAC("quote", []byte("data"), sum) {
 		t.Fatalf("%x", sum)
 	}
@@ -74,11 +73,13 @@ func TestMAC(t *testing.T) {
 			t.Errorf("%s: taken", what)
 		}
 	}
-	if !ringOf(t, edKey(t), ring.SigningKey(start).Retired(start.Add(time.Hour))).CheckMAC("quote", []byte("data"), sum) {
-		t.Error("refused after a rotation")
+	key := edKey(t)
+	sum = ringOf(t, key).MAC("quote", []byte("data"), start)
+	if !ringOf(t, edKey(t), key.Retired(start.Add(time.Hour))).CheckMAC("quote", []byte("data"), sum) {
+		t.Error("refused when its key signs no more")
 	}
 	// A public half alone checks nothing, and is nobody's secret.
-	public, err := newPublicKey(other.SigningKey(start).verify)
+	public, err := newPublicKey(key.verify)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +88,7 @@ func TestMAC(t *testing.T) {
 		t.Error("a MAC of nobody's is taken")
 	}
 	secret := parsed(t, []byte(goodSecret))
-	if bytes.Equal(ringOf(t, secret).MAC("", []byte("data")), mac([]byte(goodSecret), []byte("data"))) {
+	if bytes.Equal(ringOf(t, secret).MAC("", []byte("data"), start), mac([]byte(goodSecret), []byte("data"))) {
 		t.Error("the MAC is the key's own")
 	}
 }
@@ -95,8 +96,8 @@ func TestMAC(t *testing.T) {
 // A service token is nobody's way through the gate, and says whose it is.
 func TestService(t *testing.T) {
 	ring := ringOf(t, edKey(t))
-	i := Issuer{Keyring: ring, Issuer: site, Now: func() time.Time { return start }}
-	tok, err := i.Service("https://issuer.example", time.Minute)
+	i := Issuer{Keyring: ring, Issuer: site}
+	tok, err := i.Service("https://issuer.example", time.Minute, start)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,13 +106,13 @@ func TestService(t *testing.T) {
 			t.Errorf("as %v: %v", kind, err)
 		}
 	}
-	if again, _ := i.Service("https://issuer.example", time.Minute); again == tok {
+	if again, _ := i.Service("https://issuer.example", time.Minute, start); again == tok {
 		t.Error("two have the same jti")
 	}
 	for _, bad := range []func() (string, error){
-		func() (string, error) { return i.Service("", time.Minute) },
-		func() (string, error) { return i.Service("x", time.Millisecond) },
-		func() (string, error) { return (&Issuer{Keyring: ring}).Service("x", time.Minute) },
+		func() (string, error) { return i.Service("", time.Minute, start) },
+		func() (string, error) { return i.Service("x", time.Millisecond, start) },
+		func() (string, error) { return (&Issuer{Keyring: ring}).Service("x", time.Minute, start) },
 	} {
 		if tok, err := bad(); err == nil {
 			t.Errorf("made %s", tok)
@@ -126,7 +127,7 @@ func FuzzOpen(f *testing.F) {
 		f.Fatal(err)
 	}
 	ring := ringOf(f, k)
-	sealed, err := ring.Seal("credential", "pay_1", []byte("hello"))
+	sealed, err := ring.Seal("credential", "pay_1", []byte("hello"), start)
 	if err != nil {
 		f.Fatal(err)
 	}

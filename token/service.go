@@ -13,9 +13,9 @@ import (
 // serviceType is the typ of tokens by which the paywall proves to the seller's own services who is asking. Nothing of ours takes one.
 const serviceType = "x402-service+jwt"
 
-// Service signs a token that says who is asking: issuer and subject are the paywall's, audience the service's. It is good for ttl,
-// and its jti is random.
-func (i *Issuer) Service(audience string, ttl time.Duration) (string, error) {
+// Service signs a token that says who is asking: issuer and subject are the paywall's, audience the service's. It is good for ttl
+// from at on, and its jti is random.
+func (i *Issuer) Service(audience string, ttl time.Duration, at time.Time) (string, error) {
 	if i.Issuer == "" || audience == "" || ttl < time.Second {
 		return "", errors.New("issuing a service token: an issuer, an audience and a life of a second are needed")
 	}
@@ -23,11 +23,7 @@ func (i *Issuer) Service(audience string, ttl time.Duration) (string, error) {
 	if _, err := rand.Read(id[:]); err != nil {
 		return "", fmt.Errorf("issuing a service token: %w", err)
 	}
-	at := time.Now()
-	if i.Now != nil {
-		at = i.Now()
-	}
-	key := i.Keyring.SigningKey(at)
+	key := i.Keyring.sealing(at)
 	if key.sign == nil {
 		return "", errors.New("issuing a service token: the keyring has no key that signs")
 	}
