@@ -54,16 +54,25 @@ func parseHandler(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 //		flow        upfront|authorization|deferred {
 //			buffer <size>
 //		}
-//		price  <price> {
+//		price  <price>|free {
 //			match { <matchers> }
 //			name        <name>
 //			description <text>
 //			mime_type   <type>
 //			flow        upfront|authorization|deferred
+//			tier        <tier>
+//			free_tier   <requests> <window> [<key>]
 //		}
-//		plan   <name> <price> {
-//			ttl <duration>
+//		plan   <name> <price>|free {
+//			ttl         <duration>
+//			requests    <number>
+//			credit      <amount>
+//			tier        <tier>
+//			methods     <methods...>
+//			description <text>
 //		}
+//		cookie
+//		free_tier <requests> <window> [<key>]
 //		unpriced free|deny
 //		exempt { <matchers> }
 //		idempotency off|optional|required {
@@ -93,6 +102,8 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"exempt":      func() error { return parseMatch(d, &h.ExemptRaw) },
 		"idempotency": func() error { return h.parseIdempotency(d) },
 		"cors":        func() error { return h.parseCORS(d) },
+		"cookie":      func() error { return flagged(d, &h.Cookie) },
+		"free_tier":   func() error { return parseFreeTier(d, &h.FreeTier) },
 	}, "price", "plan", "exempt")
 }
 
@@ -113,6 +124,8 @@ func (h *Handler) parsePrice(d *caddyfile.Dispenser) error {
 		"description": one(d, &p.Description),
 		"mime_type":   one(d, &p.MIMEType),
 		"flow":        one(d, &p.Flow),
+		"tier":        one(d, &p.Tier),
+		"free_tier":   func() error { return parseFreeTier(d, &p.FreeTier) },
 	}, "match")
 }
 
@@ -122,11 +135,11 @@ func (h *Handler) parsePlan(d *caddyfile.Dispenser) error {
 		return d.Err("a plan needs a name and a price, such as `plan day $1.00 { ttl 24h }`")
 	}
 	h.Plans = append(h.Plans, p)
-	if err := subdirectives(d, "plan", map[string]func() error{"ttl": duration(d, &p.TTL)}); err != nil {
+	if err := subdirectives(d, "plan", p.subdirectives(d)); err != nil {
 		return err
 	}
-	if p.TTL == 0 {
-		return d.Errf("plan %s needs a ttl; write how long it is good for, such as `ttl 24h`", p.Name)
+	if p.TTL == 0 && !p.counted() {
+		return d.Errf("plan %s needs a ttl, requests or credit; write what it is good for, such as `ttl 24h` or `requests 1000`", p.Name)
 	}
 	return nil
 }

@@ -81,10 +81,12 @@ type Observation struct {
 type Engine struct {
 	store ledger.Store
 
-	limits  limits
-	bodies  room // for the bodies of requests with keys
-	answers room // for answers that are held back
-	losses  losses
+	limits    limits
+	bodies    room // for the bodies of requests with keys
+	answers   room // for answers that are held back
+	losses    losses
+	leases    *leaser // of what is used up
+	exhausted exhausted
 
 	mu       sync.Mutex
 	settings Settings
@@ -112,9 +114,11 @@ func NewEngine(store ledger.Store, s Settings) *Engine {
 		limits:  limits{clients: make(map[string]*spent)}, bodies: room{most: heldBodies}, answers: room{most: heldAnswers},
 		stop: stop, reconciled: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
+	e.leases = newLeaser(store, func() *slog.Logger { return e.current().Logger })
 	go e.reconcileLoop(ctx)
 	e.loops.Go(func() { e.upkeepLoop(ctx) })
 	e.loops.Go(func() { e.surveyLoop(ctx) })
+	e.loops.Go(func() { e.leases.run(ctx) })
 	return e
 }
 
@@ -129,12 +133,14 @@ func (e *Engine) Configure(s Settings) {
 	}
 }
 
-// Close ends the reconciler and what runs beside it, and waits for every settlement under way; their contexts bound the wait.
+// Close ends the reconciler and what runs beside it, and waits for every settlement under way; their contexts bound the wait. What
+// was drawn of allowances and not used goes back.
 func (e *Engine) Close() error {
 	e.stop()
 	<-e.reconciled
 	e.loops.Wait()
 	e.background.Wait()
+	e.leases.close()
 	return nil
 }
 

@@ -28,8 +28,11 @@ func (a *attempt) instead(ctx context.Context, f *proof) (done bool, err error) 
 			return false, unavailable(codeStore, err)
 		}
 		for _, p := range plans {
-			if a.covers(&p) {
-				return true, a.servePlan(p, false)
+			if !a.covers(&p) {
+				continue
+			}
+			if err := a.servePlan(p, false); !usedUp(err) {
+				return true, err
 			}
 		}
 	}
@@ -54,7 +57,9 @@ func (a *attempt) instead(ctx context.Context, f *proof) (done bool, err error) 
 				return false, busy("").because(err)
 			}
 			if p.Delivery == ledger.Delivered && p.Binding.Plan != "" && a.covers(&p) {
-				return true, a.servePlan(p, false)
+				if err := a.servePlan(p, false); !usedUp(err) {
+					return true, err
+				}
 			}
 			if !p.Unserved() {
 				continue

@@ -34,11 +34,20 @@ type Price struct {
 	Amount uint256.Int
 }
 
-// Plan is a pass: paid once, good for every route of its gate for a time.
+// Plan is a pass: paid once, good for every route of its gate for a time, and for so many requests or so much credit where it says so.
 type Plan struct {
 	Name   string
 	TTL    time.Duration
 	Prices []Price
+	// Requests is how many requests the pass opens; 0: any number.
+	Requests uint64
+	// Credit is what requests draw down by the prices of their routes, for each network; empty: requests cost nothing more. Of a
+	// pass that was bought on one network the prices on that network count.
+	Credit []Price
+	// Description says what is sold, for people; may be empty.
+	Description string
+	// Free: a signature over an amount of zero proves who wants it, and nothing is settled. Each payer gets it once in TTL.
+	Free bool
 }
 
 // Route is what one price rule says.
@@ -53,6 +62,8 @@ type Route struct {
 	// Prices holds a price per network; empty when only plans open the route.
 	Prices []Price
 	Plans  []Plan
+	// FreeTier lets some requests pass unpaid; nil: none.
+	FreeTier *FreeTier
 	// Timeout is announced as maxTimeoutSeconds.
 	Timeout time.Duration
 	// Flow is when the money moves: ledger.FlowUpfront, before the upstream is asked, which is the default;
@@ -95,7 +106,15 @@ func (r *Route) prepare(extensions map[string]json.RawMessage) error {
 			passes = append(passes, option{price: p, plan: &r.Plans[i]})
 		}
 	}
-	slices.SortStableFunc(passes, func(a, b option) int { return a.price.Amount.Cmp(&b.price.Amount) })
+	slices.SortStableFunc(passes, func(a, b option) int {
+		switch {
+		case a.plan.Free == b.plan.Free:
+			return a.price.Amount.Cmp(&b.price.Amount)
+		case a.plan.Free: // who has had it would choose it again and again, and get nothing
+			return 1
+		}
+		return -1
+	})
 	r.options = append(r.options, passes...)
 	r.accepts = nil
 	for _, o := range r.options {

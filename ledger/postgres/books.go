@@ -34,7 +34,10 @@ const (
 	inOrder     = ` WHERE (at, payment_id, version) > (?, ?, ?) AND at <= ? ORDER BY at, payment_id, version LIMIT ?`
 )
 
-const sweepReservations = `WITH gone AS (` + sqlstore.SweepReservations + ` RETURNING 1) SELECT (SELECT count(*) FROM gone), x402_complete()`
+const (
+	sweepReservations = `WITH gone AS (` + sqlstore.SweepReservations + ` RETURNING 1) SELECT (SELECT count(*) FROM gone), x402_complete()`
+	sweepAllowances   = `WITH gone AS (` + sqlstore.SweepAllowances + ` RETURNING 1) SELECT (SELECT count(*) FROM gone), x402_complete()`
+)
 
 // List implements ledger.Store.
 func (s *Store) List(ctx context.Context, q ledger.Query) ([]ledger.Payment, error) {
@@ -198,11 +201,17 @@ func lastAnchor(run sqlstore.Query) (*ledger.Anchor, error) {
 // Sweep implements ledger.Store. The archive is filled by a function of the database, since the application's role may not
 // remove anything from the audit trail.
 func (s *Store) Sweep(ctx context.Context, keep time.Duration, limit int) (int, error) {
-	var removed, archived int64
+	var removed, used, archived int64
 	limit = max(limit, 0)
 	err := s.write(ctx, func(ctx context.Context, c *pgx.Conn) error {
 		return c.QueryRow(ctx, numbered(sweepReservations), sqlstore.Micros(s.Now()), limit).Scan(&removed, nil)
 	})
+	if err == nil && removed < int64(limit) {
+		err = s.write(ctx, func(ctx context.Context, c *pgx.Conn) error {
+			return c.QueryRow(ctx, numbered(sweepAllowances), sqlstore.Micros(s.Now()), int64(limit)-removed).Scan(&used, nil)
+		})
+		removed += used
+	}
 	if err != nil || keep <= 0 || removed >= int64(limit) {
 		return int(removed), err
 	}

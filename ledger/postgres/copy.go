@@ -68,6 +68,9 @@ func (i *importing) part(part *ledger.Part) error {
 	if err := i.reservations(part.Reservations); err != nil {
 		return fmt.Errorf("importing reservations: %w", err)
 	}
+	if err := i.allowances(part.Allowances); err != nil {
+		return fmt.Errorf("importing allowances: %w", err)
+	}
 	if err := i.anchors(part.Anchors); err != nil {
 		return fmt.Errorf("importing anchors: %w", err)
 	}

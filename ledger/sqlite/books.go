@@ -87,6 +87,11 @@ func (s *Store) Sweep(ctx context.Context, keep time.Duration, limit int) (int, 
 		if err != nil {
 			return 0, fmt.Errorf("ledger/sqlite: removing reservations: %w", err)
 		}
+		used, err := w.exec(sqlstore.SweepAllowances, sqlstore.Micros(now), limit-n)
+		if err != nil {
+			return 0, fmt.Errorf("ledger/sqlite: removing allowances: %w", err)
+		}
+		n += used
 		if keep <= 0 || n >= limit {
 			return int(n), nil
 		}

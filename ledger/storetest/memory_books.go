@@ -171,6 +171,12 @@ func (m *Memory) Sweep(ctx context.Context, keep time.Duration, limit int) (int,
 			n++
 		}
 	}
+	for key := range m.allowances {
+		if _, live := m.allowance(key); !live && n < limit {
+			delete(m.allowances, key)
+			n++
+		}
+	}
 	for id, r := range m.rows {
 		switch {
 		case keep == 0, n >= limit, r.archived, !r.p.Closed(), r.p.UpdatedAt.After(m.now().Add(-keep)):
@@ -258,7 +264,7 @@ func (m *Memory) Import(ctx context.Context, part ledger.Part) error {
 		return err
 	}
 	defer m.mu.Unlock()
-	if !m.copying && len(m.rows)+len(m.wallets)+len(m.reservations)+len(m.anchors) > 0 {
+	if !m.copying && len(m.rows)+len(m.wallets)+len(m.reservations)+len(m.allowances)+len(m.anchors) > 0 {
 		return ledger.ErrExists
 	}
 	m.copying = true
@@ -277,6 +283,12 @@ func (m *Memory) Import(ctx context.Context, part ledger.Part) error {
 			return ledger.ErrConflict
 		}
 		m.reservations[r.Key] = r
+	}
+	for _, a := range part.Allowances {
+		if had, ok := m.allowances[a.Key]; ok && !same(had, a) {
+			return ledger.ErrConflict
+		}
+		m.allowances[a.Key] = a
 	}
 	for _, a := range part.Anchors {
 		if i := int(a.Sequence) - 1; i >= 0 && i < len(m.anchors) && m.anchors[i] == a {
