@@ -242,7 +242,7 @@ func (h *Handler) provisionGate(ctx caddy.Context) error {
 	var routes []*paywall.Route
 	names := map[string]bool{}
 	for i, p := range h.Prices {
-		if p.Amount == free {
+		if p.free() {
 			continue
 		}
 		r, err := h.route(i, p, plans)
@@ -330,7 +330,7 @@ func (h *Handler) match(r *http.Request) (*Price, string, error) {
 			return p.matched(r.Method)
 		}
 		ok, err := p.matchers.AnyMatchWithError(r)
-		if err == nil && other != nil && ok == (p.Amount == free) { // one reading is enough to be paid for, and not to be free
+		if err == nil && other != nil && ok == (p.free()) { // one reading is enough to be paid for, and not to be free
 			ok, err = p.matchers.AnyMatchWithError(other)
 		}
 		if err != nil {

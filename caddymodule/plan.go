@@ -236,10 +236,13 @@ func (p *Price) routeFor(method string) *paywall.Route {
 	return r
 }
 
+// free reports whether what matches is free. All that has no price is not free by this: `unpriced free` says that.
+func (p *Price) free() bool { return p.Amount == free && len(p.matchers) > 0 }
+
 // matched is what becomes of a request that has the price p.
 func (p *Price) matched(method string) (*Price, string, error) {
 	switch {
-	case p.Amount == free:
+	case p.free():
 		return nil, outcomeFree, nil
 	case p.routeFor(method) == nil: // only plans open it, and none of them is for this method
 		return nil, outcomeDenied, nil

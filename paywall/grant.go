@@ -272,11 +272,11 @@ func (a *attempt) pass(outcome string, add func(http.Header)) error {
 	}}
 	err := a.next(w, a.r)
 	// Whoever answers in place of the upstream, the buyer gets what it bought.
-	if err != nil {
-		w.headers(a.ErrorStatus(err))
-	} else {
-		w.headers(http.StatusOK)
+	status := http.StatusOK
+	if err != nil && a.drawn != nil {
+		status = a.ErrorStatus(err)
 	}
+	w.headers(status)
 	return err
 }
 
