@@ -330,7 +330,7 @@ func (h *Handler) match(r *http.Request) (*Price, string, error) {
 			return p.matched(r.Method)
 		}
 		ok, err := p.matchers.AnyMatchWithError(r)
-		if err == nil && other != nil && ok == (p.free()) { // one reading is enough to be paid for, and not to be free
+		if err == nil && other != nil && ok == p.free() { // one reading is enough to be paid for, and not to be free
 			ok, err = p.matchers.AnyMatchWithError(other)
 		}
 		if err != nil {

@@ -88,7 +88,7 @@ func (a *attempt) serveFreeTier(t *FreeTier, reason x402.Reason) (done bool, err
 	}
 	engine, release, err := a.Acquire()
 	if err != nil {
-		return false, nil //nolint:nilerr // then everybody pays, and hears there what is wrong
+		return false, nil // then everybody pays, and hears there what is wrong
 	}
 	defer release()
 	now := engine.store.Now()

@@ -329,7 +329,8 @@ func crashes(t *testing.T, limit uint64, steps []string, which []int) (problem s
 	}
 	want := limit - s.used(d)
 	before := served
-	for one(0) { //nolint:revive // until nothing is left
+	for one(0) {
+		continue // until nothing is left
 	}
 	if served-before != want {
 		return "what is left can't be had"

@@ -43,16 +43,17 @@ func (f *fixture) giveBack(a ledger.Allowance, n uint64, want error) {
 	}
 }
 
-func (f *fixture) noAllowance(n uint64) {
+// noAllowance finds none by the key 1.
+func (f *fixture) noAllowance() {
 	f.Helper()
-	if a, err := f.store().Allowance(f.ctx, hash(n)); !errors.Is(err, ledger.ErrNotFound) {
+	if a, err := f.store().Allowance(f.ctx, hash(1)); !errors.Is(err, ledger.ErrNotFound) {
 		f.Errorf("allowance %+v, %v; want ErrNotFound", a, err)
 	}
 }
 
 func testDraw(t *testing.T, open Open, _ Options) {
 	f := setup(t, open)
-	f.noAllowance(1)
+	f.noAllowance()
 	a := f.draw(f.wantDraw(1, 1, 4, 10), 4, 4)
 	now := f.clock.Now().Truncate(time.Microsecond)
 	if a.Key != hash(1) || a.Limit.Uint64() != 10 || !a.CreatedAt.Equal(now) || !a.ExpiresAt.Equal(now.Add(time.Hour)) {
@@ -74,9 +75,9 @@ func testDraw(t *testing.T, open Open, _ Options) {
 	f.clock.Add(time.Hour - time.Minute - time.Microsecond)
 	f.draw(f.wantDraw(1, 1, 1, 10), 0, 10)
 	f.clock.Add(time.Microsecond)
-	f.noAllowance(1)
+	f.noAllowance()
 	f.giveBack(a, 1, nil) // nobody needs it
-	f.noAllowance(1)
+	f.noAllowance()
 	// It begins anew, and what was drawn before does not come back into it.
 	b := f.draw(f.wantDraw(1, 1, 5, 6), 5, 5)
 	f.giveBack(a, 5, nil)
@@ -93,9 +94,9 @@ func testDrawRefuses(t *testing.T, open Open, _ Options) {
 	f.draw(f.wantDraw(1, 11, 11, 10), 0, 0)
 	f.draw(f.wantDraw(1, 0, 0, 10), 0, 0)
 	f.draw(f.wantDraw(1, 1, 1, 0), 0, 0)
-	f.noAllowance(1)
+	f.noAllowance()
 	f.giveBack(ledger.Allowance{Key: hash(1), CreatedAt: f.clock.Now()}, 1, nil)
-	f.noAllowance(1)
+	f.noAllowance()
 	// Amounts are as long as the chain's, and ends as far as may be.
 	all := ledger.Draw{Key: hash(1), Until: time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)}
 	all.Limit.SetAllOne()
