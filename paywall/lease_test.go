@@ -192,8 +192,12 @@ func TestLeaseOfAnIdleInstanceComesBack(t *testing.T) {
 			t.Errorf("the ledger was asked %d times for nothing", n)
 		}
 		time.Sleep(time.Minute)
-		if n := len(s.all[0].held) + len(s.all[1].held); n != 0 {
-			t.Errorf("%d leases are remembered", n)
+		for _, l := range s.all {
+			l.mu.Lock()
+			if n := len(l.held); n != 0 {
+				t.Errorf("%d leases are remembered", n)
+			}
+			l.mu.Unlock()
 		}
 	})
 }
