@@ -92,6 +92,7 @@ type drawn struct {
 	dues     []due
 	stands   []standing
 	decided  bool
+	release  func() // lets go of the engine, once it is decided: an answer may take days; may be nil
 }
 
 // draw takes what this request uses up of a plan. What is used up is a refusal with ReasonUsedUp; nothing is taken then.
@@ -147,9 +148,17 @@ func (d *drawn) answered(h http.Header, status int) {
 	if status >= failedFrom {
 		d.drop()
 	}
-	d.decided = true
+	d.decide()
 	for i := range d.dues {
 		addRateLimit(h, &d.dues[i], &d.stands[i])
+	}
+}
+
+func (d *drawn) decide() {
+	d.decided = true
+	if d.release != nil {
+		d.release()
+		d.release = nil
 	}
 }
 
@@ -158,11 +167,11 @@ func (d *drawn) drop() {
 	if d == nil || d.decided {
 		return
 	}
-	d.decided = true
 	for i := range d.dues {
 		d.giveBack(&d.dues[i], &d.stands[i])
 		d.stands[i].left.Add(&d.stands[i].left, &d.dues[i].units)
 	}
+	d.decide()
 }
 
 // usedUp reports whether a request was refused because its plan is used up.
@@ -177,9 +186,14 @@ func (a *attempt) serveCounted(c *token.Claims, plan *Plan) (done bool, err erro
 	if err != nil {
 		return true, a.answer(unavailable(codeStore, err))
 	}
-	defer release()
 	a.engine = engine
 	err = a.draw(a.r.Context(), plan, &holder{c.ID, c.X402.Network, c.X402.Asset, c.ExpiresAt.Time})
+	if err != nil {
+		release()
+	} else {
+		a.drawn.release = release
+		defer a.drawn.drop()
+	}
 	if usedUp(err) {
 		return false, nil
 	}
@@ -187,7 +201,6 @@ func (a *attempt) serveCounted(c *token.Claims, plan *Plan) (done bool, err erro
 		refused.payment = "" // who has a token need not know of payments
 		return true, a.answer(refused)
 	}
-	defer a.drawn.drop()
 	return true, a.serveToken(c)
 }
 

@@ -90,7 +90,6 @@ func (a *attempt) serveFreeTier(t *FreeTier, reason x402.Reason) (done bool, err
 	if err != nil {
 		return false, nil // then everybody pays, and hears there what is wrong
 	}
-	defer release()
 	now := engine.store.Now()
 	start := now.Truncate(t.Window)
 	d := due{
@@ -99,12 +98,13 @@ func (a *attempt) serveFreeTier(t *FreeTier, reason x402.Reason) (done bool, err
 	}
 	s, ok := engine.drawOne(a.r.Context(), &d, now)
 	if !ok {
+		release()
 		if !s.limit.IsZero() {
 			addRateLimit(a.w.Header(), &d, &s)
 		}
 		return false, nil
 	}
-	a.drawn = &drawn{giveBack: engine.returnOne, dues: []due{d}, stands: []standing{s}}
+	a.drawn = &drawn{giveBack: engine.returnOne, dues: []due{d}, stands: []standing{s}, release: release}
 	defer a.drawn.drop()
 	if reason != "" && !a.inCookie { // its token is ours, and opens nothing: no upstream should have it
 		delete(a.r.Header, "Authorization")

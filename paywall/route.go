@@ -135,5 +135,12 @@ func (r *Route) requirements(o option) x402.Requirements {
 		plan = o.plan.Name
 	}
 	y := o.price.Payee
-	return x402.NewRequirements(y.Network, y.PayTo, &o.price.Amount, r.Timeout, r.Flow, plan)
+	q := x402.NewRequirements(y.Network, y.PayTo, &o.price.Amount, r.Timeout, r.Flow, plan)
+	if o.plan != nil {
+		q.Extra.PlanRequests = o.plan.Requests
+		if credit := o.plan.creditOn(y.Network.ID, y.Network.Asset.Address.Hex()); !credit.IsZero() {
+			q.Extra.PlanCredit = credit.Dec()
+		}
+	}
+	return q
 }

@@ -17,6 +17,9 @@ import (
 func TestCountedPass(t *testing.T) {
 	s := newShop(t)
 	b := rig.NewBuyer(t, 1)
+	if o := b.Offer(s.URL("/api/x")); len(o.Accepts) != 2 || o.Accepts[1].Extra.PlanRequests != 10 || o.Accepts[0].Extra.PlanRequests != 0 {
+		t.Errorf("offered: %+v", o.Accepts)
+	}
 	token, header := s.buy(b, "/api/x", "ten")
 	for i := range 4 {
 		a := b.Get(s.URL("/api/y"), bearer(token)...)
@@ -97,6 +100,9 @@ func TestStockClientUnderACountedPass(t *testing.T) {
 func TestPrepaidCredit(t *testing.T) {
 	s := newShop(t)
 	b := rig.NewBuyer(t, 1)
+	if o := b.Offer(s.URL("/credit/dear/x")); o.Accepts[1].Extra.PlanCredit != "80000" {
+		t.Errorf("offered: %+v", o.Accepts)
+	}
 	token, _ := s.buy(b, "/credit/dear/x", "fund") // 6 cents are left
 	ask := func(path string, status int, credit int) {
 		t.Helper()
