@@ -214,24 +214,37 @@ const (
 // addRateLimit says how an allowance stands (draft-ietf-httpapi-ratelimit-headers), beside what the upstream may say of its own. Other
 // instances may have used more of it by now.
 func addRateLimit(h http.Header, d *due, s *standing) {
-	policy := `"` + d.policy + `";q=` + integer(&s.limit)
+	b := make([]byte, 0, 128)
+	b = append(append(append(b, '"'), d.policy...), `";q=`...)
+	b = appendInteger(b, &s.limit)
 	if d.unit != "" {
-		policy += `;qu="` + d.unit + `"`
+		b = append(append(append(b, `;qu="`...), d.unit...), '"')
 	}
-	policy += ";w=" + strconv.FormatInt(int64(d.window/time.Second), 10)
-	left := `"` + d.policy + `";r=` + integer(&s.left)
+	b = strconv.AppendInt(append(b, ";w="...), int64(d.window/time.Second), 10)
+	end := len(b)
+	b = append(append(append(b, '"'), d.policy...), `";r=`...)
+	b = appendInteger(b, &s.left)
 	if t := time.Until(s.until); t > 0 {
-		left += ";t=" + strconv.FormatInt(int64(t/time.Second), 10)
+		b = strconv.AppendInt(append(b, ";t="...), int64(t/time.Second), 10)
 	}
-	h[headerRateLimitPolicy] = append(h[headerRateLimitPolicy], policy)
-	h[headerRateLimit] = append(h[headerRateLimit], left)
+	text := string(b)
+	values := []string{text[:end], text[end:]} // one allocation for both
+	addValue(h, headerRateLimitPolicy, values[0:1:1])
+	addValue(h, headerRateLimit, values[1:2:2])
 }
 
-func integer(n *uint256.Int) string {
-	if n.GtUint64(mostInteger) {
-		return strconv.Itoa(mostInteger)
+func addValue(h http.Header, name string, value []string) {
+	if had := h[name]; len(had) > 0 {
+		value = append(had, value[0])
 	}
-	return n.Dec()
+	h[name] = value
+}
+
+func appendInteger(b []byte, n *uint256.Int) []byte {
+	if n.GtUint64(mostInteger) {
+		return strconv.AppendInt(b, mostInteger, 10)
+	}
+	return strconv.AppendUint(b, n.Uint64(), 10)
 }
 
 // Touched reports whether anything was used up, or is just held by some process, of the plan that was bought with a payment. A plan

@@ -220,7 +220,7 @@ func (l *leaser) ahead(e *lease, d *due, now time.Time) {
 		return
 	}
 	low := e.enough(d)
-	low.Rsh(low, 2)
+	low.Rsh(low, 1)
 	if e.have.Lt(low) && e.left.Gt(&d.units) {
 		l.refill(e, d)
 	}
@@ -292,7 +292,7 @@ func (e *lease) drawn(f *fill, n *uint256.Int, a *ledger.Allowance, err error, n
 	e.dry, e.dryFor = time.Time{}, 0
 	switch lasted := now.Sub(e.filled); {
 	case lasted < leaseFast:
-		e.size = min(2*e.size, mostLease)
+		e.size = min(4*e.size, mostLease)
 	case lasted > leaseSlow:
 		e.size = max(e.size/2, 1)
 	}
