@@ -234,8 +234,9 @@ func addRateLimit(h http.Header, d *due, s *standing) {
 }
 
 func addValue(h http.Header, name string, value []string) {
-	if had := h[name]; len(had) > 0 {
-		value = append(had, value[0])
+	if len(h[name]) > 0 { // the upstream's own
+		h[name] = append(h[name], value[0])
+		return
 	}
 	h[name] = value
 }

@@ -33,10 +33,10 @@ func TestWhatUsesUp(t *testing.T) {
 		}, 0},
 		"a flush":  {func(w http.ResponseWriter, _ *http.Request) error { w.(http.Flusher).Flush(); return broken }, 1},
 		"an error": {func(http.ResponseWriter, *http.Request) error { return broken }, 0},
-		"a panic":  {func(http.ResponseWriter, *http.Request) error { panic(http.ErrAbortHandler) }, 0}, //nolint:forbidigo // as reverse_proxy does
+		"a panic":  {func(http.ResponseWriter, *http.Request) error { panic(http.ErrAbortHandler) }, 0},
 		"a panic in the middle": {func(w http.ResponseWriter, _ *http.Request) error {
 			_, _ = w.Write([]byte("x"))
-			panic(http.ErrAbortHandler) //nolint:forbidigo // as reverse_proxy does
+			panic(http.ErrAbortHandler)
 		}, 1},
 	} {
 		store := storetest.NewMemory(time.Now, false)
