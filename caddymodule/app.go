@@ -323,12 +323,15 @@ func (a *App) acquire() (*paywall.Engine, func(), error) {
 	if err := l.acquire(a.storeID, func() (*engineSlot, error) { return newEngineSlot(store) }); err != nil {
 		return nil, nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
-	defer cancel()
-	e, err := l.value.open(ctx, a)
-	if err != nil {
-		_ = l.Release()
-		return nil, nil, err
+	e := l.value.ready()
+	if e == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+		defer cancel()
+		var err error
+		if e, err = l.value.open(ctx, a); err != nil {
+			_ = l.Release()
+			return nil, nil, err
+		}
 	}
 	return e, func() {
 		if err := l.Release(); err != nil {

@@ -55,7 +55,7 @@ func parseHandler(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 //			buffer <size>
 //		}
 //		refund_on   transport|5xx|4xx|<status>...
-//		price  [<price>|<placeholder>] {
+//		price  [<price>|free|<placeholder>] {
 //			match { <matchers> }
 //			pricer <module> [<args...>] { ... }   # x402.pricers.*, where there is no price
 //			each   <price>                        # of a placeholder's unit
@@ -66,11 +66,20 @@ func parseHandler(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 //			mime_type   <type>
 //			flow        upfront|authorization|deferred
 //			refund_on   transport|5xx|4xx|<status>...
+//			tier        <tier>
+//			free_tier   <requests> <window> [<key>]
 //		}
-//		plan   <name> <price> {
-//			ttl <duration>
-//			issuer <url> { ... }                  # see parseIssuer
+//		plan   <name> <price>|free {
+//			ttl         <duration>
+//			requests    <number>
+//			credit      <amount>
+//			tier        <tier>
+//			methods     <methods...>
+//			description <text>
+//			issuer      <url> { ... }             # see parseIssuer
 //		}
+//		cookie
+//		free_tier <requests> <window> [<key>]
 //		unpriced free|deny
 //		exempt { <matchers> }
 //		idempotency off|optional|required {
@@ -103,6 +112,8 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"exempt":      func() error { return parseMatch(d, &h.ExemptRaw) },
 		"idempotency": func() error { return h.parseIdempotency(d) },
 		"cors":        func() error { return h.parseCORS(d) },
+		"cookie":      func() error { return flagged(d, &h.Cookie) },
+		"free_tier":   func() error { return parseFreeTier(d, &h.FreeTier) },
 	}, "price", "plan", "exempt")
 }
 
@@ -128,6 +139,8 @@ func (h *Handler) parsePrice(d *caddyfile.Dispenser) error {
 		"mime_type":   one(d, &p.MIMEType),
 		"flow":        one(d, &p.Flow),
 		"refund_on":   parseRefundOn(d, &p.RefundOn),
+		"tier":        one(d, &p.Tier),
+		"free_tier":   func() error { return parseFreeTier(d, &p.FreeTier) },
 	}, "match")
 	if err == nil && p.Amount == "" && p.PricerRaw == nil {
 		return d.Err("a price needs an amount, such as `price $0.01`, or a pricer")
@@ -141,17 +154,11 @@ func (h *Handler) parsePlan(d *caddyfile.Dispenser) error {
 		return d.Err("a plan needs a name and a price, such as `plan day $1.00 { ttl 24h }`")
 	}
 	h.Plans = append(h.Plans, p)
-	if err := subdirectives(d, "plan", map[string]func() error{
-		"ttl": duration(d, &p.TTL),
-		"issuer": func() (err error) {
-			p.Issuer, err = parseIssuer(d)
-			return err
-		},
-	}); err != nil {
+	if err := subdirectives(d, "plan", p.subdirectives(d)); err != nil {
 		return err
 	}
-	if p.TTL == 0 {
-		return d.Errf("plan %s needs a ttl; write how long it is good for, such as `ttl 24h`", p.Name)
+	if p.TTL == 0 && !p.counted() {
+		return d.Errf("plan %s needs a ttl, requests or credit; write what it is good for, such as `ttl 24h` or `requests 1000`", p.Name)
 	}
 	return nil
 }

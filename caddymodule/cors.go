@@ -30,7 +30,7 @@ const (
 		"Access-Control-Expose-Headers, SIGN-IN-WITH-X"
 	corsAllowMethods  = "GET, HEAD, POST, PUT, PATCH, DELETE"
 	corsExposeHeaders = "PAYMENT-REQUIRED, PAYMENT-RESPONSE, X-PAYMENT-RESPONSE, X-Payment-Id, X-Payment-Status, X-Access-Token, Idempotency-Replayed, " +
-		"WWW-Authenticate, Retry-After, Link"
+		"WWW-Authenticate, Retry-After, Link, RateLimit, RateLimit-Policy"
 )
 
 func (c *CORS) prepare() error {

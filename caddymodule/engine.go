@@ -88,6 +88,13 @@ func (s *engineSlot) open(ctx context.Context, by *App) (*paywall.Engine, error)
 	return s.engine, nil
 }
 
+// ready is the engine if it is open.
+func (s *engineSlot) ready() *paywall.Engine {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.engine
+}
+
 // follow makes a the configuration whose settings count.
 func (s *engineSlot) follow(a *App) {
 	s.mu.Lock()

@@ -55,6 +55,12 @@ type Handler struct {
 	// Passes that open every route of this handler.
 	Plans []*Plan `json:"plans,omitempty"`
 
+	// Gives browsers the token of a plan as a cookie too (`Secure`, `HttpOnly`), and takes it from there.
+	Cookie bool `json:"cookie,omitempty"`
+
+	// What is free of all that has a price here. A price rule may say its own.
+	FreeTier *FreeTier `json:"free_tier,omitempty"`
+
 	// What is sold, for people and agents. A price rule may say its own.
 	Description string `json:"description,omitempty"`
 
@@ -99,7 +105,7 @@ type Handler struct {
 
 // Price is one rule: what matching requests cost.
 type Price struct {
-	// The amount in the asset's own unit, exact, such as `0.01` or `$0.01`. Empty: only a plan opens the route.
+	// The amount in the asset's own unit, exact, such as `0.01` or `$0.01`; or `free`. Empty: only a plan opens the route.
 	Amount string `json:"amount,omitempty"`
 	// What says the price of each request, where it is not always the same; in place of an amount.
 	PricerRaw json.RawMessage `json:"pricer,omitempty" caddy:"namespace=x402.pricers inline_key=pricer"`
@@ -116,19 +122,34 @@ type Price struct {
 	Flow string `json:"flow,omitempty"`
 	// Which answers are paid back. Default: as the handler says.
 	RefundOn []string `json:"refund_on,omitempty"`
+	// Plans must be of this tier to open this. Default: all plans do.
+	Tier string `json:"tier,omitempty"`
+	// What is free of this. Default: the handler's, which counts for all its prices together.
+	FreeTier *FreeTier `json:"free_tier,omitempty"`
 
 	matchers caddyhttp.MatcherSets
 	route    *paywall.Route
+	methods  map[string]*paywall.Route // instead of route, where plans are for some methods only
 }
 
 // Plan is a pass that is paid once.
 type Plan struct {
 	// The plan's name, unique within the handler.
 	Name string `json:"name"`
-	// What it costs, such as `1.00`.
+	// What it costs, such as `1.00`; or `free`: then each payer gets it once in its time, for a signature that pays nothing.
 	Price string `json:"price"`
-	// How long it is good for.
-	TTL caddy.Duration `json:"ttl"`
+	// How long it is good for. Default, where it is for a number of requests or has credit: a year.
+	TTL caddy.Duration `json:"ttl,omitempty"`
+	// How many requests it opens. Default: any number.
+	Requests uint64 `json:"requests,omitempty"`
+	// How much there is for requests to draw down, each by the price of its route, such as `5.00`. Default: they draw nothing.
+	Credit string `json:"credit,omitempty"`
+	// It also opens price rules that demand this tier.
+	Tier string `json:"tier,omitempty"`
+	// The methods that it is good for, such as `GET`, which stands for `HEAD` too. Default: all.
+	Methods []string `json:"methods,omitempty"`
+	// What is sold, for people and agents.
+	Description string `json:"description,omitempty"`
 	// Who gives out what its buyers get. Default: an access token, signed by the key of tokens.
 	Issuer *Issuer `json:"issuer,omitempty"`
 }
@@ -236,6 +257,9 @@ func (h *Handler) provisionGate(ctx caddy.Context) error {
 	var routes []*paywall.Route
 	names := map[string]bool{}
 	for i, p := range h.Prices {
+		if p.free() {
+			continue
+		}
 		r, err := h.route(i, p, plans)
 		if err != nil {
 			return err
@@ -249,7 +273,7 @@ func (h *Handler) provisionGate(ctx caddy.Context) error {
 			return fmt.Errorf("two prices have the name %q; payments could not be told apart", r.Name)
 		}
 		names[r.Name], p.route = true, r
-		routes = append(routes, r)
+		routes = append(append(routes, r), h.byMethod(p)...)
 	}
 	idempotency, err := h.Idempotency.provision()
 	if err != nil {
@@ -258,7 +282,7 @@ func (h *Handler) provisionGate(ctx caddy.Context) error {
 	h.gate, err = paywall.NewGate(paywall.Config{
 		Acquire: h.app.acquire, Payees: h.app.payees, Tokens: h.app.tokens, Granted: setPayment, Decided: decided,
 		ErrorStatus: errorStatus, MinRemaining: minRemaining, MaxValidity: time.Duration(h.app.MaxValidity), Now: h.app.now,
-		Logger: ctx.Slogger(), StatusURL: h.app.statusURL, Idempotency: idempotency,
+		Logger: ctx.Slogger(), StatusURL: h.app.statusURL, Idempotency: idempotency, Cookie: h.Cookie,
 	}, routes...)
 	return err
 }
@@ -307,7 +331,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, t *told, next ca
 }
 
 // match finds the price of a request; none is an outcome of its own. Where a path can be read in two ways, one that has
-// a price is enough, and both must be exempt.
+// a price is enough, and both must be exempt or free.
 func (h *Handler) match(r *http.Request) (*Price, string, error) {
 	other := otherReading(r)
 	if len(h.exempt) > 0 {
@@ -323,17 +347,17 @@ func (h *Handler) match(r *http.Request) (*Price, string, error) {
 	}
 	for _, p := range h.Prices {
 		if len(p.matchers) == 0 {
-			return p, "", nil
+			return p.matched(r.Method)
 		}
 		ok, err := p.matchers.AnyMatchWithError(r)
-		if !ok && err == nil && other != nil {
+		if err == nil && other != nil && ok == p.free() { // one reading is enough to be paid for, and not to be free
 			ok, err = p.matchers.AnyMatchWithError(other)
 		}
 		if err != nil {
 			return nil, "", fmt.Errorf("matching a price: %w", err)
 		}
 		if ok {
-			return p, "", nil
+			return p.matched(r.Method)
 		}
 	}
 	if h.Unpriced == "deny" {
@@ -375,7 +399,7 @@ func (h *Handler) request(r *http.Request, p *Price) paywall.Request {
 	}
 	uri := original.URL.RequestURI()
 	client, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
-	return paywall.Request{Client: client, Route: p.route, URL: base + uri, Host: host, URI: uri, Audience: audience}
+	return paywall.Request{Client: client, Route: p.routeFor(r.Method), URL: base + uri, Host: host, URI: uri, Audience: audience}
 }
 
 // scheme is how the client reached us. Only a trusted proxy is believed about it.

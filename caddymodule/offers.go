@@ -3,10 +3,7 @@ package caddymodule
 import (
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
-	"unicode"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/holiman/uint256"
@@ -57,55 +54,9 @@ func (i *Idempotency) provision() (paywall.Idempotency, error) {
 	return out, nil
 }
 
-func (h *Handler) plans() ([]paywall.Plan, error) {
-	var out []paywall.Plan
-	for _, p := range h.Plans {
-		switch {
-		case p.Name == "":
-			return nil, errors.New("a plan needs a name")
-		case strings.ContainsFunc(p.Name, unicode.IsControl):
-			return nil, fmt.Errorf("the name of plan %q has a character that a header can't hold", p.Name)
-		case slices.ContainsFunc(out, func(q paywall.Plan) bool { return q.Name == p.Name }):
-			return nil, fmt.Errorf("plan %s is there twice", p.Name)
-		case time.Duration(p.TTL) < time.Second:
-			return nil, fmt.Errorf("plan %s needs a ttl of a second or more; write how long it is good for, such as `ttl 24h`", p.Name)
-		}
-		prices, err := h.prices(p.Price)
-		if err != nil {
-			return nil, fmt.Errorf("plan %s: %w", p.Name, err)
-		}
-		plan := paywall.Plan{Name: p.Name, TTL: time.Duration(p.TTL), Prices: prices}
-		if plan.Granter, err = h.granter(p); err != nil {
-			return nil, fmt.Errorf("plan %s: %w", p.Name, err)
-		}
-		if err := h.app.sell(h.Name, plan); err != nil {
-			return nil, err
-		}
-		out = append(out, plan)
-	}
-	return out, nil
-}
-
-// sell refuses plans that would share their tokens on different terms. A token names a set of routes and a plan, and one
-// that was bought cheap must not open what is dear.
-func (a *App) sell(set string, p paywall.Plan) error {
-	if a.sold == nil {
-		a.sold = make(map[[2]string]paywall.Plan)
-	}
-	key := [2]string{set, p.Name}
-	q, ok := a.sold[key]
-	same := func(x, y paywall.Price) bool { return x.Payee == y.Payee && x.Amount == y.Amount }
-	if ok && (p.TTL != q.TTL || !slices.EqualFunc(p.Prices, q.Prices, same)) {
-		return fmt.Errorf("two sets of routes are called %q and sell plan %s on different terms, so that a token of one would "+
-			"open the other; give each x402 block a name of its own, such as `name reports`", set, p.Name)
-	}
-	a.sold[key] = p
-	return nil
-}
-
 func (h *Handler) route(i int, p *Price, plans []paywall.Plan) (*paywall.Route, error) {
 	r := &paywall.Route{
-		Name: h.Name, Scope: h.Name, Description: p.Description, MIMEType: p.MIMEType, Plans: plans,
+		Name: h.Name, Scope: h.Name, Description: p.Description, MIMEType: p.MIMEType, Plans: h.opening(p, plans),
 		Timeout: time.Duration(h.app.MaxTimeout), Flow: p.Flow, Held: h.Buffer,
 	}
 	switch {
@@ -128,20 +79,22 @@ func (h *Handler) route(i int, p *Price, plans []paywall.Plan) (*paywall.Route, 
 	if r.MIMEType == "" {
 		r.MIMEType = h.MIMEType
 	}
-	if p.isMoving() {
+	if r.FreeTier, err = h.freeTier(p, r.Name); err != nil {
+		return nil, err
+	}
+	if err := h.checkPlansOf(p, r.Plans); err != nil {
+		return nil, err
+	}
+	switch {
+	case p.isMoving():
 		most, err := h.mostOf(p)
 		if err != nil {
 			return nil, err
 		}
 		return r, h.checkFinality(p, most)
-	}
-	if p.Min != "" || p.Max != "" {
+	case p.Min != "" || p.Max != "":
 		return nil, errors.New("min and max are for prices that move; write `price {http.request.header.X-Units}`, or a pricer")
-	}
-	if p.Amount == "" {
-		if len(plans) == 0 {
-			return nil, errors.New("a price needs an amount, such as $0.01")
-		}
+	case p.Amount == "":
 		return r, nil
 	}
 	if r.Prices, err = h.prices(p.Amount); err != nil {

@@ -12,12 +12,12 @@ const redactedValue = "REDACTED"
 // secretHeader reports whether a header of that name, or a field called like it, holds a payment or a token. Clients
 // may write names in any case, and what folds "_" to "-" later reads X_Payment as X-Payment.
 func secretHeader(name string) bool {
-	if len(name) < len("x-payment") || len(name) > len("x-payment-response") {
+	if len(name) < len("cookie") || len(name) > len("x-payment-response") {
 		return false
 	}
 	switch strings.ReplaceAll(strings.ToLower(name), "_", "-") {
 	case "payment-signature", "payment-required", "payment-response", "x-payment", "x-payment-response", "x-payment-token",
-		"x-access-token", "sign-in-with-x", "authorization":
+		"x-access-token", "sign-in-with-x", "authorization", "cookie", "set-cookie":
 		return true
 	}
 	return false

@@ -190,10 +190,13 @@ func (c *copier) unchanged(ctx context.Context) error {
 	if len(later) > 0 {
 		return c.differs("payment %s changed", later[0].Payment)
 	}
-	return c.sameReservations(ctx)
+	if err := c.sameReservations(ctx); err != nil {
+		return err
+	}
+	return c.sameAllowances(ctx)
 }
 
-// kept is what is compared of a reservation.
+// kept is what is compared of a reservation, or of an allowance.
 type kept struct {
 	sum     [sha256.Size]byte
 	expires time.Time
@@ -215,11 +218,35 @@ func reservationsOf(ctx context.Context, b Books) (map[common.Hash]kept, error) 
 
 // sameReservations compares those that do not expire meanwhile.
 func (c *copier) sameReservations(ctx context.Context) error {
-	from, err := reservationsOf(ctx, c.from)
+	return c.sameExpiring(ctx, "reservation", reservationsOf)
+}
+
+// sameAllowances compares those that do not expire meanwhile.
+func (c *copier) sameAllowances(ctx context.Context) error {
+	return c.sameExpiring(ctx, "allowance", allowancesOf)
+}
+
+func allowancesOf(ctx context.Context, b Books) (map[common.Hash]kept, error) {
+	all := map[common.Hash]kept{}
+	err := b.EachAllowance(ctx, func(a Allowance) error {
+		a.CreatedAt, a.ExpiresAt = a.CreatedAt.UTC(), a.ExpiresAt.UTC()
+		line, err := json.Marshal(a)
+		all[a.Key] = kept{sha256.Sum256(line), a.ExpiresAt}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading allowances: %w", err)
+	}
+	return all, nil
+}
+
+// sameExpiring compares what has a key and an end.
+func (c *copier) sameExpiring(ctx context.Context, what string, of func(context.Context, Books) (map[common.Hash]kept, error)) error {
+	from, err := of(ctx, c.from)
 	if err != nil {
 		return err
 	}
-	to, err := reservationsOf(ctx, c.to)
+	to, err := of(ctx, c.to)
 	if err != nil {
 		return err
 	}
@@ -232,12 +259,12 @@ func (c *copier) sameReservations(ctx context.Context) error {
 	soon = soon.Add(time.Minute)
 	for key, r := range from {
 		if got, ok := to[key]; ok && got.sum != r.sum || !ok && r.expires.After(soon) {
-			return c.differs("the reservation %s changed", key)
+			return c.differs("the %s %s changed", what, key)
 		}
 	}
 	for key, r := range to {
 		if _, ok := from[key]; !ok && r.expires.After(soon) {
-			return c.differs("the destination has the reservation %s, which the source has not", key)
+			return c.differs("the destination has the %s %s, which the source has not", what, key)
 		}
 	}
 	return nil

@@ -26,6 +26,7 @@ const (
 	CopyWallets      CopyStep = "wallets"
 	CopyReservations CopyStep = "reservations"
 	CopyRevocations  CopyStep = "revocations"
+	CopyAllowances   CopyStep = "allowances"
 	CopyAnchors      CopyStep = "anchors"
 	CopyCompare      CopyStep = "compare" // every payment is read back and compared
 	CopyVerify       CopyStep = "verify"  // the entries against the anchors
@@ -46,6 +47,7 @@ type CopyReport struct {
 	Wallets      int   `json:"wallets"`
 	Reservations int64 `json:"reservations"`
 	Revocations  int64 `json:"revocations"`
+	Allowances   int64 `json:"allowances"`
 	Anchors      int64 `json:"anchors"`
 	// Audit is the verification of the destination.
 	Audit Report `json:"audit"`
@@ -94,7 +96,9 @@ func (c *copier) run(ctx context.Context) error {
 	case err != nil:
 		return fmt.Errorf("beginning: %w", err)
 	}
-	steps := []func(context.Context) error{c.payments, c.wallets, c.reservations, c.revocations, c.anchors, c.compare, c.verify, c.unchanged}
+	steps := []func(context.Context) error{
+		c.payments, c.wallets, c.reservations, c.revocations, c.allowances, c.anchors, c.compare, c.verify, c.unchanged,
+	}
 	if c.complete {
 		steps = []func(context.Context) error{c.sameWallets, c.sameAnchors, c.compare, c.verify, c.unchanged}
 	}
@@ -243,6 +247,32 @@ func (c *copier) revocations(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+func (c *copier) allowances(ctx context.Context) error {
+	var page []Allowance
+	send := func() error {
+		if len(page) == 0 {
+			return nil
+		}
+		if err := c.send(ctx, Part{Allowances: page}, "allowances"); err != nil {
+			return err
+		}
+		c.report.Allowances += int64(len(page))
+		c.progress(CopyAllowances, c.report.Allowances, 0)
+		page = nil
+		return nil
+	}
+	err := c.from.EachAllowance(ctx, func(a Allowance) error {
+		if page = append(page, a); len(page) < c.o.PageSize {
+			return nil
+		}
+		return send()
+	})
+	if err != nil {
+		return fmt.Errorf("allowances: %w", err)
+	}
+	return send()
 }
 
 func (c *copier) anchors(ctx context.Context) error {

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/holiman/uint256"
 	"pgregory.net/rapid"
 
 	"github.com/caddy-x402/caddy-x402/ledger"
@@ -21,6 +22,12 @@ func furnish(t *testing.T, s ledger.Store) {
 	for i := range uint64(25) {
 		r := ledger.Reservation{Key: hash(i), Payment: offer(i).ID, Answer: []byte{0, byte(i)}}
 		if _, err := s.Reserve(ctx, r, "", 50*365*24*time.Hour); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range uint64(9) {
+		d := ledger.Draw{Key: hash(i), Want: *uint256.NewInt(i + 1), Limit: *uint256.NewInt(10), Until: s.Now().Add(50 * 365 * 24 * time.Hour)}
+		if _, _, err := s.Draw(ctx, d); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -52,7 +59,12 @@ func shown(t *testing.T, s ledger.Store) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := json.Marshal([]any{snap.records, snap.entries, snap.anchors, wallets, counts, reservations})
+	allowances := map[string]ledger.Allowance{}
+	err = s.EachAllowance(t.Context(), func(a ledger.Allowance) error { allowances[a.Key.Hex()] = a; return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := json.Marshal([]any{snap.records, snap.entries, snap.anchors, wallets, counts, reservations, allowances})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +87,7 @@ func TestCopy(t *testing.T) {
 		t.Fatal(err)
 	}
 	snap := newSnapshot(t, from)
-	if r.Payments != 305 || r.Copied != 305 || r.Wallets != 2 || r.Reservations != 25 || r.Anchors != int64(len(snap.anchors)) ||
+	if r.Payments != 305 || r.Copied != 305 || r.Wallets != 2 || r.Reservations != 25 || r.Allowances != 9 || r.Anchors != int64(len(snap.anchors)) ||
 		r.Audit.Found != 0 || r.Audit.Entries != int64(len(snap.entries)) {
 		t.Errorf("report %+v", r)
 	}
@@ -224,6 +236,10 @@ func TestCopyOfAChangingSource(t *testing.T) {
 			return m.AdvanceNonce(t.Context(), 8453, account(50), 1<<20)
 		},
 		"a wallet": func(m *storetest.Memory, _ *clock) error { return m.AdvanceNonce(t.Context(), 1, account(50), 0) },
+		"an allowance": func(m *storetest.Memory, _ *clock) error {
+			_, _, err := m.Draw(t.Context(), ledger.Draw{Key: hash(1), Least: *uint256.NewInt(1), Limit: *uint256.NewInt(9), Until: m.Now().Add(time.Hour)})
+			return err
+		},
 		"a reservation": func(m *storetest.Memory, _ *clock) error {
 			_, err := m.Reserve(t.Context(), ledger.Reservation{Key: hash(1)}, "", time.Hour)
 			return err

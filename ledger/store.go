@@ -27,6 +27,7 @@ type Store interface {
 	Nonces
 	Leases
 	Reservations
+	Allowances
 	Books
 
 	// Now is the store's clock as it was last heard, carried on by the local one: good for deciding how long to

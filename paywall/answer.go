@@ -23,6 +23,7 @@ const (
 	ReasonRefund       x402.Reason = "payment_held_for_refund"
 	ReasonSuperseded   x402.Reason = "authorization_superseded"
 	ReasonPlanOver     x402.Reason = "plan_over"
+	ReasonUsedUp       x402.Reason = "plan_used_up"
 	ReasonTokenExpired x402.Reason = "token_expired"
 	ReasonTokenRevoked x402.Reason = "token_revoked"
 	ReasonTokenInvalid x402.Reason = "token_invalid"
@@ -303,9 +304,9 @@ func (a *attempt) addReceiptOf(h http.Header, p *ledger.Payment, c *Credential) 
 		s.Success, s.ErrorReason, s.ErrorMessage = false, ReasonOwed, "this was served, and its payment did not come through: "+p.Reason
 	}
 	if c != nil {
-		if info, err := json.Marshal(map[string]any{"info": map[string]any{
-			"token": c.Token, "tokenType": c.Type, "plan": p.Binding.Plan, "expiresAt": p.PlanUntil.Unix(),
-		}}); err == nil {
+		grant := map[string]any{"token": c.Token, "tokenType": c.Type, "plan": p.Binding.Plan, "expiresAt": p.PlanUntil.Unix()}
+		a.plan(p.Binding.Plan).describe(grant, p)
+		if info, err := json.Marshal(map[string]any{"info": grant}); err == nil {
 			s.Extensions = map[string]json.RawMessage{"access-token": info}
 		}
 	}

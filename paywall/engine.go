@@ -99,11 +99,13 @@ type Engine struct {
 	revoked *token.Revoked
 	looked  chan struct{} // closed when revocations were looked for once, whatever came of it
 
-	limits  limits
-	bodies  room // for the bodies of requests with keys
-	answers room // for answers that are held back
-	losses  losses
-	refunds refunder
+	limits    limits
+	bodies    room // for the bodies of requests with keys
+	answers   room // for answers that are held back
+	losses    losses
+	refunds   refunder
+	leases    *leaser // of what is used up
+	exhausted exhausted
 
 	mu       sync.Mutex
 	settings Settings
@@ -131,6 +133,7 @@ func NewEngine(store ledger.Store, s Settings) *Engine {
 	e.loops.Go(func() { e.surveyLoop(ctx) })
 	e.loops.Go(func() { e.refundLoop(ctx) })
 	e.loops.Go(func() { e.revocationLoop(ctx) })
+	e.loops.Go(func() { e.leases.run(ctx) })
 	return e
 }
 
@@ -148,6 +151,7 @@ func idleEngine(store ledger.Store, s Settings) *Engine {
 	if e.revoked == nil {
 		e.revoked = token.NewRevoked()
 	}
+	e.leases = newLeaser(store, func() *slog.Logger { return e.current().Logger })
 	return e
 }
 
@@ -162,12 +166,14 @@ func (e *Engine) Configure(s Settings) {
 	}
 }
 
-// Close ends the reconciler and what runs beside it, and waits for every settlement under way; their contexts bound the wait.
+// Close ends the reconciler and what runs beside it, and waits for every settlement under way; their contexts bound the wait. What
+// was drawn of allowances and not used goes back.
 func (e *Engine) Close() error {
 	e.stop()
 	<-e.reconciled
 	e.loops.Wait()
 	e.background.Wait()
+	e.leases.close()
 	return nil
 }
 

@@ -32,11 +32,13 @@ type Config struct {
 	StatusURL func(paymentID string) string
 	// Granted hears, before the upstream is called, who paid for a request; may be nil.
 	Granted func(*http.Request, Grant)
-	// Decided hears what the gate made of each request: "paid", "owed", "void" (served, and nothing charged), "token", "replayed",
+	// Decided hears what the gate made of each request: "paid", "owed", "void" (served, and nothing charged), "token", "free", "replayed",
 	// "required", "refused", "unavailable", "malformed", "limited"; may be nil.
 	Decided func(r *http.Request, outcome, reason string)
 	// ErrorStatus is the status that an error of the next handler will be answered with.
 	ErrorStatus func(error) int
+	// Cookie gives tokens to browsers as a cookie too, and takes them from it.
+	Cookie bool
 	// Idempotency says what is made of keys by which clients say that two requests are one. Default: off.
 	Idempotency Idempotency
 	// MinRemaining is how much of its validity an authorization must have left. Default: 15 s.
@@ -150,22 +152,26 @@ type attempt struct {
 	bearerKept bool
 	price      *quotation // what the request costs now, where that moves; nil while nobody has asked
 
-	repays string          // the id of the owed payment that this request pays for
-	debt   *ledger.Payment // that payment
-	loan   *ledger.Loan    // what was lent for its payment; nil if nothing was
-	unlend func()          // see repaid; nil if nothing was asked for
+	inCookie bool            // the token came in a cookie
+	drawn    *drawn          // what this request has taken of a plan or of what is free; nil if nothing
+	spent    map[string]bool // by payment id: plans of which nothing was left
+	repays   string          // the id of the owed payment that this request pays for
+	debt     *ledger.Payment // that payment
+	loan     *ledger.Loan    // what was lent for its payment; nil if nothing was
+	unlend   func()          // see repaid; nil if nothing was asked for
 }
 
 // Serve answers r: with next if it is paid for, else with what the client needs to know. Errors are those
 // of next.
 func (g *Gate) Serve(w http.ResponseWriter, r *http.Request, q Request, next Handler) error {
 	header, version := paymentHeader(r.Header)
-	bearer, repays := bearerToken(r.Header), r.Header.Get(headerOwed)
+	bearer, inCookie := g.accessTokenOf(r, q)
+	repays := r.Header.Get(headerOwed)
 	CleanRequest(r)
-	a := &attempt{Gate: g, Request: q, w: w, r: r, next: next, version: version, repays: repays}
+	a := &attempt{Gate: g, Request: q, w: w, r: r, next: next, version: version, repays: repays, inCookie: inCookie}
 
 	if header == "" && bearer == "" {
-		return a.demand("")
+		return a.unpaid("")
 	}
 	var err error
 	if a.tokens, err = g.Tokens(); err != nil {
@@ -173,21 +179,30 @@ func (g *Gate) Serve(w http.ResponseWriter, r *http.Request, q Request, next Han
 	}
 	var reason x402.Reason
 	if bearer != "" {
-		claims, heard, err := a.admit(bearer)
+		claims, plan, heard, err := a.admit(bearer)
 		switch {
 		case err != nil:
 			if done, err := a.serveForeign(bearer, err); done {
 				return err
 			}
-			reason = tokenReason(err)
-		case heard:
+			if reason = tokenReason(err); len(a.spent) > 0 { // it is a credential of a plan that is used up
+				reason = ReasonUsedUp
+			}
+		case !heard:
+			if header == "" {
+				return a.answer(stale())
+			}
+		case !plan.counted():
 			return a.serveToken(claims)
-		case header == "":
-			return a.answer(stale())
+		default:
+			if done, err := a.serveCounted(claims, plan); done {
+				return err
+			}
+			reason = ReasonUsedUp
 		}
 	}
 	if header == "" {
-		return a.demand(reason)
+		return a.unpaid(reason)
 	}
 	err = a.pay(header)
 	if refused, ok := errors.AsType[*refusal](err); ok {
@@ -352,6 +367,9 @@ func (a *attempt) proven(ctx context.Context, f *proof, broke error) error {
 	}
 	if broke != nil {
 		return refuse(broke)
+	}
+	if f.opt.plan != nil && f.opt.plan.Free {
+		return a.serveFree(ctx, f)
 	}
 	return a.claim(ctx, f)
 }

@@ -67,22 +67,22 @@ func NewTokens(i *token.Issuer, access *token.Verifier) *Tokens {
 
 // verify gives the claims of an access token for a plan of q's site. Another site's, another set of routes' and
 // another plan's are refused, whoever signed them.
-func (t *Tokens) verify(bearer string, q Request, now time.Time) (*token.Claims, error) {
+func (t *Tokens) verify(bearer string, q Request, now time.Time) (*token.Claims, *Plan, error) {
 	if t.Access == nil {
-		return nil, token.ErrUnknownKey
+		return nil, nil, token.ErrUnknownKey
 	}
 	c, err := t.Access.Verify(bearer, now)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if c.X402.Route == q.Route.Scope && c.X402.Resource == q.Audience {
 		for i := range q.Route.Plans {
 			if q.Route.Plans[i].Name == c.X402.Plan {
-				return c, nil
+				return c, &q.Route.Plans[i], nil
 			}
 		}
 	}
-	return nil, fmt.Errorf("%w: plan %q of %s does not cover this", token.ErrWrongAudience, c.X402.Plan, c.X402.Route)
+	return nil, nil, fmt.Errorf("%w: plan %q of %s does not cover this", token.ErrWrongAudience, c.X402.Plan, c.X402.Route)
 }
 
 // foreign reports whether a bearer token that could not be verified is the client's own, for the upstream.
@@ -200,10 +200,16 @@ func (a *attempt) accessToken(p *ledger.Payment) (string, error) {
 // servePlan answers the buyer of a plan, who gets its token with the answer. bought says that the request is the one that bought
 // it, so that the answer belongs to its keys.
 func (a *attempt) servePlan(p ledger.Payment, bought bool) error {
-	a.leaveQueue()
-	if a.plan(p.Binding.Plan) == nil {
+	plan := a.plan(p.Binding.Plan)
+	if plan == nil {
+		a.leaveQueue()
 		return refuse(x402.Refuse(ReasonPlanOver, "the plan %q is not sold here any more", p.Binding.Plan)).of(p.ID)
 	}
+	if err := a.draw(a.r.Context(), plan, &holder{p.ID, networkID(p.ChainID), p.Asset.Hex(), p.PlanUntil}); err != nil {
+		return err
+	}
+	defer a.drawn.drop()
+	a.leaveQueue()
 	c := a.issued // just now, or else
 	if c == nil {
 		again, err := a.credential(a.r.Context(), &p)
@@ -263,7 +269,7 @@ func (a *attempt) serveToken(c *token.Claims) error {
 		return a.answer(unavailable(codeToken, err))
 	}
 	p.grant.Resource = a.URL
-	a.present(p, !a.bearerKept)
+	a.present(p, !a.bearerKept && !a.inCookie)
 	return a.pass("token", nil)
 }
 
@@ -272,15 +278,21 @@ func (a *attempt) pass(outcome string, add func(http.Header)) error {
 	if a.Decided != nil {
 		a.Decided(a.r, outcome, "")
 	}
-	w := &headerWriter{ResponseWriter: a.w, before: func(h http.Header) {
+	w := &headerWriter{ResponseWriter: a.w, before: func(h http.Header, status int) {
 		cleanResponse(h)
 		markPrivate(h)
 		if add != nil {
 			add(h)
 		}
+		a.drawn.answered(h, status)
 	}}
 	err := a.next(w, a.r)
-	w.headers() // whoever answers in place of the upstream, the buyer gets what it bought
+	// Whoever answers in place of the upstream, the buyer gets what it bought.
+	status := http.StatusOK
+	if err != nil && a.drawn != nil {
+		status = a.ErrorStatus(err)
+	}
+	w.headers(status)
 	return err
 }
 

@@ -28,10 +28,15 @@ func (a *attempt) instead(ctx context.Context, f *proof) (done bool, err error) 
 			return false, unavailable(codeStore, err)
 		}
 		for _, p := range plans {
-			if covered, err := a.covers(&p); err != nil {
+			covered, err := a.covers(&p)
+			if err != nil {
 				return true, err
-			} else if covered {
-				return true, a.servePlan(p, false)
+			}
+			if !covered {
+				continue
+			}
+			if err := a.servePlan(p, false); !usedUp(err) {
+				return true, err
 			}
 		}
 	}
@@ -56,10 +61,14 @@ func (a *attempt) instead(ctx context.Context, f *proof) (done bool, err error) 
 				return false, busy("").because(err)
 			}
 			if p.Delivery == ledger.Delivered && p.Binding.Plan != "" {
-				if covered, err := a.covers(&p); err != nil {
+				covered, err := a.covers(&p)
+				if err != nil {
 					return true, err
-				} else if covered {
-					return true, a.servePlan(p, false)
+				}
+				if covered {
+					if err := a.servePlan(p, false); !usedUp(err) {
+						return true, err
+					}
 				}
 			}
 			if !p.Unserved() {

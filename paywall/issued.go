@@ -99,34 +99,41 @@ func (a *attempt) serveForeign(bearer string, why error) (done bool, err error) 
 }
 
 // serveIssued is the way of a request with a bearer token that is none of ours. done is false if it is no credential of a plan of this
-// route either.
+// route either, or of one that is used up.
 func (a *attempt) serveIssued(bearer string) (done bool, err error) {
 	if !a.Route.grants {
 		return false, nil
 	}
-	engine, release, err := a.Acquire()
-	if err != nil {
-		return true, unavailable(codeStore, err)
-	}
-	defer release()
-	a.engine = engine
-	p, ok := a.issuedTo.get(bearer, a.Now())
-	if !ok {
-		if p, ok, err = a.findIssued(bearer); err != nil {
-			return true, err
-		}
-	}
-	if !ok {
-		return false, nil
-	}
-	if ok, err = a.covers(&p); err != nil || !ok {
+	p, ok, err := a.issuedPayment(bearer)
+	if err != nil || !ok {
 		return err != nil, err
 	}
 	g := a.grantOf(&p)
 	c := g.claims()
 	c.ExpiresAt = jwt.NewNumericDate(p.PlanUntil)
 	a.bearerKept = true
+	if plan := a.plan(p.Binding.Plan); plan.counted() {
+		return a.serveCounted(&c, plan)
+	}
 	return true, a.serveToken(&c)
+}
+
+// issuedPayment finds the payment that bought a credential, if it opens this route.
+func (a *attempt) issuedPayment(bearer string) (p ledger.Payment, ok bool, err error) {
+	engine, release, err := a.Acquire()
+	if err != nil {
+		return p, false, unavailable(codeStore, err)
+	}
+	defer release() // an answer may take days
+	a.engine = engine
+	if p, ok = a.issuedTo.get(bearer, a.Now()); !ok {
+		p, ok, err = a.findIssued(bearer)
+	}
+	if err != nil || !ok {
+		return p, false, err
+	}
+	ok, err = a.covers(&p)
+	return p, ok, err
 }
 
 // findIssued asks the ledger.
@@ -170,5 +177,8 @@ func (a *attempt) give(h http.Header, p *ledger.Payment, c *Credential) {
 	a.addReceiptOf(h, p, c)
 	if c.carriable() {
 		h.Set(headerAccessToken, c.Token)
+	}
+	if plan := a.plan(p.Binding.Plan); plan != nil && plan.Granter == nil { // what others issue is for clients that know what it is
+		a.addCookie(h, c.Token, p.PlanUntil)
 	}
 }

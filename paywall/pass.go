@@ -10,19 +10,19 @@ import (
 // BeforeHeader gives a writer that calls f once, just before the header of the final answer goes out, and lets everything
 // else through as it comes: bodies stream, connections can be taken over.
 func BeforeHeader(w http.ResponseWriter, f func(http.Header)) http.ResponseWriter {
-	return &headerWriter{ResponseWriter: w, before: f}
+	return &headerWriter{ResponseWriter: w, before: func(h http.Header, _ int) { f(h) }}
 }
 
 type headerWriter struct {
 	http.ResponseWriter
-	before func(http.Header) // nil once it was called
+	before func(h http.Header, status int) // nil once it was called
 }
 
-func (w *headerWriter) headers() {
+func (w *headerWriter) headers(status int) {
 	if w.before != nil {
 		f := w.before
 		w.before = nil
-		f(w.Header())
+		f(w.Header(), status)
 	}
 }
 
@@ -31,7 +31,7 @@ func (w *headerWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *headerWriter) WriteHeader(status int) {
 	if !informational(status) {
-		w.headers()
+		w.headers(status)
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
@@ -42,13 +42,13 @@ func informational(status int) bool {
 }
 
 func (w *headerWriter) Write(b []byte) (int, error) {
-	w.headers()
+	w.headers(http.StatusOK)
 	return w.ResponseWriter.Write(b)
 }
 
 // ReadFrom keeps the server's fast path for bodies.
 func (w *headerWriter) ReadFrom(r io.Reader) (int64, error) {
-	w.headers()
+	w.headers(http.StatusOK)
 	return readFrom(w.ResponseWriter, r)
 }
 
@@ -61,7 +61,7 @@ func readFrom(w http.ResponseWriter, r io.Reader) (int64, error) {
 
 // FlushError writes the header by itself, so f must have been called before.
 func (w *headerWriter) FlushError() error {
-	w.headers()
+	w.headers(http.StatusOK)
 	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
@@ -69,6 +69,6 @@ func (w *headerWriter) FlushError() error {
 func (w *headerWriter) Flush() { _ = w.FlushError() }
 
 func (w *headerWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	w.headers()
+	w.headers(http.StatusSwitchingProtocols)
 	return http.NewResponseController(w.ResponseWriter).Hijack()
 }

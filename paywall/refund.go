@@ -100,6 +100,7 @@ const (
 	reasonRefused     = "refund_refused_by_token"
 	reasonCancelled   = "refund_authorization_cancelled"
 	reasonGivenUp     = "refund_wallet_was_given_up"
+	reasonDrawn       = "refund_of_a_plan_in_use"
 )
 
 // signedUntil is when nothing of the transfer back p can be executed any more: never, as long as it may be signed again.

@@ -81,8 +81,24 @@ func (r *returning) goOn(ctx context.Context) (wait time.Duration, err error) {
 		if left := back.CreatedAt.Add(r.e.MaxStale()).Sub(r.e.store.Now()); left > 0 {
 			return left, nil
 		}
+		if drawn, err := r.drawn(ctx, back); err != nil || drawn {
+			return 0, err
+		}
 	}
 	return r.send(ctx)
+}
+
+// drawn reports whether somebody has got something of the plan that was bought, though it counts as undelivered: then nothing goes back
+// by itself. A transfer back that may have been sent already goes on.
+func (r *returning) drawn(ctx context.Context, back *ledger.Payment) (bool, error) {
+	if back.Settlement != ledger.Claimed {
+		return false, nil
+	}
+	drawn, err := r.e.Touched(ctx, r.p.ID)
+	if err == nil && drawn {
+		err = r.fail(ctx, reasonDrawn, nil)
+	}
+	return drawn, err
 }
 
 // received reads the payment's own receipt again: what goes back is what the chain has, in a block that is safe.

@@ -189,7 +189,7 @@ func (a *attempt) holder(ctx context.Context, w *want, id string) (_ *ledger.Pay
 	case !w.plan():
 		return &p, false, nil
 	}
-	ended := p.Delivery == ledger.Delivered && (!p.PlanUntil.After(a.Now()) || a.engine.revoked.Has(p.ID))
+	ended := p.Delivery == ledger.Delivered && (!p.PlanUntil.After(a.Now()) || a.spent[p.ID] || a.engine.revoked.Has(p.ID))
 	return &p, ended || p.Delivery == ledger.Undelivered || p.Refund != ledger.NotRefunded, nil
 }
 

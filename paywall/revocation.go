@@ -144,15 +144,15 @@ func (e *Engine) hears(ctx context.Context, now func() time.Time) bool {
 
 // admit verifies an access token. Without an error, heard says whether it is known that it was not revoked: that is asked first, since what is
 // heard after the token was looked at says nothing about it.
-func (a *attempt) admit(bearer string) (c *token.Claims, heard bool, err error) {
+func (a *attempt) admit(bearer string) (c *token.Claims, plan *Plan, heard bool, err error) {
 	now := a.Now()
 	heard = a.tokens.heard(now)
-	c, err = a.tokens.verify(bearer, a.Request, now)
+	c, plan, err = a.tokens.verify(bearer, a.Request, now)
 	if err != nil || heard || !a.listens() {
-		return c, heard, err
+		return c, plan, heard, err
 	}
-	c, err = a.tokens.verify(bearer, a.Request, now)
-	return c, true, err
+	c, plan, err = a.tokens.verify(bearer, a.Request, now)
+	return c, plan, true, err
 }
 
 // listens opens the ledger if nobody has, and reports whether revocations are heard of then.

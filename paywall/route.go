@@ -36,13 +36,22 @@ type Price struct {
 	Amount uint256.Int
 }
 
-// Plan is a pass: paid once, good for every route of its gate for a time.
+// Plan is a pass: paid once, good for every route of its gate for a time, and for so many requests or so much credit where it says so.
 type Plan struct {
 	Name   string
 	TTL    time.Duration
 	Prices []Price
 	// Granter gives out what its buyers get. Default: a token of ours.
 	Granter Granter
+	// Requests is how many requests the pass opens; 0: any number.
+	Requests uint64
+	// Credit is what requests draw down by the prices of their routes, for each network; empty: requests cost nothing more. Of a
+	// pass that was bought on one network the prices on that network count.
+	Credit []Price
+	// Description says what is sold, for people; may be empty.
+	Description string
+	// Free: a signature over an amount of zero proves who wants it, and nothing is settled. Each payer gets it once in TTL.
+	Free bool
 }
 
 // Route is what one price rule says.
@@ -59,6 +68,8 @@ type Route struct {
 	// Pricer says what a request costs, where that is not always the same; Prices is then empty.
 	Pricer Pricer
 	Plans  []Plan
+	// FreeTier lets some requests pass unpaid; nil: none.
+	FreeTier *FreeTier
 	// Timeout is announced as maxTimeoutSeconds.
 	Timeout time.Duration
 	// Flow is when the money moves: ledger.FlowUpfront, before the upstream is asked, which is the default;
@@ -122,7 +133,15 @@ func (r *Route) newOffer(prices []Price, extensions map[string]json.RawMessage) 
 			passes = append(passes, option{price: p, plan: &r.Plans[i]})
 		}
 	}
-	slices.SortStableFunc(passes, func(a, b option) int { return a.price.Amount.Cmp(&b.price.Amount) })
+	slices.SortStableFunc(passes, func(a, b option) int {
+		switch {
+		case a.plan.Free == b.plan.Free:
+			return a.price.Amount.Cmp(&b.price.Amount)
+		case a.plan.Free: // who has had it would choose it again and again, and get nothing
+			return 1
+		}
+		return -1
+	})
 	f.options = append(f.options, passes...)
 	for _, o := range f.options {
 		f.accepts = append(f.accepts, r.requirements(o))
@@ -142,5 +161,12 @@ func (r *Route) requirements(o option) x402.Requirements {
 		plan = o.plan.Name
 	}
 	y := o.price.Payee
-	return x402.NewRequirements(y.Network, y.PayTo, &o.price.Amount, r.Timeout, r.Flow, plan)
+	q := x402.NewRequirements(y.Network, y.PayTo, &o.price.Amount, r.Timeout, r.Flow, plan)
+	if o.plan != nil {
+		q.Extra.PlanRequests = o.plan.Requests
+		if credit := o.plan.creditOn(y.Network.ID, y.Network.Asset.Address.Hex()); !credit.IsZero() {
+			q.Extra.PlanCredit = credit.Dec()
+		}
+	}
+	return q
 }

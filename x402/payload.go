@@ -315,7 +315,7 @@ func readText(dst *string, raw json.RawMessage, name string) error {
 	return nil
 }
 
-// parseExtra takes the members that are known here, where they are strings.
+// parseExtra takes the members that are known here, where they are what they should be.
 func parseExtra(raw json.RawMessage) (e Extra) {
 	if !isObject(raw) {
 		return Extra{}
@@ -333,6 +333,10 @@ func parseExtra(raw json.RawMessage) (e Extra) {
 			e.PaymentFlow = s
 		case "plan":
 			e.Plan = s
+		case "planRequests":
+			e.PlanRequests, _ = strconv.ParseUint(string(value), 10, 64) // 0 for what is no number
+		case "planCredit":
+			e.PlanCredit = s
 		}
 	}
 	return e

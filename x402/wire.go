@@ -75,6 +75,10 @@ type Extra struct {
 	PaymentFlow string `json:"paymentFlow,omitempty"`
 	// Plan is the name of the plan that is bought; empty for the price of one request.
 	Plan string `json:"plan,omitempty"`
+	// PlanRequests is how many requests that plan opens, PlanCredit how many atomic units of the asset requests may draw down by
+	// their prices; empty where they are not counted.
+	PlanRequests uint64 `json:"planRequests,omitempty"`
+	PlanCredit   string `json:"planCredit,omitempty"`
 }
 
 // NewRequirements makes one way to pay: amount atomic units of n's asset to payTo. maxTimeout is how long

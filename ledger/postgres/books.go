@@ -37,6 +37,7 @@ const (
 const (
 	sweepReservations = `WITH gone AS (` + sqlstore.SweepReservations + ` RETURNING 1) SELECT (SELECT count(*) FROM gone), x402_complete()`
 	sweepRevocations  = `WITH gone AS (` + sqlstore.SweepRevocations + ` RETURNING 1) SELECT (SELECT count(*) FROM gone), x402_complete()`
+	sweepAllowances   = `WITH gone AS (` + sqlstore.SweepAllowances + ` RETURNING 1) SELECT (SELECT count(*) FROM gone), x402_complete()`
 )
 
 // List implements ledger.Store.
@@ -201,7 +202,7 @@ func lastAnchor(run sqlstore.Query) (*ledger.Anchor, error) {
 // Sweep implements ledger.Store. The archive is filled by a function of the database, since the application's role may not
 // remove anything from the audit trail.
 func (s *Store) Sweep(ctx context.Context, keep time.Duration, limit int) (int, error) {
-	var removed, lapsed, archived int64
+	var removed, lapsed, used, archived int64
 	limit = max(limit, 0)
 	err := s.write(ctx, func(ctx context.Context, c *pgx.Conn) error {
 		now := s.Now()
@@ -212,6 +213,12 @@ func (s *Store) Sweep(ctx context.Context, keep time.Duration, limit int) (int, 
 		return c.QueryRow(ctx, numbered(sweepRevocations), ended, int64(limit)-removed).Scan(&lapsed, nil)
 	})
 	removed += lapsed
+	if err == nil && removed < int64(limit) {
+		err = s.write(ctx, func(ctx context.Context, c *pgx.Conn) error {
+			return c.QueryRow(ctx, numbered(sweepAllowances), sqlstore.Micros(s.Now()), int64(limit)-removed).Scan(&used, nil)
+		})
+		removed += used
+	}
 	if err != nil || keep <= 0 || removed >= int64(limit) {
 		return int(removed), err
 	}

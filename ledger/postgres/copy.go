@@ -71,6 +71,9 @@ func (i *importing) part(part *ledger.Part) error {
 	if err := i.revocations(part.Revocations); err != nil {
 		return fmt.Errorf("importing revocations: %w", err)
 	}
+	if err := i.allowances(part.Allowances); err != nil {
+		return fmt.Errorf("importing allowances: %w", err)
+	}
 	if err := i.anchors(part.Anchors); err != nil {
 		return fmt.Errorf("importing anchors: %w", err)
 	}

@@ -69,6 +69,10 @@ func Questions(p ledger.Payment, now time.Time) []Question {
 	ask("KeepAnswer", keep, []any{[]byte{}, at, key[:], p.ID, at, at, int64(1) << 62}, "reservations_pkey")
 	ask("Revoked", sqlstore.SelectRevocations, []any{1, 100}, "revocations_pkey")
 	ask("Sweep, revocations", sqlstore.SweepRevocations, []any{at, 100}, "revocations_end", "revocations_pkey")
+	ask("Draw, read", sqlstore.SelectAllowance, []any{key[:]}, "allowances_pkey")
+	allowance := ledger.Allowance{Key: key}
+	ask("Draw, write", storeAllowance, append(sqlstore.StoreAllowanceValues(&allowance, &allowance), at, int64(1)<<62), "allowances_pkey")
+	ask("Sweep, allowances", sqlstore.SweepAllowances, []any{at, 100}, "allowances_expiry", "allowances_pkey")
 	ask("Sweep, reservations", sqlstore.SweepReservations, []any{at, 100}, "reservations_expiry", "reservations_pkey")
 	ask("Sweep, closed", sqlstore.SelectClosed+" FOR UPDATE SKIP LOCKED", []any{at, 100}, "payments_closed")
 	sql, args := list(ledger.Query{})

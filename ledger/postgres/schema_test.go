@@ -80,7 +80,10 @@ func TestOlderSchema(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for _, undo := range []string{"DROP INDEX payments_owed", "DROP TABLE revocations", "DROP FUNCTION x402_revoke", "DELETE FROM ledger_schema WHERE version_id > 4"} {
+	for _, undo := range []string{
+		"DROP INDEX payments_owed", "DROP TABLE revocations", "DROP FUNCTION x402_revoke", "DROP TABLE allowances",
+		"DELETE FROM ledger_schema WHERE version_id > 4",
+	} {
 		if err := server.Exec(t.Context(), name, undo); err != nil {
 			t.Fatal(err)
 		}

@@ -74,6 +74,7 @@ func TestReadIsConfirmed(t *testing.T) {
 		"Unserved":        func() error { _, err := s.Unserved(ctx, p, 10); return err },
 		"LivePlans":       func() error { _, err := s.LivePlans(ctx, p.Payer, "weather", "api.example.com", 10); return err },
 		"Reservation":     func() error { _, err := s.Reservation(ctx, common.Hash{1}); return err },
+		"Allowance":       func() error { _, err := s.Allowance(ctx, common.Hash{1}); return err },
 		"Nonce":           func() error { _, _, err := s.Nonce(ctx, 84532, common.Address{9}); return err },
 		"Transactions":    func() error { _, err := s.Transactions(ctx, p.ID); return err },
 	}

@@ -59,6 +59,7 @@ const (
 	bornKey   = "n"  // counts payments made and forgotten
 	importKey = "i"  // there while the ledger is being copied into
 	expiryKey = "rx" // reservations by when they expire
+	usedUpKey = "qx" // allowances by when they expire
 	pingKey   = "ping"
 )
 
@@ -114,6 +115,11 @@ func (k keys) state(part int, state ledger.State) string { return k.part(part, "
 func (k keys) reservation(key common.Hash) (part int, name string) {
 	part = int(key[0] >> 2)
 	return part, k.part(part, "r:") + string(key[:])
+}
+
+func (k keys) allowance(key common.Hash) (part int, name string) {
+	part = int(key[0] >> 2)
+	return part, k.part(part, "q:") + string(key[:])
 }
 
 // wallet is a hash: the next nonce (n), each transaction by its hash (t), the hashes that were

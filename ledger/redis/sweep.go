@@ -26,10 +26,12 @@ func (s *Store) Sweep(ctx context.Context, keep time.Duration, limit int) (int, 
 	defer s.leave()
 	n := 0
 	for part := 0; part < partitions && n < limit; part++ {
-		gone, err := s.expire(ctx, part, limit-n)
-		n += gone
-		if err != nil {
-			return n, err
+		for _, list := range []struct{ name, prefix string }{{expiryKey, "r:"}, {usedUpKey, "q:"}} {
+			gone, err := s.expire(ctx, part, list.name, list.prefix, limit-n)
+			n += gone
+			if err != nil {
+				return n, err
+			}
 		}
 	}
 	if n < limit {
@@ -55,12 +57,12 @@ func (s *Store) Sweep(ctx context.Context, keep time.Duration, limit int) (int, 
 	return n, nil
 }
 
-// expire removes reservations of a part that have expired.
-func (s *Store) expire(ctx context.Context, part, limit int) (int, error) {
+// expire removes what has expired of a part: the list name has it by its ends, and its keys begin with prefix.
+func (s *Store) expire(ctx context.Context, part int, name, prefix string, limit int) (int, error) {
 	var c *call
 	err := s.dated(ctx, func(time.Time) ([]*call, error) {
-		c = writing("expire", []string{s.keys.part(part, floorKey), s.keys.part(part, expiryKey)},
-			strconv.Itoa(limit), s.keys.part(part, "r:"))
+		c = writing("expire", []string{s.keys.part(part, floorKey), s.keys.part(part, name)},
+			strconv.Itoa(limit), s.keys.part(part, prefix))
 		return []*call{c}, nil
 	})
 	if err == nil && c.what() == "INCOMPLETE" {

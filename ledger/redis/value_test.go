@@ -97,6 +97,7 @@ func FuzzParse(f *testing.F) {
 		_, _ = parseMark([]byte(v))
 		_, _ = parseSent(v, ref{})
 		_, _ = parseReservation(common.Hash{}, v)
+		_, _ = parseAllowance(common.Hash{}, v)
 	})
 }
 

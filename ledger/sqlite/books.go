@@ -92,6 +92,11 @@ func (s *Store) Sweep(ctx context.Context, keep time.Duration, limit int) (int, 
 			return 0, fmt.Errorf("ledger/sqlite: removing revocations: %w", err)
 		}
 		n += lapsed
+		used, err := w.exec(sqlstore.SweepAllowances, sqlstore.Micros(now), limit-n)
+		if err != nil {
+			return 0, fmt.Errorf("ledger/sqlite: removing allowances: %w", err)
+		}
+		n += used
 		if keep <= 0 || n >= limit {
 			return int(n), nil
 		}

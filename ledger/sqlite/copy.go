@@ -42,6 +42,11 @@ func (w *writer) importPart(part *ledger.Part) error {
 			return fmt.Errorf("ledger/sqlite: importing a revocation: %w", err)
 		}
 	}
+	for i := range part.Allowances {
+		if err := w.importAllowance(&part.Allowances[i]); err != nil {
+			return fmt.Errorf("ledger/sqlite: importing an allowance: %w", err)
+		}
+	}
 	if err := w.importAnchors(part.Anchors); err != nil {
 		return fmt.Errorf("ledger/sqlite: importing anchors: %w", err)
 	}

@@ -122,7 +122,9 @@ func TestOlderSchema(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "older.db")
 	s := open(t, path, sqlite.Options{})
 	p := mustClaim(t, s)
-	for _, undo := range []string{"DROP INDEX payments_owed", "DROP TABLE revocations", "DELETE FROM goose_db_version WHERE version_id > 2"} {
+	for _, undo := range []string{
+		"DROP INDEX payments_owed", "DROP TABLE revocations", "DROP TABLE allowances", "DELETE FROM goose_db_version WHERE version_id > 2",
+	} {
 		if err := s.Exec(undo); err != nil {
 			t.Fatal(err)
 		}

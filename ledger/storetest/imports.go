@@ -3,6 +3,7 @@ package storetest
 import (
 	"cmp"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -51,6 +52,8 @@ func lived(t *testing.T, open Open) *fixture {
 	f.reserve(9, kept["paid"].ID, "", time.Minute, "")
 	f.revoke(closed["delivered"].ID, f.clock.Now().Add(time.Hour))
 	f.revoke(kept["paid"].ID, f.clock.Now().Add(2*time.Hour))
+	f.draw(f.wantDraw(3, 1, 7, 50), 7, 7)
+	f.draw(f.wantDraw(200, 1, 1, 1), 1, 1)
 	f.clock.Add(time.Minute)
 	return f
 }
@@ -84,6 +87,9 @@ func (f *fixture) parts(size int) []ledger.Part {
 	}
 	for chunk := range slices.Chunk(f.revoked(0), size) {
 		got = append(got, ledger.Part{Revocations: chunk})
+	}
+	for chunk := range slices.Chunk(slices.Collect(maps.Values(f.allowances())), size) {
+		got = append(got, ledger.Part{Allowances: chunk})
 	}
 	anchors, err := f.store().Anchors(f.ctx, 0, 1000)
 	if err != nil {
@@ -129,6 +135,9 @@ func (f *fixture) equals(g *fixture) {
 	}
 	if a, b := unnumbered(f.revoked(0)), unnumbered(g.revoked(0)); !same(a, b) {
 		f.Errorf("revocations: %s", difference(a, b))
+	}
+	if a, b := f.allowances(), g.allowances(); !same(a, b) {
+		f.Errorf("allowances: %s", difference(a, b))
 	}
 	far := f.clock.Now().Add(time.Hour)
 	if a, b := f.entries(far, 50), g.entries(far, 50); !same(a, b) {
@@ -232,6 +241,8 @@ func testImportAgain(t *testing.T, open Open, _ Options) {
 	other.Payment.Transaction = hash(99)
 	wallets[0].NextNonce++
 	reservations[0].Payment = "pay_other"
+	allowance := from.allowances()[hash(3).Hex()]
+	allowance.Used.SetUint64(6)
 	anchor := ledger.Anchor{Sequence: 1}
 	fresh := from.claim(newPayment(t, 6, 700), 0)
 	freshRecord := ledger.Record{Payment: fresh, Trail: from.trail(fresh.ID)}
@@ -240,6 +251,7 @@ func testImportAgain(t *testing.T, open Open, _ Options) {
 	for name, part := range map[string]ledger.Part{
 		"a record that went on": {Records: []ledger.Record{later}}, "a changed record": {Records: []ledger.Record{other}},
 		"a changed wallet": {Wallets: wallets[:1]}, "a changed reservation": {Reservations: reservations[:1]},
+		"a changed allowance":            {Allowances: []ledger.Allowance{allowance}},
 		"an anchor that does not follow": {Anchors: []ledger.Anchor{anchor}},
 	} {
 		if err := to.store().Import(to.ctx, part); !errors.Is(err, ledger.ErrConflict) {
@@ -277,6 +289,7 @@ func testImportRefuses(t *testing.T, open Open, _ Options) {
 		"a payment":     func(x *fixture) error { x.claim(newPayment(t, 2, 1), 0); return nil },
 		"a wallet":      func(x *fixture) error { return x.store().AdvanceNonce(x.ctx, 1, account(1), 1) },
 		"a reservation": func(x *fixture) error { x.reserve(1, "pay_a", "", time.Hour, ""); return nil },
+		"an allowance":  func(x *fixture) error { x.draw(x.wantDraw(1, 1, 1, 9), 1, 1); return nil },
 	} {
 		to := from.another(open)
 		if err := to.store().Ping(to.ctx); err != nil { // that is no use

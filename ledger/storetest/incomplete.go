@@ -4,6 +4,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/holiman/uint256"
+
 	"github.com/caddy-x402/caddy-x402/ledger"
 )
 
@@ -18,6 +20,7 @@ func (f *fixture) refusesWrites() {
 	}
 	next, _ := f.nonce(9)
 	reserved := f.reservations()[0]
+	drawn := f.allowances()[hash(3).Hex()]
 	s, ctx := f.store(), f.ctx
 	for name, call := range map[string]func() error{
 		"ping":  func() error { return s.Ping(ctx) },
@@ -34,8 +37,14 @@ func (f *fixture) refusesWrites() {
 		"reserve":        func() error { _, err := s.Reserve(ctx, ledger.Reservation{Key: hash(77)}, "", time.Hour); return err },
 		"keep an answer": func() error { return s.KeepAnswer(ctx, reserved.Key, reserved.Payment, []byte("kept"), time.Hour) },
 		"revoke":         func() error { return s.Revoke(ctx, "pay_x", s.Now().Add(time.Hour)) },
-		"anchor":         func() error { _, err := ledger.NextAnchor(ctx, s, s.Now()); return err },
-		"sweep":          func() error { _, err := s.Sweep(ctx, time.Microsecond, 100); return err },
+		"draw": func() error {
+			_, _, err := s.Draw(ctx, ledger.Draw{Key: hash(3), Want: *uint256.NewInt(1), Limit: *uint256.NewInt(1), Until: s.Now().Add(time.Hour)})
+			return err
+		},
+		"give back":          func() error { return s.Return(ctx, drawn.Key, drawn.CreatedAt, *uint256.NewInt(1)) },
+		"give back too much": func() error { return s.Return(ctx, drawn.Key, drawn.CreatedAt, *uint256.NewInt(1 << 40)) },
+		"anchor":             func() error { _, err := ledger.NextAnchor(ctx, s, s.Now()); return err },
+		"sweep":              func() error { _, err := s.Sweep(ctx, time.Microsecond, 100); return err },
 	} {
 		if err := call(); !errors.Is(err, ledger.ErrIncomplete) {
 			f.Errorf("%s before the copy is complete: %v, want ErrIncomplete", name, err)

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/holiman/uint256"
+
 	"github.com/caddy-x402/caddy-x402/ledger"
 )
 
@@ -128,6 +130,15 @@ func calls(s ledger.Store, p, fresh ledger.Payment) map[string]func(context.Cont
 		"Reservation": func(ctx context.Context) error { _, err := s.Reservation(ctx, hash(1)); return err },
 		"KeepAnswer": func(ctx context.Context) error {
 			return s.KeepAnswer(ctx, hash(1), p.ID, []byte("x"), time.Hour)
+		},
+		"Draw": func(ctx context.Context) error {
+			_, _, err := s.Draw(ctx, ledger.Draw{Key: hash(1), Until: p.CreatedAt.Add(time.Hour)})
+			return err
+		},
+		"Return":    func(ctx context.Context) error { return s.Return(ctx, hash(1), p.CreatedAt, uint256.Int{}) },
+		"Allowance": func(ctx context.Context) error { _, err := s.Allowance(ctx, hash(1)); return err },
+		"EachAllowance": func(ctx context.Context) error {
+			return s.EachAllowance(ctx, func(ledger.Allowance) error { return nil })
 		},
 		"List":       func(ctx context.Context) error { _, err := s.List(ctx, ledger.Query{Limit: 1}); return err },
 		"Entries":    func(ctx context.Context) error { _, err := s.Entries(ctx, ledger.Mark{}, p.CreatedAt, 1); return err },

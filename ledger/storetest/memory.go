@@ -33,6 +33,7 @@ type Memory struct {
 	reservations map[common.Hash]ledger.Reservation
 	revocations  []ledger.Revocation // by number
 	revoked      uint64              // the last number
+	allowances   map[common.Hash]ledger.Allowance
 	anchors      []ledger.Anchor
 }
 
@@ -56,6 +57,7 @@ func NewMemory(clock func() time.Time, forgets bool) *Memory {
 	return &Memory{
 		clock: clock, forgets: forgets, rows: map[string]row{}, claimed: map[x402.AuthorizationID]string{},
 		wallets: map[wallet]uint64{}, reservations: map[common.Hash]ledger.Reservation{},
+		allowances: map[common.Hash]ledger.Allowance{},
 	}
 }
 
@@ -66,7 +68,7 @@ func (m *Memory) Clone() *Memory {
 	return &Memory{
 		clock: m.clock, forgets: m.forgets, closed: m.closed, copying: m.copying, rows: maps.Clone(m.rows),
 		claimed: maps.Clone(m.claimed), sent: slices.Clone(m.sent), wallets: maps.Clone(m.wallets),
-		reservations: maps.Clone(m.reservations), anchors: slices.Clone(m.anchors),
+		reservations: maps.Clone(m.reservations), allowances: maps.Clone(m.allowances), anchors: slices.Clone(m.anchors),
 		revocations: slices.Clone(m.revocations), revoked: m.revoked,
 	}
 }

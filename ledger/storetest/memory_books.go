@@ -172,6 +172,12 @@ func (m *Memory) Sweep(ctx context.Context, keep time.Duration, limit int) (int,
 		}
 	}
 	n += m.lapse(limit - n)
+	for key := range m.allowances {
+		if _, live := m.allowance(key); !live && n < limit {
+			delete(m.allowances, key)
+			n++
+		}
+	}
 	for id, r := range m.rows {
 		switch {
 		case keep == 0, n >= limit, r.archived, !r.p.Closed(), r.p.UpdatedAt.After(m.now().Add(-keep)):
@@ -259,7 +265,8 @@ func (m *Memory) Import(ctx context.Context, part ledger.Part) error {
 		return err
 	}
 	defer m.mu.Unlock()
-	if !m.copying && len(m.rows)+len(m.wallets)+len(m.reservations)+len(m.revocations)+len(m.anchors) > 0 {
+	used := len(m.rows) + len(m.wallets) + len(m.reservations) + len(m.revocations) + len(m.allowances) + len(m.anchors)
+	if !m.copying && used > 0 {
 		return ledger.ErrExists
 	}
 	m.copying = true
@@ -283,6 +290,12 @@ func (m *Memory) Import(ctx context.Context, part ledger.Part) error {
 		if err := m.importRevocation(r); err != nil {
 			return err
 		}
+	}
+	for _, a := range part.Allowances {
+		if had, ok := m.allowances[a.Key]; ok && !same(had, a) {
+			return ledger.ErrConflict
+		}
+		m.allowances[a.Key] = a
 	}
 	for _, a := range part.Anchors {
 		if i := int(a.Sequence) - 1; i >= 0 && i < len(m.anchors) && m.anchors[i] == a {

@@ -45,6 +45,8 @@ func testModel(t *testing.T, open Open, o Options) {
 			"reserve": r.act(r.reserve),
 			"answer":  r.act(r.answer),
 			"revoke":  r.act(r.revoke),
+			"draw":    r.act(r.drawUnits),
+			"return":  r.act(r.returnUnits),
 			"anchor":  r.act(r.anchor),
 			"sweep":   r.sweep,
 			"lease":   r.lease,
@@ -290,10 +292,11 @@ func (r *run) everything() map[string]op {
 			got = slices.DeleteFunc(got, func(v ledger.Revocation) bool { return v.Until.Before(live) })
 			return byID(got), err
 		},
-		"anchors": func(s ledger.Store) (any, error) { return s.Anchors(r.ctx, 0, all) },
-		"entries": func(s ledger.Store) (any, error) { return s.Entries(r.ctx, ledger.Mark{}, far, all) },
-		"list":    func(s ledger.Store) (any, error) { return s.List(r.ctx, ledger.Query{Limit: all}) },
-		"counts":  func(s ledger.Store) (any, error) { return s.Counts(r.ctx) },
+		"allowances": func(s ledger.Store) (any, error) { return allowancesOf(r.ctx, s) },
+		"anchors":    func(s ledger.Store) (any, error) { return s.Anchors(r.ctx, 0, all) },
+		"entries":    func(s ledger.Store) (any, error) { return s.Entries(r.ctx, ledger.Mark{}, far, all) },
+		"list":       func(s ledger.Store) (any, error) { return s.List(r.ctx, ledger.Query{Limit: all}) },
+		"counts":     func(s ledger.Store) (any, error) { return s.Counts(r.ctx) },
 		"authorizations": func(s ledger.Store) (any, error) {
 			got := map[string]string{}
 			for a := range maps.Keys(r.m.claimed) {

@@ -23,6 +23,15 @@ const site = `
 	handle /proxied/* {
 		reverse_proxy {upstream}
 	}
+	handle /counted/* {
+		x402 {
+			name counted
+			plan bulk $0.50 {
+				requests 1000000000
+			}
+		}
+		reverse_proxy {upstream}
+	}
 	handle {
 		x402 $0.01 {
 			plan day $0.50 {
@@ -43,8 +52,8 @@ func (d *discard) Header() http.Header         { return d.header }
 func (d *discard) Write(b []byte) (int, error) { return len(b), nil }
 func (d *discard) WriteHeader(status int)      { d.status = status }
 
-// server starts everything and gives the handler of Caddy's server, and a token of the plan.
-func server(b *testing.B) (http.Handler, *rig.Rig, string) {
+// server starts everything and gives the handler of Caddy's server, and a token of the last plan that a path offers.
+func server(b *testing.B, path string) (http.Handler, *rig.Rig, string) {
 	b.Helper()
 	r := rig.New(b, rig.Options{
 		Site:     strings.NewReplacer("{$BODY}", strings.Repeat("x", 420), "{$HEADER}", strings.Repeat("x", 1160)).Replace(site),
@@ -55,8 +64,8 @@ func server(b *testing.B) (http.Handler, *rig.Rig, string) {
 		b.Fatal(err)
 	}
 	buyer := rig.NewBuyer(b, 1)
-	offer := buyer.Offer(r.URL("/token"))
-	a := buyer.Get(r.URL("/token"), x402.HeaderSignature, buyer.Sign(offer, len(offer.Accepts)-1))
+	offer := buyer.Offer(r.URL(path))
+	a := buyer.Get(r.URL(path), x402.HeaderSignature, buyer.Sign(offer, len(offer.Accepts)-1))
 	if a.Status != http.StatusOK || a.Header.Get("X-Access-Token") == "" {
 		b.Fatal("buying the plan:", a.Status, a.Body)
 	}
@@ -85,21 +94,30 @@ func measure(b *testing.B, h http.Handler, r *rig.Rig, path string, status int, 
 
 // BenchmarkOffer is the 402 of an unpaid request, beside Caddy's own `respond 402` with a header and a body of that size.
 func BenchmarkOffer(b *testing.B) {
-	h, r, _ := server(b)
+	h, r, _ := server(b, "/token")
 	b.Run("x402", func(b *testing.B) { measure(b, h, r, "/unpaid", http.StatusPaymentRequired) })
 	b.Run("respond", func(b *testing.B) { measure(b, h, r, "/bare-402", http.StatusPaymentRequired) })
 }
 
 // BenchmarkToken is a request with the token of a time plan, beside the same reverse_proxy without a paywall.
 func BenchmarkToken(b *testing.B) {
-	h, r, token := server(b)
-	b.Run("x402", func(b *testing.B) { measure(b, h, r, "/any", http.StatusOK, "Authorization", "Bearer "+token) })
+	benchmarkToken(b, "/any")
+}
+
+// BenchmarkCountedToken is the same with the token of a counted plan.
+func BenchmarkCountedToken(b *testing.B) {
+	benchmarkToken(b, "/counted/any")
+}
+
+func benchmarkToken(b *testing.B, path string) {
+	h, r, token := server(b, path)
+	b.Run("x402", func(b *testing.B) { measure(b, h, r, path, http.StatusOK, "Authorization", "Bearer "+token) })
 	b.Run("reverse_proxy", func(b *testing.B) { measure(b, h, r, "/proxied/any", http.StatusOK, "Authorization", "Bearer "+token) })
-	b.Run("ratio", func(b *testing.B) { ratio(b, h, r, token) })
+	b.Run("ratio", func(b *testing.B) { ratio(b, h, r, token, path) })
 }
 
 // ratio takes the two in turns, so that the machine's moods fall out.
-func ratio(b *testing.B, h http.Handler, r *rig.Rig, token string) {
+func ratio(b *testing.B, h http.Handler, r *rig.Rig, token, path string) {
 	var paid, bare time.Duration
 	one := func(path string) time.Duration {
 		req, err := http.NewRequestWithContext(b.Context(), http.MethodGet, "http://"+r.Addr+path, http.NoBody)
@@ -118,7 +136,7 @@ func ratio(b *testing.B, h http.Handler, r *rig.Rig, token string) {
 		return took
 	}
 	for b.Loop() {
-		paid += one("/any")
+		paid += one(path)
 		bare += one("/proxied/any")
 	}
 	b.ReportMetric(float64(bare)/float64(paid), "bare/paid")

@@ -29,6 +29,7 @@ const (
 	hotBare    = "reverse_proxy"
 	hotTold    = "reverse_proxy, telling as much"
 	hotPass    = "a pass's token"
+	hotCounted = "a counted pass's token"
 	hotRespond = "respond 402"
 	hotOffer   = "402"
 	hotExpress = "402 of @x402/express"
@@ -136,7 +137,11 @@ func (s *stage) hotPaths(ctx context.Context, c *chain, o *shop, dir string) (pa
 			err = errors.Join(err, endAll())
 		}
 	}()
-	tokens, offer, err := s.passes(ctx, o)
+	tokens, offer, err := s.passes(ctx, o, "/pass")
+	if err != nil {
+		return nil, nil, err
+	}
+	counted, _, err := s.passes(ctx, o, "/counted")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -152,6 +157,7 @@ func (s *stage) hotPaths(ctx context.Context, c *chain, o *shop, dir string) (pa
 		{name: hotBare, process: plain, uri: "/pass", status: 200},
 		{name: hotTold, process: plain, uri: "/told", status: 200, beside: hotBare},
 		{name: hotPass, process: caddy, uri: "/pass", status: 200, beside: hotBare},
+		{name: hotCounted, process: caddy, uri: "/counted", status: 200, beside: hotBare},
 		{name: hotRespond, process: plain, uri: "/paid", status: 402},
 		{name: hotOffer, process: caddy, uri: "/paid", status: 402, beside: hotRespond},
 	}
@@ -165,7 +171,11 @@ func (s *stage) hotPaths(ctx context.Context, c *chain, o *shop, dir string) (pa
 	}
 	for _, p := range paths {
 		for i := range hotClients {
-			p.requests = append(p.requests, request(p, tokens[i]))
+			token := tokens[i]
+			if p.name == hotCounted {
+				token = counted[i]
+			}
+			p.requests = append(p.requests, request(p, token))
 		}
 	}
 	return paths, endAll, nil
@@ -193,12 +203,12 @@ func (s *stage) telling() string {
 	return strings.Join(lines, "\n")
 }
 
-// passes buys a pass for each client, and gives an offer of a single request, too.
-func (s *stage) passes(ctx context.Context, o *shop) (tokens []string, offer answer, err error) {
+// passes buys a pass of a path for each client, and gives an offer of a single request, too.
+func (s *stage) passes(ctx context.Context, o *shop, uri string) (tokens []string, offer answer, err error) {
 	tokens, failed := make([]string, hotClients), make([]error, hotClients)
 	var buying sync.WaitGroup
 	for i := range tokens {
-		buying.Go(func() { tokens[i], failed[i] = s.buyPass(ctx, o.addr, i) })
+		buying.Go(func() { tokens[i], failed[i] = s.buyPass(ctx, o.addr, uri, i) })
 	}
 	buying.Wait()
 	if err := errors.Join(failed...); err != nil {
@@ -213,10 +223,10 @@ func (s *stage) passes(ctx context.Context, o *shop) (tokens []string, offer ans
 	return tokens, offer, err
 }
 
-func (s *stage) buyPass(ctx context.Context, addr string, i int) (token string, err error) {
+func (s *stage) buyPass(ctx context.Context, addr, uri string, i int) (token string, err error) {
 	w := wire{addr: addr}
 	defer w.close()
-	get := "GET /pass HTTP/1.1\r\nHost: " + addr + "\r\n"
+	get := "GET " + uri + " HTTP/1.1\r\nHost: " + addr + "\r\n"
 	a, err := w.do(ctx, []byte(get+"\r\n"), time.Now().Add(s.patience))
 	if err != nil || a.status != 402 {
 		return "", fmt.Errorf("buying a pass: no offer: %s", reason(a, err))

@@ -93,6 +93,11 @@ http://{addr} {
 			ttl 24h
 		}
 	}
+	x402 /counted* {
+		plan bulk $0.50 {
+			requests 1000000000
+		}
+	}
 	x402_service
 	reverse_proxy {upstream}
 }

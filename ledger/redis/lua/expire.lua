@@ -1,5 +1,5 @@
--- Removes reservations that have expired.
--- KEYS: floor, expiry; ARGV: now, clock, limit, reservations' prefix
+-- Removes what has expired.
+-- KEYS: floor, expiry; ARGV: now, clock, limit, prefix
 local refused = wrong()
 if refused then return refused end
 if incomplete() then return {'INCOMPLETE'} end

@@ -1,0 +1,2 @@
+// Package plans tests what is sold as a pass: counted, prepaid, free.
+package plans

@@ -1,0 +1,266 @@
+package plans
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/caddy-x402/caddy-x402/devnet"
+	"github.com/caddy-x402/caddy-x402/ledger"
+	"github.com/caddy-x402/caddy-x402/ledger/postgres"
+	"github.com/caddy-x402/caddy-x402/ledger/redis"
+	"github.com/caddy-x402/caddy-x402/ledger/sqlite"
+	"github.com/caddy-x402/caddy-x402/test/rig"
+	"github.com/caddy-x402/caddy-x402/test/service"
+	"github.com/caddy-x402/caddy-x402/x402"
+)
+
+const (
+	passRequests = 1000
+	passClients  = 64
+)
+
+// host is what clients call the site by, whichever instance they reach.
+const host = "shop.test"
+
+// instance is a Caddy in a process of its own, behind an address that stays.
+type instance struct {
+	t      *testing.T
+	config string
+	dir    string
+	addr   string
+
+	mu   sync.Mutex
+	cmd  *exec.Cmd
+	done chan struct{}
+}
+
+func (i *instance) start() error {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), envConfig+"="+i.config, "HOME="+i.dir, "XDG_CONFIG_HOME="+i.dir, "XDG_DATA_HOME="+i.dir)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	done := make(chan struct{})
+	i.mu.Lock()
+	i.cmd, i.done = cmd, done
+	i.mu.Unlock()
+	buf := make([]byte, 16)
+	n, _ := out.Read(buf)
+	go func() {
+		defer close(done)
+		_ = cmd.Wait()
+	}()
+	if !strings.HasPrefix(string(buf[:n]), "ready") {
+		return fmt.Errorf("it did not start: %q", buf[:n])
+	}
+	return nil
+}
+
+// kill ends the process as a power cut would.
+func (i *instance) kill() {
+	i.mu.Lock()
+	cmd, done := i.cmd, i.done
+	i.mu.Unlock()
+	_ = cmd.Process.Signal(syscall.SIGKILL)
+	<-done
+}
+
+// shared is a store that several processes use.
+type shared struct {
+	config string
+	open   func(ctx context.Context) (ledger.Store, error)
+}
+
+var shareds = map[string]func(t *testing.T, dir string) shared{
+	"sqlite": func(_ *testing.T, dir string) shared {
+		path := filepath.Join(dir, "ledger.db")
+		return shared{"sqlite " + path, func(ctx context.Context) (ledger.Store, error) { return sqlite.Open(ctx, path, sqlite.Options{}) }}
+	},
+	"postgres": func(t *testing.T, _ string) shared {
+		server, err := service.StartPostgres(t.Context(), service.PostgresOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = server.Stop() })
+		name, err := server.CreateDatabase(t.Context(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		url := server.URL(name)
+		return shared{"postgres " + strconv.Quote(url), func(ctx context.Context) (ledger.Store, error) {
+			return postgres.Open(ctx, url, postgres.Options{})
+		}}
+	},
+	"redis": func(t *testing.T, _ string) shared {
+		server, err := service.StartRedis(t.Context(), service.RedisOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = server.Stop() })
+		return shared{"redis " + server.URL(), func(ctx context.Context) (ledger.Store, error) {
+			return redis.Open(ctx, server.URL(), redis.Options{})
+		}}
+	},
+}
+
+// Many clients use one counted pass at once over several instances, which are killed now and then: never more is served than was
+// sold, and no less than that without what the killed ones held.
+func TestCountedPassOverKilledInstances(t *testing.T) {
+	for name, share := range shareds {
+		t.Run(name, func(t *testing.T) { overKilledInstances(t, share) })
+	}
+}
+
+func overKilledInstances(t *testing.T, share func(*testing.T, string) shared) {
+	chain, err := devnet.Start(t.Context(), devnet.Options{Payers: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = chain.Close() })
+	dir := t.TempDir()
+	store := share(t, dir)
+	var calls atomic.Int64
+	up := rig.NewUpstream(t, func(http.ResponseWriter, *http.Request) { calls.Add(1) })
+	p := &party{t: t, calls: &calls}
+	for range 3 {
+		p.instances = append(p.instances, newInstance(t, dir, store, chain.URL(), up.Addr()))
+	}
+	p.buy()
+	p.use()
+
+	s, err := store.open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	var pass []ledger.Allowance
+	if err := s.EachAllowance(t.Context(), func(a ledger.Allowance) error { pass = append(pass, a); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if len(pass) != 1 || !pass[0].Used.Eq(&pass[0].Limit) || pass[0].Limit.Uint64() != passRequests {
+		t.Errorf("the ledger says %+v", pass)
+	}
+	served := calls.Load()
+	t.Logf("%d requests were served of %d; %d at most could be lost with %d instances", served, passRequests, p.lost, p.kills)
+	if served > passRequests || served < passRequests-p.lost || p.kills < 3 {
+		t.Errorf("%d requests were served of %d; %d could be lost with %d instances", served, passRequests, p.lost, p.kills)
+	}
+}
+
+func newInstance(t *testing.T, dir string, store shared, rpc, upstream string) *instance {
+	i := &instance{t: t, dir: t.TempDir(), addr: rig.FreeAddr(t)}
+	_, port, _ := net.SplitHostPort(i.addr)
+	config, err := rig.Adapt(rig.Caddyfile(rig.Options{
+		RPC: rpc, Store: store.config, App: "public_url http://" + host,
+		Site: "x402 /* {\n plan thousand $0.10 {\n requests " + strconv.Itoa(passRequests) + "\n}\n}\n reverse_proxy {upstream}",
+	}, dir, host+":"+port, upstream))
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.config = filepath.Join(i.dir, "caddy.json")
+	if err := os.WriteFile(i.config, config, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := i.start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(i.kill)
+	return i
+}
+
+// party is all who use one pass.
+type party struct {
+	t         *testing.T
+	instances []*instance
+	calls     *atomic.Int64
+	token     string
+	kills     int
+	lost      int64 // at most
+}
+
+func (p *party) buy() {
+	b := rig.NewBuyer(p.t, 1)
+	url := "http://" + p.instances[0].addr + "/x"
+	offer := rig.Offered(p.t, b.Get(url, "Host", host))
+	a := b.Get(url, "Host", host, x402.HeaderSignature, b.Sign(offer, 0))
+	if p.token = a.Header.Get("X-Access-Token"); a.Status != http.StatusOK || p.token == "" {
+		p.t.Fatalf("buying: %d %v %s", a.Status, a.Err, a.Body)
+	}
+}
+
+// use uses the pass up, while instances are killed.
+func (p *party) use() {
+	var wg sync.WaitGroup
+	ended := make(chan struct{})
+	for n := range passClients {
+		wg.Go(func() { p.client(n) })
+	}
+	killer := make(chan struct{})
+	go func() {
+		defer close(killer)
+		for k, at := range []int64{150, 400, 700} {
+			for p.calls.Load() < at {
+				select {
+				case <-ended:
+					return
+				case <-time.After(time.Millisecond):
+				}
+			}
+			i := p.instances[k%len(p.instances)]
+			i.kill()
+			// Its lease, and what it had taken for requests that did not come through.
+			p.lost += (passRequests-at)/16 + passClients
+			p.kills++
+			if err := i.start(); err != nil {
+				p.t.Error(err)
+			}
+		}
+	}()
+	wg.Wait()
+	close(ended)
+	<-killer
+}
+
+// client asks one instance after the other, until two of them say that the pass is used up.
+func (p *party) client(n int) {
+	b := rig.NewBuyer(p.t, n)
+	refusals := 0
+	for deadline := time.Now().Add(90 * time.Second); refusals < 2; {
+		if time.Now().After(deadline) {
+			p.t.Error("the pass is never used up")
+			return
+		}
+		i := p.instances[rand.IntN(len(p.instances))]
+		a := b.Get("http://"+i.addr+"/x", "Host", host, "Authorization", "Bearer "+p.token)
+		switch {
+		case a.Err != nil:
+			time.Sleep(20 * time.Millisecond)
+		case a.Status == http.StatusOK:
+		case a.Status == http.StatusPaymentRequired:
+			if o := rig.Offered(p.t, a); o.Error != "plan_used_up" {
+				p.t.Errorf("the 402 says %q", o.Error)
+			}
+			refusals++
+		case a.Status != http.StatusServiceUnavailable:
+			p.t.Errorf("%d %s", a.Status, a.Body)
+		}
+	}
+}
