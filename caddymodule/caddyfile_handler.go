@@ -60,10 +60,21 @@ func parseHandler(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 //			description <text>
 //			mime_type   <type>
 //			flow        upfront|authorization|deferred
+//			route <id> <method> <path> { <as below> }
 //		}
 //		plan   <name> <price> {
 //			ttl <duration>
 //		}
+//		route  <id> <method> <path> {
+//			description <text>
+//			param <name> path|query|body [<type>] {
+//				description <text>
+//				required
+//			}
+//			free
+//		}
+//		key0_plans  <json or base64> { ttl <duration> }
+//		key0_routes <json or base64>
 //		unpriced free|deny
 //		exempt { <matchers> }
 //		idempotency off|optional|required {
@@ -93,7 +104,10 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"exempt":      func() error { return parseMatch(d, &h.ExemptRaw) },
 		"idempotency": func() error { return h.parseIdempotency(d) },
 		"cors":        func() error { return h.parseCORS(d) },
-	}, "price", "plan", "exempt")
+		"route":       func() error { return parseRouteEntry(d, &h.Routes) },
+		"key0_plans":  func() error { return h.parseKey0Plans(d) },
+		"key0_routes": func() error { return h.parseKey0Routes(d) },
+	}, "price", "plan", "exempt", "route")
 }
 
 func (h *Handler) parsePrice(d *caddyfile.Dispenser) error {
@@ -113,7 +127,8 @@ func (h *Handler) parsePrice(d *caddyfile.Dispenser) error {
 		"description": one(d, &p.Description),
 		"mime_type":   one(d, &p.MIMEType),
 		"flow":        one(d, &p.Flow),
-	}, "match")
+		"route":       func() error { return parseRouteEntry(d, &p.Routes) },
+	}, "match", "route")
 }
 
 func (h *Handler) parsePlan(d *caddyfile.Dispenser) error {

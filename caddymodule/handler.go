@@ -54,6 +54,9 @@ type Handler struct {
 	// Passes that open every route of this handler.
 	Plans []*Plan `json:"plans,omitempty"`
 
+	// Entries of the catalogue for what everything else costs: the price without a match, or nothing where that is free.
+	Routes []*RouteEntry `json:"routes,omitempty"`
+
 	// What is sold, for people and agents. A price rule may say its own.
 	Description string `json:"description,omitempty"`
 
@@ -87,6 +90,7 @@ type Handler struct {
 
 	app    *App
 	gate   *paywall.Gate
+	passes []*paywall.Route // of each plan, for who buys it by POST /x402/access
 	exempt caddyhttp.MatcherSets
 	log    *zap.Logger
 }
@@ -103,6 +107,8 @@ type Price struct {
 	MIMEType    string `json:"mime_type,omitempty"`
 	// When the money moves for this. Default: the handler's flow.
 	Flow string `json:"flow,omitempty"`
+	// Entries of the catalogue for what this is the price of.
+	Routes []*RouteEntry `json:"routes,omitempty"`
 
 	matchers caddyhttp.MatcherSets
 	route    *paywall.Route
@@ -231,6 +237,9 @@ func (h *Handler) provisionGate(ctx caddy.Context) error {
 		names[r.Name], p.route = true, r
 		routes = append(routes, r)
 	}
+	if err := h.provisionCatalogue(plans); err != nil {
+		return err
+	}
 	idempotency, err := h.Idempotency.provision()
 	if err != nil {
 		return err
@@ -239,7 +248,7 @@ func (h *Handler) provisionGate(ctx caddy.Context) error {
 		Acquire: h.app.acquire, Payees: h.app.payees, Tokens: h.app.tokens, Granted: setPayment, Decided: decided,
 		ErrorStatus: errorStatus, MinRemaining: minRemaining, MaxValidity: time.Duration(h.app.MaxValidity), Now: h.app.now,
 		Logger: ctx.Slogger(), StatusURL: h.app.statusURL, Idempotency: idempotency,
-	}, routes...)
+	}, slices.DeleteFunc(append(routes, h.passes...), func(r *paywall.Route) bool { return r == nil })...)
 	return err
 }
 
@@ -272,6 +281,10 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, t *told, next ca
 	if err != nil {
 		return caddyhttp.Error(http.StatusInternalServerError, err)
 	}
+	called := calledOf(r)
+	if err := called.reached(h, price, outcome); err != nil {
+		return err
+	}
 	if price == nil {
 		decided(r, outcome, "")
 		t.setAside(r)
@@ -283,7 +296,10 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, t *told, next ca
 	}
 	t.taken = true
 	t.putBack(r)
-	return h.gate.Serve(w, r, h.request(r, price), next.ServeHTTP)
+	if called != nil {
+		return called.serve(w, r, price, next, t)
+	}
+	return h.gate.Serve(w, r, h.request(r, price.route), next.ServeHTTP)
 }
 
 // match finds the price of a request; none is an outcome of its own. Where a path can be read in two ways, one that has
@@ -338,7 +354,7 @@ func otherReading(r *http.Request) *http.Request {
 }
 
 // request describes r as its client sent it: rewrites may have run before.
-func (h *Handler) request(r *http.Request, p *Price) paywall.Request {
+func (h *Handler) request(r *http.Request, route *paywall.Route) paywall.Request {
 	original := r
 	if o, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
 		original = &o
@@ -355,7 +371,7 @@ func (h *Handler) request(r *http.Request, p *Price) paywall.Request {
 	}
 	uri := original.URL.RequestURI()
 	client, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
-	return paywall.Request{Client: client, Route: p.route, URL: base + uri, Host: host, URI: uri, Audience: audience}
+	return paywall.Request{Client: client, Route: route, URL: base + uri, Host: host, URI: uri, Audience: audience}
 }
 
 // scheme is how the client reached us. Only a trusted proxy is believed about it.

@@ -67,6 +67,10 @@ var (
 		Namespace: "caddy", Subsystem: "x402", Name: "gas_spent_ether_total",
 		Help: "What those transactions cost, in ether. Divided by carried_payments_total: the cost of a payment.",
 	}, []string{"network"})
+	challenges = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "x402", Name: "challenges_total",
+		Help: "Requests that were asked for by POST /x402/access: made, claimed by a payment, cancelled. They are no payments until they are claimed.",
+	}, []string{"outcome"})
 	reorgs = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "caddy", Subsystem: "x402", Name: "reorgs_total",
 		Help: "Settled payments whose transaction was found gone.",
@@ -96,6 +100,8 @@ func observe(o paywall.Observation) {
 		lostUnits.WithLabelValues(o.Network).Add(o.Amount.Float64()) // for graphs; the ledger has what it is
 	case "credit":
 		refusedCredit.WithLabelValues(o.Network).Inc()
+	case "challenge":
+		challenges.WithLabelValues(o.Outcome).Inc()
 	case "reorg":
 		reorgs.WithLabelValues(o.Network).Inc()
 	}
@@ -157,7 +163,7 @@ func registerMetrics(r *prometheus.Registry) {
 	if r == nil {
 		return
 	}
-	for _, c := range []prometheus.Collector{requests, facilitations, settlements, settlementSeconds, deliveries, transactions, carried, gasSpent, quarantined, losses, lostUnits, refusedCredit, reorgs, paymentStates{}, gasBalances{}} {
+	for _, c := range []prometheus.Collector{requests, facilitations, settlements, settlementSeconds, deliveries, transactions, carried, gasSpent, quarantined, losses, lostUnits, refusedCredit, challenges, reorgs, paymentStates{}, gasBalances{}} {
 		// An error means that it is registered already: two apps do not happen, but a registry may be shared.
 		if err := r.Register(c); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 			continue

@@ -147,6 +147,9 @@ func (a *attempt) demand(reason x402.Reason) error {
 	if no, ok := errors.AsType[*refusal](a.noStream()); ok {
 		return a.answer(no)
 	}
+	if a.Order != nil {
+		return a.demandOrder()
+	}
 	text := string(reason)
 	if text == "" {
 		text = "Payment required"
@@ -189,6 +192,9 @@ func (a *attempt) answerOn(w http.ResponseWriter, r *refusal) error {
 	}
 	if r.receipt != nil {
 		a.addGrant(h, r.receipt)
+	}
+	if a.Order != nil {
+		return a.refuseOrder(w, r)
 	}
 	if r.status != http.StatusPaymentRequired {
 		return a.writeProblem(w, r)

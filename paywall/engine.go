@@ -64,11 +64,12 @@ func (s Settings) withDefaults() Settings {
 
 // Observation is one fact for metrics. None of its fields identifies a payer, a path or a key.
 type Observation struct {
-	// Event is "settlement", "delivery", "reorg", "quarantine", "loss" (served, and not paid) or "credit".
+	// Event is "settlement", "delivery", "reorg", "quarantine", "loss" (served, and not paid), "credit" or
+	// "challenge" (what was asked for under a request id).
 	Event   string
 	Network string
 	// Outcome is settled, failed or unknown; delivered, undelivered, void (not charged) or unpaid (the upstream has answered, and the
-	// payment failed: nothing was delivered); imported.
+	// payment failed: nothing was delivered); imported; made, claimed or cancelled.
 	Outcome string
 	Reason  string
 	// Took is how long a settlement took.

@@ -114,6 +114,8 @@ type Request struct {
 	Client string
 	// Audience is whom access tokens of this site are for.
 	Audience string
+	// Order is what is asked for by its id in the catalogue; nil for a request to the route itself.
+	Order *Order
 }
 
 // attempt is one request on its way through the gate.
@@ -140,6 +142,8 @@ type attempt struct {
 	kept     map[common.Hash]ledger.Reservation // read, and with an answer
 	yield    func()                             // gives back the turn of who buys what is bought once; may be nil
 
+	challenge *heldChallenge // of the order's request id, as far as it is known
+
 	repays string          // the id of the owed payment that this request pays for
 	debt   *ledger.Payment // that payment
 	loan   *ledger.Loan    // what was lent for its payment; nil if nothing was
@@ -153,6 +157,9 @@ func (g *Gate) Serve(w http.ResponseWriter, r *http.Request, q Request, next Han
 	bearer, repays := bearerToken(r.Header), r.Header.Get(headerOwed)
 	CleanRequest(r)
 	a := &attempt{Gate: g, Request: q, w: w, r: r, next: next, version: version, repays: repays}
+	if a.ordersPlan() {
+		bearer = "" // a token buys nothing
+	}
 
 	if header == "" && bearer == "" {
 		return a.demand("")
@@ -189,6 +196,9 @@ func (a *attempt) pay(header string) error {
 		return refuse(x402.Refuse(reasonVersion, "the payment says x402Version %d in a header of version %d", payload.Version, a.version))
 	}
 	a.payload = payload
+	if err := a.nameOrder(); err != nil {
+		return err
+	}
 	if err := a.readKeys(); err != nil {
 		return err
 	}
@@ -320,6 +330,9 @@ func (a *attempt) fresh(id x402.AuthorizationID) error {
 
 // proven is the way of who has proven to be the payer of a new authorization. broke is why it can't pay; it may have paid already.
 func (a *attempt) proven(ctx context.Context, f *proof, broke error) error {
+	if err := a.admit(ctx, f.id.Payer); err != nil {
+		return err
+	}
 	a.wants = a.wanted(f.id, a.binding(f.opt))
 	if err := a.queue(ctx); err != nil {
 		return err

@@ -192,6 +192,9 @@ func (a *attempt) servePlan(p ledger.Payment, bought bool) error {
 	if err != nil {
 		return unavailable(codeToken, err).of(p.ID)
 	}
+	if a.ordersPlan() {
+		return a.serveGrant(&p, signed)
+	}
 	g := a.grantOf(&p)
 	g.Route = a.Route.Name
 	if err := a.granted(g); err != nil {

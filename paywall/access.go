@@ -1,0 +1,323 @@
+package paywall
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/ethereum/go-ethereum/common"
+
+	"github.com/caddy-x402/caddy-x402/ledger"
+)
+
+// Order is what a request to `POST /x402/access` asks for: a plan, whose buyer is answered with an AccessGrant, or a route of the
+// catalogue. It is paid as everything else is: by the same offer, claim and settlement, and resumed by the same header. Beside that the
+// client may name its request: of one name there is one challenge at any time, which one payer can pay, once, until it expires.
+type Order struct {
+	// RequestID is the client's name for what it wants. Empty: an unpaid request gets one; a paid one is not bound to any.
+	RequestID string
+	// Item is the id of the plan or the route in the catalogue.
+	Item string
+	// Plan says that Item is a plan: the answer is an AccessGrant.
+	Plan bool
+	// ResourceID is what the client says that it wants the plan for; it goes into the grant.
+	ResourceID string
+	// Terms are what else must be equal for two requests of one name to be the same.
+	Terms []string
+	// TTL is how long a challenge may be paid.
+	TTL time.Duration
+	// Base is the public address of the site, and Endpoint that of what the grant opens.
+	Base, Endpoint string
+	// Description of what is sold; Key0 is the entry of the offer's extensions under that name, but for its info.
+	Description string
+	Key0        map[string]any
+	// Outcome is told which challenge it was; may be nil.
+	Outcome *OrderOutcome
+}
+
+// OrderOutcome is what an order's answer says of its challenge; empty where there is none.
+type OrderOutcome struct{ ChallengeID, RequestID string }
+
+// ordersPlan reports whether the request buys a plan for its grant.
+func (a *attempt) ordersPlan() bool { return a.Order != nil && a.Order.Plan }
+
+// challengeUnits are what an unpaid order takes of its client's allowance: 128 at once, and 4 a second. Each may store something.
+const challengeUnits = 32
+
+// demandOrder is the 402 of an order that carries no payment. It stores a challenge, unless the request id has one.
+func (a *attempt) demandOrder() error {
+	engine, release, err := a.Acquire()
+	if err != nil {
+		return a.answer(unavailable(codeStore, err))
+	}
+	defer release()
+	a.engine = engine
+	if !engine.limits.spend(clientKey(a.Client), challengeUnits, time.Now()) {
+		return a.answer(tooManyOrders())
+	}
+	c, err := a.openChallenge(a.r.Context())
+	if refused, ok := errors.AsType[*refusal](err); ok {
+		return a.answer(refused)
+	} else if err != nil {
+		return a.answer(unavailable(codeStore, err))
+	}
+	a.knowChallenge(c)
+	text := "Payment required"
+	if a.challenge.payment() != "" {
+		// Who has paid proves it by a signature, which is not used; who has not paid can't have the grant.
+		text = "This request id was paid for: sign to prove that it was you; nothing is charged again"
+	}
+	a.decided("required", "")
+	return a.writeOrderOffer(text)
+}
+
+func (a *attempt) knowChallenge(c *heldChallenge) {
+	a.challenge = c
+	if a.Order.Outcome != nil {
+		*a.Order.Outcome = OrderOutcome{ChallengeID: c.ID, RequestID: c.RequestID}
+	}
+}
+
+// openChallenge gives the challenge of the order's request id, which is made if there is none that could be paid.
+func (a *attempt) openChallenge(ctx context.Context) (*heldChallenge, error) {
+	if a.Order.RequestID == "" {
+		id, err := newRequestID()
+		if err != nil {
+			return nil, err
+		}
+		o := *a.Order
+		o.RequestID, a.Order = id, &o
+	}
+	key, terms := a.orderKey(), a.orderTerms()
+	for range mostHolders {
+		over := ""
+		c, err := readChallenge(ctx, a.engine.store, key)
+		switch {
+		case errors.Is(err, ledger.ErrNotFound):
+		case err != nil:
+			return nil, unavailable(codeStore, err)
+		default:
+			dead, err := a.cameToNothing(ctx, c)
+			if err != nil {
+				return nil, err
+			}
+			if !dead {
+				if c.reservation.Fingerprint != terms {
+					return nil, otherOrder()
+				}
+				return c, nil
+			}
+			over = c.reservation.Payment
+		}
+		made, err := a.newChallenge(key)
+		if err != nil {
+			return nil, err
+		}
+		err = made.put(ctx, a.engine.store, key, terms, made.ID, over, a.Order.TTL+a.MaxValidity)
+		switch {
+		case err == nil:
+			a.engine.current().Observe(Observation{Event: "challenge", Outcome: "made"})
+			return &heldChallenge{Challenge: *made, reservation: ledger.Reservation{Key: key, Fingerprint: terms, Payment: made.ID}}, nil
+		case !errors.Is(err, ledger.ErrExists):
+			return nil, unavailable(codeStore, err)
+		}
+	}
+	return nil, busy("")
+}
+
+// cameToNothing reports whether the challenge can't be paid any more, nor was.
+func (a *attempt) cameToNothing(ctx context.Context, c *heldChallenge) (bool, error) {
+	if c.payment() == "" {
+		return c.state(a.engine.store.Now()) != ledger.StatePending, nil
+	}
+	p, err := a.engine.store.Payment(ctx, c.payment())
+	switch {
+	case errors.Is(err, ledger.ErrNotFound):
+		return true, nil
+	case err != nil:
+		return false, unavailable(codeStore, err)
+	}
+	return a.spent(&p), nil
+}
+
+// spent reports whether p serves nobody any more, so that its request id may be paid anew.
+func (a *attempt) spent(p *ledger.Payment) bool {
+	switch {
+	case p.Settlement == ledger.Failed, p.Settlement == ledger.Void, p.Refund != ledger.NotRefunded, p.Delivery == ledger.Undelivered:
+		return true
+	}
+	return p.Delivery == ledger.Delivered && p.Binding.Plan != "" && !p.PlanUntil.After(a.Now())
+}
+
+func (a *attempt) orderKey() common.Hash { return challengeKey(a.Host, a.Order.RequestID) }
+
+func (a *attempt) orderTerms() common.Hash {
+	kind := "route"
+	if a.Order.Plan {
+		kind = "plan"
+	}
+	return digest(append([]string{"order", kind, a.Order.Item, a.Order.ResourceID}, a.Order.Terms...)...)
+}
+
+func (a *attempt) newChallenge(key common.Hash) (*Challenge, error) {
+	id, err := newChallengeID(randomness, key, a.Order.Plan)
+	if err != nil {
+		return nil, err
+	}
+	now := a.engine.store.Now().UTC().Truncate(time.Microsecond)
+	c := &Challenge{
+		ID: id, RequestID: a.Order.RequestID, Item: a.Order.Item, Plan: a.Order.Plan, CreatedAt: now, ExpiresAt: now.Add(a.Order.TTL),
+	}
+	if len(a.Route.accepts) > 0 {
+		first := &a.Route.accepts[0]
+		c.Network, c.Asset, c.Amount, c.PayTo = first.Network, first.Asset, first.Amount, first.PayTo
+	}
+	return c, nil
+}
+
+// admit refuses a new payment for a challenge that can't be paid by this payer, before anything is claimed.
+func (a *attempt) admit(ctx context.Context, payer common.Address) error {
+	if !a.named() {
+		return nil
+	}
+	_, _, _, err := a.admitted(ctx, payer, "")
+	return err
+}
+
+// named reports whether the order has a request id.
+func (a *attempt) named() bool { return a.Order != nil && a.Order.RequestID != "" }
+
+// nameOrder finds the request id that the payment was signed for, as its client has sent it back with the offer's extensions. It pays
+// under no other.
+func (a *attempt) nameOrder() error {
+	if a.Order == nil {
+		return nil
+	}
+	echoed := echoedRequest(a.payload.Extensions[extensionKey0])
+	switch {
+	case echoed == "" || echoed == a.Order.RequestID:
+		return nil
+	case a.named():
+		return otherOrder()
+	}
+	o := *a.Order
+	o.RequestID, a.Order = echoed, &o
+	return nil
+}
+
+// admitted gives the challenge that payer may pay, and what it is reserved for as yet; or the payer's own payment, which has it already.
+// own is the payment that wants it.
+func (a *attempt) admitted(ctx context.Context, payer common.Address, own string) (c *heldChallenge, over string, other *ledger.Payment, err error) {
+	key, terms := a.orderKey(), a.orderTerms()
+	c, err = readChallenge(ctx, a.engine.store, key)
+	switch {
+	case errors.Is(err, ledger.ErrNotFound): // nobody has asked before, or it was long ago
+		made, err := a.newChallenge(key)
+		if err != nil {
+			return nil, "", nil, unavailable(codeStore, err)
+		}
+		return &heldChallenge{Challenge: *made, reservation: ledger.Reservation{Key: key, Fingerprint: terms}}, "", nil, nil
+	case err != nil:
+		return nil, "", nil, unavailable(codeStore, err)
+	case c.reservation.Fingerprint != terms:
+		return nil, "", nil, otherOrder()
+	}
+	over = c.reservation.Payment
+	if id := c.payment(); id != "" {
+		if id == own {
+			return c, over, nil, nil
+		}
+		p, err := a.engine.store.Payment(ctx, id)
+		switch {
+		case errors.Is(err, ledger.ErrNotFound):
+		case err != nil:
+			return nil, "", nil, unavailable(codeStore, err)
+		case a.spent(&p):
+		case p.Payer != payer:
+			return nil, "", nil, takenOrder()
+		default:
+			return c, over, &p, nil
+		}
+	}
+	switch c.state(a.engine.store.Now()) {
+	case ledger.StateCancelled:
+		return nil, "", nil, orderOver("Challenge was cancelled. Request access again; nothing was charged.")
+	case ledger.StateExpired:
+		return nil, "", nil, orderOver("Challenge expired. Request access again; nothing was charged.")
+	}
+	return c, over, nil, nil
+}
+
+// bindOrder makes p the payment of the order's challenge. other is the payer's own payment, which has it already.
+func (a *attempt) bindOrder(ctx context.Context, p *ledger.Payment) (other *ledger.Payment, err error) {
+	if !a.named() {
+		return nil, nil
+	}
+	for range mostHolders {
+		c, over, other, err := a.admitted(ctx, p.Payer, p.ID)
+		if err != nil || other != nil {
+			return other, err
+		}
+		if over == p.ID {
+			a.knowChallenge(c)
+			return nil, nil
+		}
+		ttl := max(keepOrders, a.Order.TTL+a.MaxValidity)
+		err = c.put(ctx, a.engine.store, c.reservation.Key, c.reservation.Fingerprint, p.ID, over, ttl)
+		switch {
+		case err == nil:
+			a.knowChallenge(c)
+			a.engine.current().Observe(Observation{Event: "challenge", Outcome: "claimed"})
+			return nil, nil
+		case !errors.Is(err, ledger.ErrExists):
+			return nil, unavailable(codeStore, err).of(p.ID)
+		}
+	}
+	return nil, busy("")
+}
+
+// keepOrders is how long it is known which payment a request id was paid with.
+const keepOrders = 7 * 24 * time.Hour
+
+// reserveOrder is what reserve does for the order. Who has paid is served whatever became of the name.
+func (a *attempt) reserveOrder(ctx context.Context, p *ledger.Payment) (other *ledger.Payment, err error) {
+	if a.Order == nil {
+		return nil, nil
+	}
+	other, err = a.bindOrder(ctx, p)
+	if p.Settlement == ledger.Claimed {
+		return other, err
+	}
+	return nil, nil
+}
+
+// serveGrant answers the buyer of a plan with what it has bought.
+func (a *attempt) serveGrant(p *ledger.Payment, signed string) error {
+	if a.challenge == nil || a.challenge.payment() != p.ID {
+		ctx, cancel := a.detached()
+		if _, err := a.bindOrder(ctx, p); err != nil {
+			a.Logger.Debug("a request id stays without its payment", slog.String("payment", p.ID), slog.Any("error", err))
+		}
+		cancel()
+	}
+	if a.Granted != nil {
+		a.Granted(a.r, a.grantOf(p))
+	}
+	body, err := json.Marshal(a.accessGrant(p, signed))
+	if err != nil {
+		return unavailable(codeToken, err).of(p.ID)
+	}
+	a.next = func(w http.ResponseWriter, _ *http.Request) error {
+		h := w.Header()
+		h.Set("Content-Type", "application/json")
+		h.Set("Cache-Control", "no-store")
+		return writeBody(w, http.StatusOK, body)
+	}
+	return a.pass("paid", func(h http.Header) {
+		a.addReceipt(h, p, signed)
+		h.Set(headerAccessToken, signed)
+	})
+}
