@@ -171,7 +171,7 @@ func (h *Handler) entries() (list []entry) {
 		for _, e := range p.Routes {
 			list = append(list, entry{e, h, p})
 		}
-		if len(p.MatcherSetsRaw) == 0 {
+		if len(p.matchers) == 0 {
 			rest = p
 		}
 	}

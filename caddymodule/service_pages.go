@@ -139,8 +139,8 @@ func (s *Service) settle() error {
 	if s.ChallengeTTL == 0 {
 		s.ChallengeTTL = caddy.Duration(15 * time.Minute)
 	}
-	if d := time.Duration(s.ChallengeTTL); d < minRemaining || d > 24*time.Hour {
-		return fmt.Errorf("challenge_ttl must be between %s and 24h", minRemaining)
+	if d := time.Duration(s.ChallengeTTL); d < time.Second || d > 24*time.Hour {
+		return errors.New("challenge_ttl must be between 1s and 24h")
 	}
 	for _, part := range s.Off {
 		if !slices.Contains(serviceParts, part) {

@@ -149,6 +149,7 @@ func expiry(t *testing.T, s *shop) {
 		t.Errorf("the challenge is %+v", at)
 	}
 	s.Load(s.options)
+	b.HTTP.CloseIdleConnections()
 	again, offer := s.ask(t, b, what)
 	if again.ChallengeID == r.ChallengeID {
 		t.Error("an expired challenge came back")
