@@ -166,11 +166,11 @@ func (c *called) call(r *http.Request, to *url.URL, body []byte, mime string) (*
 		inner.Header.Set("Content-Type", mime)
 	}
 	a := &heldAnswer{header: http.Header{}, most: 2 * mostCalled}
-	server.ServeHTTP(a, inner)
-	if a.over {
-		return nil, errCalledLong
-	}
-	return a, nil
+	err := a.read(caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		server.ServeHTTP(w, r)
+		return nil
+	}), inner)
+	return a, err
 }
 
 // ofTheCall are the headers that are about the call itself, and not about what is called.

@@ -183,7 +183,10 @@ func (a *attempt) admit(ctx context.Context, payer common.Address) error {
 	if !a.named() {
 		return nil
 	}
-	_, _, _, err := a.admitted(ctx, payer, "")
+	_, _, other, err := a.admitted(ctx, payer, "")
+	if err == nil && other != nil && other.Delivery == ledger.Delivered && other.Binding.Plan == "" && !a.keyed() {
+		return answeredOrder(other)
+	}
 	return err
 }
 

@@ -196,6 +196,7 @@ const (
 	CodeSettlementFailed = "SETTLEMENT_FAILED"
 	CodeInternalError    = "INTERNAL_ERROR"
 	CodeRateLimited      = "RATE_LIMITED"
+	CodeRedeemed         = "PROOF_ALREADY_REDEEMED"
 )
 
 // notJSON is what Key0 says of a header that can't be read.
@@ -275,6 +276,14 @@ func takenOrder() *refusal {
 	return &refusal{
 		status: http.StatusConflict, code: CodeInvalidRequest,
 		detail: "this requestId was paid for by another payer; take a new one; nothing was charged",
+	}
+}
+
+// answeredOrder is for a call of a route that was answered, where answers are not kept.
+func answeredOrder(p *ledger.Payment) *refusal {
+	return &refusal{
+		status: http.StatusConflict, code: CodeRedeemed, payment: p.ID,
+		detail: "this requestId was paid for and answered, and the answer is not kept; take a new one; nothing was charged",
 	}
 }
 
