@@ -142,7 +142,7 @@ func (s *Service) accessPlan(w http.ResponseWriter, r *http.Request, body *acces
 		resource = "default"
 	}
 	about := "Access to " + resource
-	q.Order = &paywall.Order{
+	q.Access = &paywall.Access{
 		RequestID: body.RequestID, Item: o.id, Plan: true, ResourceID: resource, TTL: time.Duration(s.ChallengeTTL), Base: base,
 		Endpoint: s.endpoint(base, resource), Description: about, Key0: key0Plan(about + " via " + o.id + " tier"),
 	}
@@ -209,8 +209,8 @@ func (s *Service) accessRoute(w http.ResponseWriter, r *http.Request, body *acce
 		return err
 	}
 	payload, mime := body.Resource.payload(e.Method)
-	out := new(paywall.OrderOutcome)
-	c := &called{entry: e, order: &paywall.Order{
+	out := new(paywall.AccessOutcome)
+	c := &called{entry: e, access: &paywall.Access{
 		RequestID: body.RequestID, Item: e.ID, ResourceID: body.ResourceID, TTL: time.Duration(s.ChallengeTTL), Base: s.base(r),
 		Terms: []string{to.RequestURI(), string(payload)}, Description: e.about(), Outcome: out,
 	}}
@@ -304,7 +304,7 @@ func (s *Service) writeResource(w http.ResponseWriter, r *http.Request, c *calle
 			a.header.Del(name)
 		}
 	}
-	out := c.order.Outcome
+	out := c.access.Outcome
 	if c.err != nil {
 		code := "PROXY_ERROR"
 		if errorStatus(c.err) == http.StatusGatewayTimeout {

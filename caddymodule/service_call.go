@@ -21,8 +21,8 @@ import (
 // own address: what is asked of a visitor there is asked of it, and its price is what the matchers say. The handler whose price it comes to
 // must be the one that the catalogue names, or it is refused.
 type called struct {
-	entry entry
-	order *paywall.Order
+	entry  entry
+	access *paywall.Access
 
 	taken   bool   // by the handler that the entry belongs to
 	outcome string // of its gate
@@ -58,7 +58,7 @@ func (c *called) reached(h *Handler, p *Price, outcome string) error {
 // whole was not delivered, and is not paid for.
 func (c *called) serve(w http.ResponseWriter, r *http.Request, p *Price, next caddyhttp.Handler, t *told) error {
 	q := c.entry.handler.request(r, p.route)
-	q.Order = c.order
+	q.Access = c.access
 	err := c.entry.handler.gate.Serve(w, r, q, func(w http.ResponseWriter, r *http.Request) error {
 		held := &heldAnswer{header: w.Header(), most: mostCalled}
 		if c.err = held.read(next, r); c.err != nil {

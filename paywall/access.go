@@ -13,10 +13,10 @@ import (
 	"github.com/caddy-x402/caddy-x402/ledger"
 )
 
-// Order is what a request to `POST /x402/access` asks for: a plan, whose buyer is answered with an AccessGrant, or a route of the
+// Access is what a request to `POST /x402/access` asks for: a plan, whose buyer is answered with an AccessGrant, or a route of the
 // catalogue. It is paid as everything else is: by the same offer, claim and settlement, and resumed by the same header. Beside that the
 // client may name its request: of one name there is one challenge at any time, which one payer can pay, once, until it expires.
-type Order struct {
+type Access struct {
 	// RequestID is the client's name for what it wants. Empty: an unpaid request gets one; a paid one is not bound to any.
 	RequestID string
 	// Item is the id of the plan or the route in the catalogue.
@@ -35,20 +35,20 @@ type Order struct {
 	Description string
 	Key0        map[string]any
 	// Outcome is told which challenge it was; may be nil.
-	Outcome *OrderOutcome
+	Outcome *AccessOutcome
 }
 
-// OrderOutcome is what an order's answer says of its challenge; empty where there is none.
-type OrderOutcome struct{ ChallengeID, RequestID string }
+// AccessOutcome is what an order's answer says of its challenge; empty where there is none.
+type AccessOutcome struct{ ChallengeID, RequestID string }
 
-// ordersPlan reports whether the request buys a plan for its grant.
-func (a *attempt) ordersPlan() bool { return a.Order != nil && a.Order.Plan }
+// buysGrant reports whether the request buys a plan for its grant.
+func (a *attempt) buysGrant() bool { return a.Access != nil && a.Access.Plan }
 
 // challengeUnits are what an unpaid order takes of its client's allowance: 128 at once, and 4 a second. Each may store something.
 const challengeUnits = 32
 
-// demandOrder is the 402 of an order that carries no payment. It stores a challenge, unless the request id has one.
-func (a *attempt) demandOrder() error {
+// demandAccess is the 402 of an order that carries no payment. It stores a challenge, unless the request id has one.
+func (a *attempt) demandAccess() error {
 	engine, release, err := a.Acquire()
 	if err != nil {
 		return a.answer(unavailable(codeStore, err))
@@ -56,7 +56,7 @@ func (a *attempt) demandOrder() error {
 	defer release()
 	a.engine = engine
 	if !engine.limits.spend(clientKey(a.Client), challengeUnits, time.Now()) {
-		return a.answer(tooManyOrders())
+		return a.answer(tooManyChallenges())
 	}
 	c, err := a.openChallenge(a.r.Context())
 	if refused, ok := errors.AsType[*refusal](err); ok {
@@ -71,27 +71,27 @@ func (a *attempt) demandOrder() error {
 		text = "This request id was paid for: sign to prove that it was you; nothing is charged again"
 	}
 	a.decided("required", "")
-	return a.writeOrderOffer(text)
+	return a.writeAccessOffer(text)
 }
 
 func (a *attempt) knowChallenge(c *heldChallenge) {
 	a.challenge = c
-	if a.Order.Outcome != nil {
-		*a.Order.Outcome = OrderOutcome{ChallengeID: c.ID, RequestID: c.RequestID}
+	if a.Access.Outcome != nil {
+		*a.Access.Outcome = AccessOutcome{ChallengeID: c.ID, RequestID: c.RequestID}
 	}
 }
 
 // openChallenge gives the challenge of the order's request id, which is made if there is none that could be paid.
 func (a *attempt) openChallenge(ctx context.Context) (*heldChallenge, error) {
-	if a.Order.RequestID == "" {
+	if a.Access.RequestID == "" {
 		id, err := newRequestID()
 		if err != nil {
 			return nil, err
 		}
-		o := *a.Order
-		o.RequestID, a.Order = id, &o
+		o := *a.Access
+		o.RequestID, a.Access = id, &o
 	}
-	key, terms := a.orderKey(), a.orderTerms()
+	key, terms := a.accessKey(), a.accessTerms()
 	for range mostHolders {
 		over := ""
 		c, err := readChallenge(ctx, a.engine.store, key)
@@ -106,7 +106,7 @@ func (a *attempt) openChallenge(ctx context.Context) (*heldChallenge, error) {
 			}
 			if !dead {
 				if c.reservation.Fingerprint != terms {
-					return nil, otherOrder()
+					return nil, otherAccess()
 				}
 				return c, nil
 			}
@@ -116,7 +116,7 @@ func (a *attempt) openChallenge(ctx context.Context) (*heldChallenge, error) {
 		if err != nil {
 			return nil, err
 		}
-		err = made.put(ctx, a.engine.store, key, terms, made.ID, over, a.Order.TTL+a.MaxValidity)
+		err = made.put(ctx, a.engine.store, key, terms, made.ID, over, a.Access.TTL+a.MaxValidity)
 		switch {
 		case err == nil:
 			a.engine.current().Observe(Observation{Event: "challenge", Outcome: "made"})
@@ -152,24 +152,24 @@ func (a *attempt) spent(p *ledger.Payment) bool {
 	return p.Delivery == ledger.Delivered && p.Binding.Plan != "" && !p.PlanUntil.After(a.Now())
 }
 
-func (a *attempt) orderKey() common.Hash { return challengeKey(a.Host, a.Order.RequestID) }
+func (a *attempt) accessKey() common.Hash { return challengeKey(a.Host, a.Access.RequestID) }
 
-func (a *attempt) orderTerms() common.Hash {
+func (a *attempt) accessTerms() common.Hash {
 	kind := "route"
-	if a.Order.Plan {
+	if a.Access.Plan {
 		kind = "plan"
 	}
-	return digest(append([]string{"order", kind, a.Order.Item, a.Order.ResourceID}, a.Order.Terms...)...)
+	return digest(append([]string{"order", kind, a.Access.Item, a.Access.ResourceID}, a.Access.Terms...)...)
 }
 
 func (a *attempt) newChallenge(key common.Hash) (*Challenge, error) {
-	id, err := newChallengeID(randomness, key, a.Order.Plan)
+	id, err := newChallengeID(randomness, key, a.Access.Plan)
 	if err != nil {
 		return nil, err
 	}
 	now := a.engine.store.Now().UTC().Truncate(time.Microsecond)
 	c := &Challenge{
-		ID: id, RequestID: a.Order.RequestID, Item: a.Order.Item, Plan: a.Order.Plan, CreatedAt: now, ExpiresAt: now.Add(a.Order.TTL),
+		ID: id, RequestID: a.Access.RequestID, Item: a.Access.Item, Plan: a.Access.Plan, CreatedAt: now, ExpiresAt: now.Add(a.Access.TTL),
 	}
 	if len(a.Route.accepts) > 0 {
 		first := &a.Route.accepts[0]
@@ -185,36 +185,36 @@ func (a *attempt) admit(ctx context.Context, payer common.Address) error {
 	}
 	_, _, other, err := a.admitted(ctx, payer, "")
 	if err == nil && other != nil && other.Delivery == ledger.Delivered && other.Binding.Plan == "" && !a.keyed() {
-		return answeredOrder(other)
+		return answeredAccess(other)
 	}
 	return err
 }
 
 // named reports whether the order has a request id.
-func (a *attempt) named() bool { return a.Order != nil && a.Order.RequestID != "" }
+func (a *attempt) named() bool { return a.Access != nil && a.Access.RequestID != "" }
 
-// nameOrder finds the request id that the payment was signed for, as its client has sent it back with the offer's extensions. It pays
+// nameAccess finds the request id that the payment was signed for, as its client has sent it back with the offer's extensions. It pays
 // under no other.
-func (a *attempt) nameOrder() error {
-	if a.Order == nil {
+func (a *attempt) nameAccess() error {
+	if a.Access == nil {
 		return nil
 	}
 	echoed := echoedRequest(a.payload.Extensions[extensionKey0])
 	switch {
-	case echoed == "" || echoed == a.Order.RequestID:
+	case echoed == "" || echoed == a.Access.RequestID:
 		return nil
 	case a.named():
-		return otherOrder()
+		return otherAccess()
 	}
-	o := *a.Order
-	o.RequestID, a.Order = echoed, &o
+	o := *a.Access
+	o.RequestID, a.Access = echoed, &o
 	return nil
 }
 
 // admitted gives the challenge that payer may pay, and what it is reserved for as yet; or the payer's own payment, which has it already.
 // own is the payment that wants it.
 func (a *attempt) admitted(ctx context.Context, payer common.Address, own string) (c *heldChallenge, over string, other *ledger.Payment, err error) {
-	key, terms := a.orderKey(), a.orderTerms()
+	key, terms := a.accessKey(), a.accessTerms()
 	c, err = readChallenge(ctx, a.engine.store, key)
 	switch {
 	case errors.Is(err, ledger.ErrNotFound): // nobody has asked before, or it was long ago
@@ -226,7 +226,7 @@ func (a *attempt) admitted(ctx context.Context, payer common.Address, own string
 	case err != nil:
 		return nil, "", nil, unavailable(codeStore, err)
 	case c.reservation.Fingerprint != terms:
-		return nil, "", nil, otherOrder()
+		return nil, "", nil, otherAccess()
 	}
 	over = c.reservation.Payment
 	if id := c.payment(); id != "" {
@@ -240,22 +240,22 @@ func (a *attempt) admitted(ctx context.Context, payer common.Address, own string
 			return nil, "", nil, unavailable(codeStore, err)
 		case a.spent(&p):
 		case p.Payer != payer:
-			return nil, "", nil, takenOrder()
+			return nil, "", nil, takenAccess()
 		default:
 			return c, over, &p, nil
 		}
 	}
 	switch c.state(a.engine.store.Now()) {
 	case ledger.StateCancelled:
-		return nil, "", nil, orderOver("Challenge was cancelled. Request access again; nothing was charged.")
+		return nil, "", nil, accessOver("Challenge was cancelled. Request access again; nothing was charged.")
 	case ledger.StateExpired:
-		return nil, "", nil, orderOver("Challenge expired. Request access again; nothing was charged.")
+		return nil, "", nil, accessOver("Challenge expired. Request access again; nothing was charged.")
 	}
 	return c, over, nil, nil
 }
 
-// bindOrder makes p the payment of the order's challenge. other is the payer's own payment, which has it already.
-func (a *attempt) bindOrder(ctx context.Context, p *ledger.Payment) (other *ledger.Payment, err error) {
+// bindAccess makes p the payment of the order's challenge. other is the payer's own payment, which has it already.
+func (a *attempt) bindAccess(ctx context.Context, p *ledger.Payment) (other *ledger.Payment, err error) {
 	if !a.named() {
 		return nil, nil
 	}
@@ -268,7 +268,7 @@ func (a *attempt) bindOrder(ctx context.Context, p *ledger.Payment) (other *ledg
 			a.knowChallenge(c)
 			return nil, nil
 		}
-		ttl := max(keepOrders, a.Order.TTL+a.MaxValidity)
+		ttl := max(keepChallenges, a.Access.TTL+a.MaxValidity)
 		err = c.put(ctx, a.engine.store, c.reservation.Key, c.reservation.Fingerprint, p.ID, over, ttl)
 		switch {
 		case err == nil:
@@ -282,15 +282,15 @@ func (a *attempt) bindOrder(ctx context.Context, p *ledger.Payment) (other *ledg
 	return nil, busy("")
 }
 
-// keepOrders is how long it is known which payment a request id was paid with.
-const keepOrders = 7 * 24 * time.Hour
+// keepChallenges is how long it is known which payment a request id was paid with.
+const keepChallenges = 7 * 24 * time.Hour
 
-// reserveOrder is what reserve does for the order. Who has paid is served whatever became of the name.
-func (a *attempt) reserveOrder(ctx context.Context, p *ledger.Payment) (other *ledger.Payment, err error) {
-	if a.Order == nil {
+// reserveAccess is what reserve does for the order. Who has paid is served whatever became of the name.
+func (a *attempt) reserveAccess(ctx context.Context, p *ledger.Payment) (other *ledger.Payment, err error) {
+	if a.Access == nil {
 		return nil, nil
 	}
-	other, err = a.bindOrder(ctx, p)
+	other, err = a.bindAccess(ctx, p)
 	if p.Settlement == ledger.Claimed {
 		return other, err
 	}
@@ -301,7 +301,7 @@ func (a *attempt) reserveOrder(ctx context.Context, p *ledger.Payment) (other *l
 func (a *attempt) serveGrant(p *ledger.Payment, signed string) error {
 	if a.challenge == nil || a.challenge.payment() != p.ID {
 		ctx, cancel := a.detached()
-		if _, err := a.bindOrder(ctx, p); err != nil {
+		if _, err := a.bindAccess(ctx, p); err != nil {
 			a.Logger.Debug("a request id stays without its payment", slog.String("payment", p.ID), slog.Any("error", err))
 		}
 		cancel()

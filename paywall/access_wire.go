@@ -40,8 +40,8 @@ type AccessGrant struct {
 
 func (a *attempt) accessGrant(p *ledger.Payment, signed string) AccessGrant {
 	g := AccessGrant{
-		Type: "AccessGrant", ChallengeID: p.ID, RequestID: a.Order.RequestID, AccessToken: signed, TokenType: "Bearer",
-		ResourceEndpoint: a.Order.Endpoint, ResourceID: a.Order.ResourceID, PlanID: a.Order.Item,
+		Type: "AccessGrant", ChallengeID: p.ID, RequestID: a.Access.RequestID, AccessToken: signed, TokenType: "Bearer",
+		ResourceEndpoint: a.Access.Endpoint, ResourceID: a.Access.ResourceID, PlanID: a.Access.Item,
 		TxHash: transactionText(p.Transaction), ExplorerURL: ExplorerURL(networkID(p.ChainID), transactionText(p.Transaction)),
 		ExpiresAt: p.PlanUntil.UTC().Format(time.RFC3339), PaymentID: p.ID,
 	}
@@ -101,10 +101,10 @@ func echoedRequest(entry json.RawMessage) string {
 	return extension.Info.RequestID
 }
 
-// orderOffer is the offer of an order: what PAYMENT-REQUIRED holds.
-func (a *attempt) orderOffer() (x402.PaymentRequired, error) {
+// accessOffer is the offer of an order: what PAYMENT-REQUIRED holds.
+func (a *attempt) accessOffer() (x402.PaymentRequired, error) {
 	resource, err := json.Marshal(map[string]string{
-		"url": a.URL, "method": a.r.Method, "description": a.Order.Description, "mimeType": "application/json",
+		"url": a.URL, "method": a.r.Method, "description": a.Access.Description, "mimeType": "application/json",
 	})
 	if err != nil {
 		return x402.PaymentRequired{}, err
@@ -117,8 +117,8 @@ func (a *attempt) orderOffer() (x402.PaymentRequired, error) {
 		X402Version: 2, Accepts: a.Route.accepts, Resource: x402.ResourceInfo{URL: a.URL, Raw: resource},
 		Extensions: map[string]json.RawMessage{x402.ExtensionResume: x402.ResumeExtension(key)},
 	}
-	key0 := map[string]any{"description": a.Order.Description}
-	for name, v := range a.Order.Key0 {
+	key0 := map[string]any{"description": a.Access.Description}
+	for name, v := range a.Access.Key0 {
 		key0[name] = v
 	}
 	if a.challenge != nil {
@@ -130,20 +130,20 @@ func (a *attempt) orderOffer() (x402.PaymentRequired, error) {
 	return o, nil
 }
 
-// orderRequired is the body of an order's 402.
-type orderRequired struct {
+// accessRequired is the body of an order's 402.
+type accessRequired struct {
 	x402.PaymentRequired
 	ChallengeID string `json:"challengeId,omitempty"`
 	RequestID   string `json:"requestId,omitempty"`
 	Error       string `json:"error"`
 }
 
-func (a *attempt) writeOrderOffer(text string) error {
-	offer, err := a.orderOffer()
+func (a *attempt) writeAccessOffer(text string) error {
+	offer, err := a.accessOffer()
 	if err != nil {
 		return a.answer(unavailable(codeToken, err))
 	}
-	body, err := json.Marshal(orderRequired{
+	body, err := json.Marshal(accessRequired{
 		PaymentRequired: offer, ChallengeID: a.challenge.ID, RequestID: a.challenge.RequestID, Error: text,
 	})
 	if err != nil {
@@ -165,7 +165,7 @@ func (a *attempt) offerHeaders(h http.Header, offer x402.PaymentRequired) error 
 		challenge = a.challenge.ID
 	}
 	h.Set(headerRequired, value)
-	h.Set("WWW-Authenticate", fmt.Sprintf(`Payment realm=%q, accept="exact", challenge=%q`, a.Order.Base, challenge))
+	h.Set("WWW-Authenticate", fmt.Sprintf(`Payment realm=%q, accept="exact", challenge=%q`, a.Access.Base, challenge))
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
 	return nil
@@ -202,8 +202,8 @@ const (
 // notJSON is what Key0 says of a header that can't be read.
 const notJSON = "Invalid PAYMENT-SIGNATURE header: must be base64url-encoded JSON"
 
-// orderCode gives the code of a refusal, and the text that goes before its own.
-func orderCode(r *refusal) (code, text string) {
+// accessCode gives the code of a refusal, and the text that goes before its own.
+func accessCode(r *refusal) (code, text string) {
 	switch {
 	case r.code == codeMalformed:
 		return CodeInvalidRequest, notJSON + ": "
@@ -221,9 +221,9 @@ func orderCode(r *refusal) (code, text string) {
 	return CodeInternalError, ""
 }
 
-// refuseOrder writes a refusal as Key0 does. A 402 has an offer, as all have.
-func (a *attempt) refuseOrder(w http.ResponseWriter, r *refusal) error {
-	code, text := orderCode(r)
+// refuseAccess writes a refusal as Key0 does. A 402 has an offer, as all have.
+func (a *attempt) refuseAccess(w http.ResponseWriter, r *refusal) error {
+	code, text := accessCode(r)
 	e := AccessError{Type: "Error", Code: code, Message: strings.TrimSuffix(text+r.detail, ": "), Details: &AccessErrorDetails{
 		Reason: r.code, Payment: r.payment, Retryable: r.retryable(),
 	}}
@@ -236,7 +236,7 @@ func (a *attempt) refuseOrder(w http.ResponseWriter, r *refusal) error {
 		if r.outcome != nil {
 			a.addFailure(h, r)
 		}
-		offer, err := a.orderOffer()
+		offer, err := a.accessOffer()
 		if err == nil {
 			err = a.offerHeaders(h, offer)
 		}
@@ -265,33 +265,33 @@ func writeBody(w http.ResponseWriter, status int, body []byte) error {
 	return nil
 }
 
-func otherOrder() *refusal {
+func otherAccess() *refusal {
 	return &refusal{
 		status: http.StatusConflict, code: CodeInvalidRequest,
 		detail: "this requestId is in use for another request; take a new one; nothing was charged",
 	}
 }
 
-func takenOrder() *refusal {
+func takenAccess() *refusal {
 	return &refusal{
 		status: http.StatusConflict, code: CodeInvalidRequest,
 		detail: "this requestId was paid for by another payer; take a new one; nothing was charged",
 	}
 }
 
-// answeredOrder is for a call of a route that was answered, where answers are not kept.
-func answeredOrder(p *ledger.Payment) *refusal {
+// answeredAccess is for a call of a route that was answered, where answers are not kept.
+func answeredAccess(p *ledger.Payment) *refusal {
 	return &refusal{
 		status: http.StatusConflict, code: CodeRedeemed, payment: p.ID,
 		detail: "this requestId was paid for and answered, and the answer is not kept; take a new one; nothing was charged",
 	}
 }
 
-func orderOver(text string) *refusal {
+func accessOver(text string) *refusal {
 	return &refusal{status: http.StatusGone, code: CodeChallengeExpired, detail: text}
 }
 
-func tooManyOrders() *refusal {
+func tooManyChallenges() *refusal {
 	return &refusal{
 		status: http.StatusTooManyRequests, code: CodeRateLimited,
 		detail: "too many requests without a payment came from your address; wait before you send the next one",

@@ -114,8 +114,8 @@ type Request struct {
 	Client string
 	// Audience is whom access tokens of this site are for.
 	Audience string
-	// Order is what is asked for by its id in the catalogue; nil for a request to the route itself.
-	Order *Order
+	// Access is what is asked for by its id in the catalogue; nil for a request to the route itself.
+	Access *Access
 }
 
 // attempt is one request on its way through the gate.
@@ -157,7 +157,7 @@ func (g *Gate) Serve(w http.ResponseWriter, r *http.Request, q Request, next Han
 	bearer, repays := bearerToken(r.Header), r.Header.Get(headerOwed)
 	CleanRequest(r)
 	a := &attempt{Gate: g, Request: q, w: w, r: r, next: next, version: version, repays: repays}
-	if a.ordersPlan() {
+	if a.buysGrant() {
 		bearer = "" // a token buys nothing
 	}
 
@@ -196,7 +196,7 @@ func (a *attempt) pay(header string) error {
 		return refuse(x402.Refuse(reasonVersion, "the payment says x402Version %d in a header of version %d", payload.Version, a.version))
 	}
 	a.payload = payload
-	if err := a.nameOrder(); err != nil {
+	if err := a.nameAccess(); err != nil {
 		return err
 	}
 	if err := a.readKeys(); err != nil {

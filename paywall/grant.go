@@ -192,7 +192,7 @@ func (a *attempt) servePlan(p ledger.Payment, bought bool) error {
 	if err != nil {
 		return unavailable(codeToken, err).of(p.ID)
 	}
-	if a.ordersPlan() {
+	if a.buysGrant() {
 		return a.serveGrant(&p, signed)
 	}
 	g := a.grantOf(&p)
