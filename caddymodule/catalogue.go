@@ -169,6 +169,10 @@ func (h *Handler) entries() (list []entry) {
 	var rest *Price
 	for _, p := range h.Prices {
 		for _, e := range p.Routes {
+			if p.Amount == freePrice {
+				list = append(list, entry{e, h, nil})
+				continue
+			}
 			list = append(list, entry{e, h, p})
 		}
 		if len(p.matchers) == 0 {

@@ -13,7 +13,7 @@ import (
 	"github.com/caddy-x402/caddy-x402/ledger"
 )
 
-// Access is what a request to `POST /x402/access` asks for: a plan, whose buyer is answered with an AccessGrant, or a route of the
+// Access is what a request to `POST /x402/access` asks for, an order: a plan, whose buyer is answered with an AccessGrant, or a route of the
 // catalogue. It is paid as everything else is: by the same offer, claim and settlement, and resumed by the same header. Beside that the
 // client may name its request: of one name there is one challenge at any time, which one payer can pay, once, until it expires.
 type Access struct {
