@@ -2,7 +2,6 @@ package caddymodule_test
 
 import (
 	"encoding/base64"
-	"fmt"
 	"net/http"
 	"os"
 	"slices"
@@ -109,7 +108,7 @@ func TestKey0CatalogueSells(t *testing.T) {
 	plans := `[{"planId":"basic","unitAmount":"$0.10","kept":"by Key0's issuer"}]`
 	routes := base64.StdEncoding.EncodeToString([]byte(`[{"routeId":"status","method":"GET","path":"/api/status"},` +
 		`{"routeId":"weather","method":"GET","path":"/api/weather/:city","unitAmount":"$0.01","params":[{"name":"city","in":"path"}]}]`))
-	r := rig.New(t, rig.Options{Site: fmt.Sprintf("x402 {\nkey0_plans `%s`\nkey0_routes %s\n}\nx402_service\nreverse_proxy {upstream}", plans, routes)})
+	r := rig.New(t, rig.Options{Site: "x402 {\nkey0_plans `" + plans + "`\nkey0_routes " + routes + "\n}\nx402_service\nreverse_proxy {upstream}"})
 	b := rig.NewBuyer(t, 1)
 	d := decoded[struct {
 		Plans, Routes []map[string]any

@@ -79,6 +79,8 @@ type catalogueRoute struct {
 	UnitAmount  string   `json:"unitAmount,omitempty"`
 	Description string   `json:"description,omitempty"`
 	Params      []*Param `json:"params,omitempty"`
+	// PlanOnly: no price of its own, only a plan opens it.
+	PlanOnly bool `json:"planOnly,omitempty"`
 }
 
 type catalogueText struct {
@@ -100,6 +102,7 @@ func (sh *shelf) fill(s *Service) {
 	for _, e := range sh.routes {
 		c.Routes = append(c.Routes, catalogueRoute{
 			RouteID: e.ID, Method: e.Method, Path: e.Path, UnitAmount: e.unitAmount(), Description: e.Description, Params: e.Params,
+			PlanOnly: e.price != nil && e.price.Amount == "",
 		})
 	}
 	set := func(d *document, v any) {
@@ -180,7 +183,7 @@ func (s *Service) wellKnown(c *catalogueText) wellKnownText {
 		t.Access = s.app.PublicURL + pathAccess
 	}
 	for _, r := range c.Routes {
-		if r.UnitAmount != "" {
+		if r.UnitAmount != "" || r.PlanOnly {
 			t.Resources = append(t.Resources, s.app.PublicURL+r.Path)
 		}
 	}
@@ -292,7 +295,7 @@ func routeSkill(r *catalogueRoute, base string) cardSkill {
 	if k.Description == "" {
 		k.Description = k.Name
 	}
-	if r.UnitAmount == "" {
+	if r.UnitAmount == "" && !r.PlanOnly {
 		k.Tags = []string{"free"}
 	}
 	return k

@@ -50,7 +50,11 @@ func planLines(c *catalogueText) string {
 func routeLines(c *catalogueText) string {
 	var b strings.Builder
 	for _, r := range c.Routes {
-		fmt.Fprintf(&b, "- %s: %s %s, %s%s\n", r.RouteID, r.Method, r.Path, costText(r.UnitAmount), described(r.Description))
+		cost := costText(r.UnitAmount)
+		if r.PlanOnly {
+			cost = "with a plan"
+		}
+		fmt.Fprintf(&b, "- %s: %s %s, %s%s\n", r.RouteID, r.Method, r.Path, cost, described(r.Description))
 		for _, p := range r.Params {
 			need := "optional"
 			if p.Required {

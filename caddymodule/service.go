@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -58,6 +59,7 @@ type Service struct {
 
 	once  sync.Once
 	shelf shelf
+	held  atomic.Int64 // of answers to calls
 
 	mu     sync.Mutex
 	health health

@@ -43,8 +43,8 @@ type accessResource struct {
 	Body   json.RawMessage `json:"body"`
 }
 
-// accessRefusal is a refusal of what was posted. Some of Key0's have their text in error, and some in message: they have it in both here.
-type accessRefusal struct {
+// accessError is a refusal of what was posted. Some of Key0's have their text in error, and some in message: they have it in both here.
+type accessError struct {
 	status  int
 	Type    string `json:"type,omitempty"`
 	Code    string `json:"code,omitempty"`
@@ -52,10 +52,10 @@ type accessRefusal struct {
 	Message string `json:"message,omitempty"`
 }
 
-func (r *accessRefusal) Error() string { return r.Code + ": " + r.Text + r.Message }
+func (r *accessError) Error() string { return r.Code + ": " + r.Text + r.Message }
 
-func refuseAccess(status int, code, text string) *accessRefusal {
-	return &accessRefusal{status: status, Type: "Error", Code: code, Text: text, Message: text}
+func refuseAccess(status int, code, text string) *accessError {
+	return &accessError{status: status, Type: "Error", Code: code, Text: text, Message: text}
 }
 
 const (
@@ -70,8 +70,9 @@ const (
 
 // serveAccess answers `POST /x402/access`.
 func (s *Service) serveAccess(w http.ResponseWriter, r *http.Request) error {
+	newTold(r)
 	err := s.access(w, r)
-	refused, ok := errors.AsType[*accessRefusal](err)
+	refused, ok := errors.AsType[*accessError](err)
 	if !ok {
 		return err
 	}
@@ -92,13 +93,13 @@ func (s *Service) access(w http.ResponseWriter, r *http.Request) error {
 	}
 	switch {
 	case body.PlanID != "" && body.RouteID != "":
-		return &accessRefusal{status: http.StatusBadRequest, Text: oneOfTwo}
+		return &accessError{status: http.StatusBadRequest, Text: oneOfTwo}
 	case body.RequestID != "" && !paywall.ValidRequestID(body.RequestID), body.ResourceID != "" && !paywall.ValidRequestID(body.ResourceID):
 		return refuseAccess(http.StatusBadRequest, paywall.CodeInvalidRequest, "requestId and resourceId may have up to 200 printable characters")
 	case body.RouteID != "":
 		return s.accessRoute(w, r, body)
 	case body.PlanID == "":
-		return &accessRefusal{status: http.StatusBadRequest, Text: choosePlan}
+		return &accessError{status: http.StatusBadRequest, Text: choosePlan}
 	}
 	return s.accessPlan(w, r, body)
 }
@@ -129,7 +130,7 @@ func readAccess(w http.ResponseWriter, r *http.Request) (*accessBody, error) {
 func (s *Service) accessPlan(w http.ResponseWriter, r *http.Request, body *accessBody) error {
 	o := s.offer(body.PlanID)
 	if o == nil {
-		return &accessRefusal{status: http.StatusNotFound, Type: "Error", Code: "TIER_NOT_FOUND", Text: `Plan "` + body.PlanID + `" not found`}
+		return &accessError{status: http.StatusNotFound, Type: "Error", Code: "TIER_NOT_FOUND", Text: `Plan "` + body.PlanID + `" not found`}
 	}
 	if o.pass == nil {
 		return refuseAccess(http.StatusBadRequest, "UNSUPPORTED_FREE_PLAN", freePlan)
@@ -202,15 +203,19 @@ type resourceAnswer struct {
 func (s *Service) accessRoute(w http.ResponseWriter, r *http.Request, body *accessBody) error {
 	e, ok := s.route(body.RouteID)
 	if !ok {
-		return &accessRefusal{status: http.StatusNotFound, Type: "Error", Code: "ROUTE_NOT_FOUND", Text: `Route "` + body.RouteID + `" not found`}
+		return &accessError{status: http.StatusNotFound, Type: "Error", Code: "ROUTE_NOT_FOUND", Text: `Route "` + body.RouteID + `" not found`}
 	}
 	to, err := e.read(body.Resource)
 	if err != nil {
 		return err
 	}
 	payload, mime := body.Resource.payload(e.Method)
+	if s.held.Load() > heldEnough {
+		w.Header().Set("Retry-After", "1")
+		return refuseAccess(http.StatusServiceUnavailable, paywall.CodeInternalError, "too many answers are on their way; send the same request again")
+	}
 	out := new(paywall.AccessOutcome)
-	c := &called{entry: e, access: &paywall.Access{
+	c := &called{entry: e, held: &s.held, access: &paywall.Access{
 		RequestID: body.RequestID, Item: e.ID, ResourceID: body.ResourceID, TTL: time.Duration(s.ChallengeTTL), Base: s.base(r),
 		Terms: []string{to.RequestURI(), string(payload)}, Description: e.about(), Outcome: out,
 	}}
@@ -220,6 +225,7 @@ func (s *Service) accessRoute(w http.ResponseWriter, r *http.Request, body *acce
 		r.Header.Set(headerIdempotencyKey, "requestId-"+hex.EncodeToString(sum[:]))
 	}
 	a, err := c.call(r, to, payload, mime)
+	defer a.letGo()
 	switch {
 	case c.wrong || err == nil && !c.taken && c.entry.price != nil && a.status < http.StatusMultipleChoices:
 		s.log.Error("a route of the catalogue does not come to the price that it stands under; check the handler's matchers",

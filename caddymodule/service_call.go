@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -23,6 +24,8 @@ import (
 type called struct {
 	entry  entry
 	access *paywall.Access
+
+	held *atomic.Int64
 
 	taken   bool   // by the handler that the entry belongs to
 	outcome string // of its gate
@@ -60,7 +63,8 @@ func (c *called) serve(w http.ResponseWriter, r *http.Request, p *Price, next ca
 	q := c.entry.handler.request(r, p.route)
 	q.Access = c.access
 	err := c.entry.handler.gate.Serve(w, r, q, func(w http.ResponseWriter, r *http.Request) error {
-		held := &heldAnswer{header: w.Header(), most: mostCalled}
+		held := &heldAnswer{header: w.Header(), most: mostCalled, held: c.held}
+		defer held.letGo()
 		if c.err = held.read(next, r); c.err != nil {
 			return c.err
 		}
@@ -80,12 +84,20 @@ const mostCalled = 8 << 20
 
 var errCalledLong = errors.New("the answer is too long to be wrapped into another; call the route at its own address")
 
+// Answers that are held take no more of memory than this, all together. From heldEnough on no call begins, so that few that were paid for
+// come to the end of it.
+const (
+	heldEnough = 64 << 20
+	heldMost   = 4 * heldEnough
+)
+
 // heldAnswer takes an answer as a whole.
 type heldAnswer struct {
 	header http.Header
 	status int
 	body   bytes.Buffer
 	most   int
+	held   *atomic.Int64 // by all answers
 	over   bool
 }
 
@@ -99,10 +111,17 @@ func (a *heldAnswer) WriteHeader(status int) {
 
 func (a *heldAnswer) Write(b []byte) (int, error) {
 	a.WriteHeader(http.StatusOK)
-	if a.over = a.over || a.body.Len()+len(b) > a.most; a.over {
+	if a.over = a.over || a.body.Len()+len(b) > a.most || a.held.Load()+int64(len(b)) > heldMost; a.over {
 		return 0, errCalledLong
 	}
+	a.held.Add(int64(len(b)))
 	return a.body.Write(b)
+}
+
+// letGo gives back what it takes of memory.
+func (a *heldAnswer) letGo() {
+	a.held.Add(-int64(a.body.Len()))
+	a.body.Reset()
 }
 
 // Flush does nothing: all of it comes at once.
@@ -149,7 +168,7 @@ func (a *heldAnswer) send(w http.ResponseWriter) error {
 func (c *called) call(r *http.Request, to *url.URL, body []byte, mime string) (*heldAnswer, error) {
 	server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if !ok {
-		return nil, errors.New("there is no server to call the route on")
+		return &heldAnswer{held: c.held}, errors.New("there is no server to call the route on")
 	}
 	inner := r.Clone(context.WithValue(r.Context(), calledKey{}, c))
 	inner.Method, inner.URL, inner.RequestURI = c.entry.Method, to, to.RequestURI()
@@ -165,7 +184,7 @@ func (c *called) call(r *http.Request, to *url.URL, body []byte, mime string) (*
 		inner.Body, inner.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 		inner.Header.Set("Content-Type", mime)
 	}
-	a := &heldAnswer{header: http.Header{}, most: 2 * mostCalled}
+	a := &heldAnswer{header: http.Header{}, most: 2 * mostCalled, held: c.held}
 	err := a.read(caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		server.ServeHTTP(w, r)
 		return nil

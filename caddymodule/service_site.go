@@ -84,7 +84,7 @@ func (s *Service) neighbours() func(*Handler) bool {
 	}
 	return func(h *Handler) bool {
 		return slices.ContainsFunc(sites[h], func(a site) bool {
-			return slices.ContainsFunc(own, func(b site) bool { return a.together(b) })
+			return slices.ContainsFunc(own, a.together)
 		})
 	}
 }

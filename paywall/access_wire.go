@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -118,9 +119,7 @@ func (a *attempt) accessOffer() (x402.PaymentRequired, error) {
 		Extensions: map[string]json.RawMessage{x402.ExtensionResume: x402.ResumeExtension(key)},
 	}
 	key0 := map[string]any{"description": a.Access.Description}
-	for name, v := range a.Access.Key0 {
-		key0[name] = v
-	}
+	maps.Copy(key0, a.Access.Key0)
 	if a.challenge != nil {
 		key0["info"] = map[string]string{"challengeId": a.challenge.ID, "requestId": a.challenge.RequestID}
 	}
