@@ -214,3 +214,36 @@ http://other.example:{rig_port} {
 		t.Errorf("the agent card: %d %s", a.Status, a.Body)
 	}
 }
+
+// A call by a route's id goes through all that guards the route.
+func TestCallIsGuarded(t *testing.T) {
+	r := rig.New(t, rig.Options{Site: `
+	basic_auth /secret/* {
+		me $2a$04$jKr.T61NBbH71r40kEKq7u.5CaCFD1Hba.T//VdeYm6AFQ1n3EOsi
+	}
+	x402 $0.01 {
+		route secret GET /secret/:name
+	}
+	x402_service
+	handle_errors {
+		respond "error {err.status_code}"
+	}
+	reverse_proxy {upstream}`})
+	b := rig.NewBuyer(t, 1)
+	ask := func(header ...string) rig.Answer {
+		return b.Do(t.Context(), http.MethodPost, r.URL("/x402/access"), `{"routeId":"secret","resource":{"method":"GET","path":"/secret/x"}}`, header...)
+	}
+	a := ask()
+	if a.Status != http.StatusUnauthorized || a.Body != "error 401" || a.Header.Get("Www-Authenticate") == "" {
+		t.Errorf("without a password: %d %s %v", a.Status, a.Body, a.Header)
+	}
+	if a = ask("Authorization", "Basic bWU6d3Jvbmc="); a.Status != http.StatusUnauthorized {
+		t.Errorf("with a wrong password: %d %s", a.Status, a.Body)
+	}
+	if a = ask("Authorization", "Basic bWU6cGFzcw=="); a.Status != http.StatusPaymentRequired || a.Header.Get("Payment-Required") == "" {
+		t.Errorf("with the password: %d %s", a.Status, a.Body)
+	}
+	if r.Upstream.Calls() != 0 {
+		t.Error("the upstream was reached")
+	}
+}

@@ -136,14 +136,14 @@ func cancelChallenge(t *testing.T, s *shop) {
 // expiry: Key0's tests remove the index of a request, or write the state EXPIRED, since nothing else does (W13). Here time does.
 func expiry(t *testing.T, s *shop) {
 	s.Load(options(s.options.Store, "challenge_ttl 1s"))
-	defer s.Load(s.options)
 	b := s.payer(t)
 	what := body{"planId": "basic", "requestId": name()}
 	r, offer := s.ask(t, b, what)
 	header := b.Sign(offer, 0)
 	eventually(t, "the challenge to expire", func() bool { return s.status(t, r.ChallengeID).State == "EXPIRED" })
 	s.spent(t, 0, func() {
-		refused(t, s.post(t, b, what, x402.HeaderSignature, header), http.StatusGone, "CHALLENGE_EXPIRED")
+		late := patiently(func() rig.Answer { return s.post(t, b, what, x402.HeaderSignature, header) })
+		refused(t, late, http.StatusGone, "CHALLENGE_EXPIRED")
 	})
 	if at := s.status(t, r.ChallengeID); at.State != "EXPIRED" {
 		t.Errorf("the challenge is %+v", at)
@@ -154,7 +154,8 @@ func expiry(t *testing.T, s *shop) {
 	if again.ChallengeID == r.ChallengeID {
 		t.Error("an expired challenge came back")
 	}
-	g := s.post(t, b, what, x402.HeaderSignature, b.Sign(offer, 0))
+	header = b.Sign(offer, 0)
+	g := patiently(func() rig.Answer { return s.post(t, b, what, x402.HeaderSignature, header) })
 	if g.Status != http.StatusOK || decode[grant](t, g).ChallengeID != again.ChallengeID {
 		t.Errorf("the new one: %d %s", g.Status, g.Body)
 	}

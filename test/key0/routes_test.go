@@ -161,4 +161,13 @@ func bodies(t *testing.T, s *shop) {
 	if string(r.Resource.Body) != `"AP8B"` || r.Resource.Encoding != "base64" {
 		t.Errorf("bytes come back as %s", r.Resource.Body)
 	}
+	// What is too long to be wrapped is not half of an answer: it was not delivered.
+	a, _ := s.buy(t, b, body{"routeId": "binary", "requestId": name(), "resource": call("GET", "/api/binary?mebibytes")})
+	refused(t, a, http.StatusBadGateway, "PROXY_ERROR")
+	if at := s.status(t, decode[resource](t, a).ChallengeID); at.State != "REFUND_PENDING" {
+		t.Errorf("the challenge is %+v", at)
+	}
+	if a, _ := b.Buy(s.URL("/api/binary?mebibytes")); a.Status != http.StatusOK || len(a.Body) != 9<<20+3 {
+		t.Errorf("at its own address: %d, %d bytes", a.Status, len(a.Body))
+	}
 }

@@ -2,10 +2,13 @@ package key0
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -153,7 +156,7 @@ func weather(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	case r.URL.Path == "/api/binary":
 		w.Header().Set("Content-Type", "application/octet-stream")
-		_, _ = w.Write([]byte{0, 0xff, 1})
+		_, _ = w.Write(append([]byte{0, 0xff, 1}, make([]byte, len(r.URL.RawQuery)<<20)...)) // a mebibyte for each letter
 		return
 	default:
 		answer["path"] = r.URL.Path
@@ -181,11 +184,21 @@ func (s *shop) post(t *testing.T, b *rig.Buyer, what body, header ...string) rig
 // ask is a post without payment, that is answered with an offer.
 func (s *shop) ask(t *testing.T, b *rig.Buyer, what body) (required, x402.PaymentRequired) {
 	t.Helper()
-	a := s.post(t, b, what)
+	a := patiently(func() rig.Answer { return s.post(t, b, what) })
 	if a.Err != nil || a.Status != http.StatusPaymentRequired {
 		t.Fatalf("asking for %v: %d %v %s", what, a.Status, a.Err, a.Body)
 	}
 	return decode[required](t, a), rig.Offered(t, a)
+}
+
+// patiently asks again where the connection had come to a server that a reload was about to stop.
+func patiently(ask func() rig.Answer) (a rig.Answer) {
+	for range 4 {
+		if a = ask(); !errors.Is(a.Err, io.EOF) && !errors.Is(a.Err, syscall.ECONNRESET) {
+			return a
+		}
+	}
+	return a
 }
 
 // buy asks and pays.
@@ -256,7 +269,7 @@ type status struct {
 
 func (s *shop) status(t *testing.T, id string) status {
 	t.Helper()
-	a := rig.NewBuyer(t, 0).Get(s.URL("/x402/payments/" + id))
+	a := patiently(func() rig.Answer { return rig.NewBuyer(t, 0).Get(s.URL("/x402/payments/" + id)) })
 	if a.Status != http.StatusOK {
 		t.Fatalf("the status of %s: %d %v %s", id, a.Status, a.Err, a.Body)
 	}
