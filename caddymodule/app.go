@@ -90,21 +90,22 @@ type App struct {
 	// SQL stores move their trails into an archive, and Redis forgets them. Default: 0, for ever.
 	Retention caddy.Duration `json:"retention,omitempty"`
 
-	log     *zap.Logger
-	slog    *slog.Logger
-	ctx     caddy.Context
-	payees  []*paywall.Payee
-	sold    map[[2]string]paywall.Plan // by set of routes and name
-	engine  Lease[*engineSlot]
-	storeID string
-	store   StoreModule
-	keyring atomic.Pointer[token.Keyring]
-	keys    keyFollower
-	events  *events
-	closers []func() // of what handlers of this configuration have opened
-	making  sync.Mutex
-	made    atomic.Pointer[paywall.Tokens]
-	started atomic.Bool
+	log       *zap.Logger
+	slog      *slog.Logger
+	ctx       caddy.Context
+	payees    []*paywall.Payee
+	sold      map[[2]string]paywall.Plan // by set of routes and name
+	catalogue catalogue
+	engine    Lease[*engineSlot]
+	storeID   string
+	store     StoreModule
+	keyring   atomic.Pointer[token.Keyring]
+	keys      keyFollower
+	events    *events
+	closers   []func() // of what handlers of this configuration have opened
+	making    sync.Mutex
+	made      atomic.Pointer[paywall.Tokens]
+	started   atomic.Bool
 
 	refundWallet *refundWallet // nil where refunds are off
 }

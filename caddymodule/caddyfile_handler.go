@@ -68,6 +68,7 @@ func parseHandler(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 //			refund_on   transport|5xx|4xx|<status>...
 //			tier        <tier>
 //			free_tier   <requests> <window> [<key>]
+//			route <id> <method> <path> { <as below> }
 //		}
 //		plan   <name> <price>|free {
 //			ttl         <duration>
@@ -80,6 +81,16 @@ func parseHandler(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 //		}
 //		cookie
 //		free_tier <requests> <window> [<key>]
+//		route  <id> <method> <path> {
+//			description <text>
+//			param <name> path|query|body [<type>] {
+//				description <text>
+//				required
+//			}
+//			free
+//		}
+//		key0_plans  <json or base64> { ttl <duration> }
+//		key0_routes <json or base64>
 //		unpriced free|deny
 //		exempt { <matchers> }
 //		idempotency off|optional|required {
@@ -114,7 +125,10 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"cors":        func() error { return h.parseCORS(d) },
 		"cookie":      func() error { return flagged(d, &h.Cookie) },
 		"free_tier":   func() error { return parseFreeTier(d, &h.FreeTier) },
-	}, "price", "plan", "exempt")
+		"route":       func() error { return parseRouteEntry(d, &h.Routes) },
+		"key0_plans":  func() error { return h.parseKey0Plans(d) },
+		"key0_routes": func() error { return h.parseKey0Routes(d) },
+	}, "price", "plan", "exempt", "route")
 }
 
 func (h *Handler) parsePrice(d *caddyfile.Dispenser) error {
@@ -141,7 +155,8 @@ func (h *Handler) parsePrice(d *caddyfile.Dispenser) error {
 		"refund_on":   parseRefundOn(d, &p.RefundOn),
 		"tier":        one(d, &p.Tier),
 		"free_tier":   func() error { return parseFreeTier(d, &p.FreeTier) },
-	}, "match")
+		"route":       func() error { return parseRouteEntry(d, &p.Routes) },
+	}, "match", "route")
 	if err == nil && p.Amount == "" && p.PricerRaw == nil {
 		return d.Err("a price needs an amount, such as `price $0.01`, or a pricer")
 	}

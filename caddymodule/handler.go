@@ -61,6 +61,9 @@ type Handler struct {
 	// What is free of all that has a price here. A price rule may say its own.
 	FreeTier *FreeTier `json:"free_tier,omitempty"`
 
+	// Entries of the catalogue for what everything else costs: the price without a match, or nothing where that is free.
+	Routes []*RouteEntry `json:"routes,omitempty"`
+
 	// What is sold, for people and agents. A price rule may say its own.
 	Description string `json:"description,omitempty"`
 
@@ -99,6 +102,7 @@ type Handler struct {
 
 	app    *App
 	gate   *paywall.Gate
+	passes []*paywall.Route // of each plan, for who buys it by POST /x402/access
 	exempt caddyhttp.MatcherSets
 	log    *zap.Logger
 }
@@ -126,6 +130,8 @@ type Price struct {
 	Tier string `json:"tier,omitempty"`
 	// What is free of this. Default: the handler's, which counts for all its prices together.
 	FreeTier *FreeTier `json:"free_tier,omitempty"`
+	// Entries of the catalogue for what this is the price of.
+	Routes []*RouteEntry `json:"routes,omitempty"`
 
 	matchers caddyhttp.MatcherSets
 	route    *paywall.Route
@@ -275,6 +281,9 @@ func (h *Handler) provisionGate(ctx caddy.Context) error {
 		names[r.Name], p.route = true, r
 		routes = append(append(routes, r), h.byMethod(p)...)
 	}
+	if err := h.provisionCatalogue(plans); err != nil {
+		return err
+	}
 	idempotency, err := h.Idempotency.provision()
 	if err != nil {
 		return err
@@ -283,7 +292,7 @@ func (h *Handler) provisionGate(ctx caddy.Context) error {
 		Acquire: h.app.acquire, Payees: h.app.payees, Tokens: h.app.tokens, Granted: setPayment, Decided: decided,
 		ErrorStatus: errorStatus, MinRemaining: minRemaining, MaxValidity: time.Duration(h.app.MaxValidity), Now: h.app.now,
 		Logger: ctx.Slogger(), StatusURL: h.app.statusURL, Idempotency: idempotency, Cookie: h.Cookie,
-	}, routes...)
+	}, append(routes, h.passes...)...)
 	return err
 }
 
@@ -316,6 +325,10 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, t *told, next ca
 	if err != nil {
 		return caddyhttp.Error(http.StatusInternalServerError, err)
 	}
+	called := calledOf(r)
+	if err := called.reached(h, price, outcome); err != nil {
+		return err
+	}
 	if price == nil {
 		decided(r, outcome, "")
 		t.setAside(r)
@@ -327,7 +340,10 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, t *told, next ca
 	}
 	t.taken = true
 	t.putBack(r)
-	return h.gate.Serve(w, r, h.request(r, price), next.ServeHTTP)
+	if called != nil {
+		return called.serve(w, r, price, next, t)
+	}
+	return h.gate.Serve(w, r, h.request(r, price.routeFor(r.Method)), next.ServeHTTP)
 }
 
 // match finds the price of a request; none is an outcome of its own. Where a path can be read in two ways, one that has
@@ -382,7 +398,7 @@ func otherReading(r *http.Request) *http.Request {
 }
 
 // request describes r as its client sent it: rewrites may have run before.
-func (h *Handler) request(r *http.Request, p *Price) paywall.Request {
+func (h *Handler) request(r *http.Request, route *paywall.Route) paywall.Request {
 	original := r
 	if o, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
 		original = &o
@@ -399,7 +415,7 @@ func (h *Handler) request(r *http.Request, p *Price) paywall.Request {
 	}
 	uri := original.URL.RequestURI()
 	client, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
-	return paywall.Request{Client: client, Route: p.routeFor(r.Method), URL: base + uri, Host: host, URI: uri, Audience: audience}
+	return paywall.Request{Client: client, Route: route, URL: base + uri, Host: host, URI: uri, Audience: audience}
 }
 
 // scheme is how the client reached us. Only a trusted proxy is believed about it.

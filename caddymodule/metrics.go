@@ -96,6 +96,10 @@ var (
 		Namespace: "caddy", Subsystem: "x402", Name: "events_dropped_total",
 		Help: "Events that were not emitted since their subscribers were too slow. The ledger has what they were about.",
 	})
+	challenges = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "x402", Name: "challenges_total",
+		Help: "Requests that were asked for by POST /x402/access: made, claimed by a payment, cancelled. They are no payments until they are claimed.",
+	}, []string{"outcome"})
 	reorgs = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "caddy", Subsystem: "x402", Name: "reorgs_total",
 		Help: "Settled payments whose transaction was found gone.",
@@ -132,6 +136,8 @@ func observe(o paywall.Observation) {
 		issueSeconds.Observe(o.Took.Seconds())
 	case "credit":
 		refusedCredit.WithLabelValues(o.Network).Inc()
+	case "challenge":
+		challenges.WithLabelValues(o.Outcome).Inc()
 	case "reorg":
 		reorgs.WithLabelValues(o.Network).Inc()
 	}
@@ -206,7 +212,8 @@ func registerMetrics(r *prometheus.Registry) {
 	}
 	for _, c := range []prometheus.Collector{
 		requests, facilitations, settlements, settlementSeconds, deliveries, transactions, carried, gasSpent, quarantined, losses, lostUnits,
-		refusedCredit, refunds, refundedUnits, refundWaits, refundBalance, issued, issueSeconds, eventsDropped, reorgs, paymentStates{}, gasBalances{},
+		refusedCredit, refunds, refundedUnits, refundWaits, refundBalance, issued, issueSeconds, eventsDropped, challenges, reorgs, paymentStates{},
+		gasBalances{},
 	} {
 		// An error means that it is registered already: two apps do not happen, but a registry may be shared.
 		if err := r.Register(c); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {

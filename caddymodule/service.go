@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -16,27 +18,48 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddy-x402/caddy-x402/ledger"
+	"github.com/caddy-x402/caddy-x402/paywall"
 )
 
 func init() {
 	caddy.RegisterModule(new(Service))
 }
 
-const (
-	pathJWKS     = "/.well-known/jwks.json"
-	pathHealth   = "/health"
-	pathPayments = "/x402/payments/"
-)
-
-// Service answers what buyers and upstreams ask about payments. Its paths are never charged; everything else passes on to
-// the next handler.
+// Service answers what buyers, agents and upstreams ask: what is sold, to have it, and what became of payments. Its paths are never
+// charged; everything else passes on to the next handler. It tells of the handlers of its own site.
 //
+//   - `POST /x402/access`: a plan is bought, or a route of the catalogue called, by its id. Bodies, codes and headers are those of Key0
+//   - `GET /discover`: the catalogue
+//   - `GET /.well-known/x402`: the addresses that are paid for
+//   - `GET /.well-known/agent.json`, `GET /.well-known/agent-card.json`: the agent card (A2A), if `public_url` is set
+//   - `GET /llms.txt`, `GET /skills.md`: how to buy, for language models
 //   - `GET /.well-known/jwks.json`: the public keys of tokens and assertions (RFC 7517)
 //   - `GET /health`: whether payments can be taken now; ledger and chains are really asked. 200 or 503
-//   - `GET /x402/payments/{id}`: what became of a payment
+//   - `GET /x402/payments/{id}`: what became of a payment, or of a challenge, which `DELETE` cancels
 type Service struct {
+	// What the seller is called, in the catalogue and on the agent card. Default: `x402 Service`.
+	Name string `json:"name,omitempty"`
+	// What is sold, for people and agents.
+	Description string `json:"description,omitempty"`
+	// The version of what is sold, on the agent card. Default: 1.0.0.
+	Version string `json:"version,omitempty"`
+	// Who sells, on the agent card. Default: the name, and `public_url`.
+	Provider    string `json:"provider,omitempty"`
+	ProviderURL string `json:"provider_url,omitempty"`
+	// How long what was asked for by `POST /x402/access` may be paid. Default: 15m.
+	ChallengeTTL caddy.Duration `json:"challenge_ttl,omitempty"`
+	// What grants give as the address that their tokens open; `{resourceId}` in it is replaced. Default: the site's root.
+	ResourceEndpoint string `json:"resource_endpoint,omitempty"`
+	// Which of `access`, `discover`, `well_known`, `agent_card`, `llms`, `skills` are not served.
+	Off []string `json:"off,omitempty"`
+
 	app *App
+	ctx caddy.Context
 	log *zap.Logger
+
+	once  sync.Once
+	shelf shelf
+	held  atomic.Int64 // of answers to calls
 
 	mu     sync.Mutex
 	health health
@@ -50,7 +73,7 @@ func (*Service) CaddyModule() caddy.ModuleInfo {
 
 // Provision implements caddy.Provisioner.
 func (s *Service) Provision(ctx caddy.Context) error {
-	s.log = ctx.Logger()
+	s.ctx, s.log = ctx, ctx.Logger()
 	app, err := ctx.AppIfConfigured("x402")
 	if errors.Is(err, caddy.ErrNotConfigured) {
 		return fmt.Errorf("x402_service needs the x402 app; add the global option x402: %w", err)
@@ -59,35 +82,30 @@ func (s *Service) Provision(ctx caddy.Context) error {
 		return err
 	}
 	s.app = app.(*App)
-	return nil
+	return s.settle()
 }
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	id, isPayment := strings.CutPrefix(r.URL.Path, pathPayments)
-	var answer func(http.ResponseWriter, *http.Request) error
-	switch {
-	case r.URL.Path == pathJWKS:
-		answer = s.serveJWKS
-	case r.URL.Path == pathHealth:
-		answer = s.serveHealth
-	case isPayment && id != "":
-		answer = func(w http.ResponseWriter, r *http.Request) error { return s.servePayment(w, r, id) }
-	default:
+	p, ok := s.page(r)
+	if !ok || calledOf(r) != nil { // a route can't be one of these
 		return next.ServeHTTP(w, r)
 	}
 	h := w.Header()
 	h.Set("Access-Control-Allow-Origin", "*")
-	switch r.Method {
-	case http.MethodGet, http.MethodHead:
-		return answer(w, r)
-	case http.MethodOptions:
-		h.Set("Access-Control-Allow-Methods", "GET, HEAD")
+	allowed := p.methods()
+	switch {
+	case r.Method == http.MethodOptions:
+		h.Set("Access-Control-Allow-Methods", strings.Join(allowed, ", "))
+		h.Set("Access-Control-Allow-Headers", allowHeaders(r.Header.Get("Access-Control-Request-Headers")))
 		w.WriteHeader(http.StatusNoContent)
 		return nil
+	case !slices.Contains(allowed, r.Method):
+		h.Set("Allow", strings.Join(append(allowed, http.MethodOptions), ", "))
+		return caddyhttp.Error(http.StatusMethodNotAllowed, fmt.Errorf("%s is not for %s", r.URL.Path, r.Method))
 	}
-	h.Set("Allow", "GET, HEAD, OPTIONS")
-	return caddyhttp.Error(http.StatusMethodNotAllowed, fmt.Errorf("%s is not for %s", r.URL.Path, r.Method))
+	h.Set("Access-Control-Expose-Headers", corsExposeHeaders)
+	return p[r.Method](w, r)
 }
 
 func (s *Service) serveJWKS(w http.ResponseWriter, r *http.Request) error {
@@ -105,7 +123,12 @@ func (s *Service) servePayment(w http.ResponseWriter, r *http.Request, id string
 		return caddyhttp.Error(http.StatusServiceUnavailable, err)
 	}
 	defer release()
-	status, err := e.Status(r.Context(), id)
+	var status any
+	if paywall.IsChallenge(id) {
+		status, err = e.Challenge(r.Context(), id)
+	} else {
+		status, err = e.Status(r.Context(), id)
+	}
 	switch {
 	case errors.Is(err, ledger.ErrNotFound):
 		return writeJSON(w, r, http.StatusNotFound, map[string]string{
@@ -199,20 +222,6 @@ func write(w http.ResponseWriter, r *http.Request, status int, mime string, body
 	}
 	if _, err := w.Write(body); err != nil {
 		return fmt.Errorf("writing an answer: %w", err)
-	}
-	return nil
-}
-
-// UnmarshalCaddyfile reads
-//
-//	x402_service
-func (s *Service) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // consume the directive's name
-	if d.NextArg() {
-		return d.ArgErr()
-	}
-	if d.NextBlock(d.Nesting()) {
-		return d.Errf("unrecognized subdirective '%s' of x402_service; it has none", d.Val())
 	}
 	return nil
 }

@@ -106,15 +106,20 @@ func (a *attempt) draw(ctx context.Context, plan *Plan, h *holder) error {
 	}
 	switch {
 	case errors.Is(err, errUsedUp):
-		if a.spent == nil {
-			a.spent = make(map[string]bool)
-		}
-		a.spent[h.payment] = true
-		return refuse(x402.Refuse(ReasonUsedUp, "what was bought with the plan %q is used up", plan.Name)).of(h.payment)
+		return a.usedUp(plan, h)
 	case err != nil:
 		return unavailable(codeStore, err).of(h.payment)
 	}
 	return nil
+}
+
+// usedUp notes that nothing is left of a plan, and refuses it.
+func (a *attempt) usedUp(plan *Plan, h *holder) *refusal {
+	if a.spent == nil {
+		a.spent = make(map[string]bool)
+	}
+	a.spent[h.payment] = true
+	return refuse(x402.Refuse(ReasonUsedUp, "what was bought with the plan %q is used up", plan.Name)).of(h.payment)
 }
 
 // drawAll takes all of dues, or nothing.
@@ -258,6 +263,29 @@ func (e *Engine) Touched(ctx context.Context, payment string) (bool, error) {
 		case err != nil:
 			return false, fmt.Errorf("reading what a plan has left: %w", err)
 		case !a.Used.IsZero():
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// nothingLeft reports whether so little is left of the plan that p bought that it opens nothing more. What a process has drawn ahead counts as
+// used; the last units are drawn one by one.
+func (a *attempt) nothingLeft(ctx context.Context, p *ledger.Payment) (bool, error) {
+	plan := a.plan(p.Binding.Plan)
+	if plan == nil || !plan.counted() {
+		return false, nil
+	}
+	least := priceOn(plan.Least, networkID(p.ChainID), p.Asset.Hex())
+	for kind, least := range map[string]uint256.Int{kindRequests: {}, kindCredit: least} {
+		al, err := a.engine.store.Allowance(ctx, allowanceKey(kind, p.ID))
+		if errors.Is(err, ledger.ErrNotFound) {
+			continue // nothing was drawn yet
+		}
+		if err != nil {
+			return false, fmt.Errorf("reading what a plan has left: %w", err)
+		}
+		if left := al.Left(); left.IsZero() || left.Lt(&least) {
 			return true, nil
 		}
 	}

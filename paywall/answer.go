@@ -148,6 +148,9 @@ func (a *attempt) demand(reason x402.Reason) error {
 	if no, ok := errors.AsType[*refusal](a.noStream()); ok {
 		return a.answer(no)
 	}
+	if a.Access != nil {
+		return a.demandAccess()
+	}
 	text := string(reason)
 	if text == "" {
 		text = "Payment required"
@@ -199,6 +202,9 @@ func (a *attempt) answerOn(w http.ResponseWriter, r *refusal) error {
 	}
 	if r.receipt != nil {
 		a.addGrant(h, r.receipt)
+	}
+	if a.Access != nil {
+		return a.refuseAccess(w, r)
 	}
 	if r.status != http.StatusPaymentRequired {
 		return a.writeProblem(w, r)

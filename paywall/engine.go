@@ -78,12 +78,12 @@ func (s Settings) withDefaults() Settings {
 
 // Observation is one fact for metrics. None of its fields identifies a payer, a path or a key.
 type Observation struct {
-	// Event is "settlement", "delivery", "reorg", "quarantine", "loss" (served, and not paid), "credit", "issue", "refund" or
-	// "refund_balance", which is the refund wallet's.
+	// Event is "settlement", "delivery", "reorg", "quarantine", "loss" (served, and not paid), "credit", "issue", "challenge" (what was
+	// asked for under a request id), "refund" or "refund_balance", which is the refund wallet's.
 	Event   string
 	Network string
 	// Outcome is settled, failed or unknown; delivered, undelivered, void (not charged) or unpaid (the upstream has answered, and the
-	// payment failed: nothing was delivered); imported; issued, failed or unknown; refunded, failed or waiting.
+	// payment failed: nothing was delivered); imported; issued, failed or unknown; made, claimed or cancelled; refunded, failed or waiting.
 	Outcome string
 	Reason  string
 	// Took is how long a settlement took.

@@ -122,6 +122,8 @@ type Request struct {
 	Audience string
 	// Order is what the buyer calls what it buys, for whoever issues that; nil: nothing.
 	Order *Order
+	// Access is what is asked for by its id in the catalogue; nil for a request to the route itself.
+	Access *Access
 }
 
 // attempt is one request on its way through the gate.
@@ -152,13 +154,15 @@ type attempt struct {
 	bearerKept bool
 	price      *quotation // what the request costs now, where that moves; nil while nobody has asked
 
-	inCookie bool            // the token came in a cookie
-	drawn    *drawn          // what this request has taken of a plan or of what is free; nil if nothing
-	spent    map[string]bool // by payment id: plans of which nothing was left
-	repays   string          // the id of the owed payment that this request pays for
-	debt     *ledger.Payment // that payment
-	loan     *ledger.Loan    // what was lent for its payment; nil if nothing was
-	unlend   func()          // see repaid; nil if nothing was asked for
+	inCookie  bool            // the token came in a cookie
+	drawn     *drawn          // what this request has taken of a plan or of what is free; nil if nothing
+	spent     map[string]bool // by payment id: plans of which nothing was left
+	challenge *heldChallenge  // of the order's request id, as far as it is known
+
+	repays string          // the id of the owed payment that this request pays for
+	debt   *ledger.Payment // that payment
+	loan   *ledger.Loan    // what was lent for its payment; nil if nothing was
+	unlend func()          // see repaid; nil if nothing was asked for
 }
 
 // Serve answers r: with next if it is paid for, else with what the client needs to know. Errors are those
@@ -169,6 +173,9 @@ func (g *Gate) Serve(w http.ResponseWriter, r *http.Request, q Request, next Han
 	repays := r.Header.Get(headerOwed)
 	CleanRequest(r)
 	a := &attempt{Gate: g, Request: q, w: w, r: r, next: next, version: version, repays: repays, inCookie: inCookie}
+	if a.buysGrant() {
+		bearer = "" // a token buys nothing
+	}
 
 	if header == "" && bearer == "" {
 		return a.unpaid("")
@@ -221,6 +228,9 @@ func (a *attempt) pay(header string) error {
 		return refuse(x402.Refuse(reasonVersion, "the payment says x402Version %d in a header of version %d", payload.Version, a.version))
 	}
 	a.payload = payload
+	if err := a.nameAccess(); err != nil {
+		return err
+	}
 	if err := a.readKeys(); err != nil {
 		return err
 	}
@@ -352,6 +362,9 @@ func (a *attempt) fresh(id x402.AuthorizationID) error {
 
 // proven is the way of who has proven to be the payer of a new authorization. broke is why it can't pay; it may have paid already.
 func (a *attempt) proven(ctx context.Context, f *proof, broke error) error {
+	if err := a.admitPayer(ctx, f.id.Payer); err != nil {
+		return err
+	}
 	a.wants = a.wanted(f.id, a.binding(f.opt))
 	if err := a.queue(ctx); err != nil {
 		return err

@@ -205,7 +205,7 @@ func (a *attempt) servePlan(p ledger.Payment, bought bool) error {
 		a.leaveQueue()
 		return refuse(x402.Refuse(ReasonPlanOver, "the plan %q is not sold here any more", p.Binding.Plan)).of(p.ID)
 	}
-	if err := a.draw(a.r.Context(), plan, &holder{p.ID, networkID(p.ChainID), p.Asset.Hex(), p.PlanUntil}); err != nil {
+	if err := a.drawFor(&p, plan, bought); err != nil {
 		return err
 	}
 	defer a.drawn.drop()
@@ -217,6 +217,9 @@ func (a *attempt) servePlan(p ledger.Payment, bought bool) error {
 			return a.notIssued(&p, err)
 		}
 		c = &again
+	}
+	if a.buysGrant() {
+		return a.serveGrant(&p, c)
 	}
 	g := a.grantOf(&p)
 	g.Route = a.Route.Name

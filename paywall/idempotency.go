@@ -79,7 +79,7 @@ func (k requestKey) conflict() int {
 
 // readKeys finds the keys of a request that carries a payment.
 func (a *attempt) readKeys() error {
-	if !a.Idempotency.on() {
+	if !a.Idempotency.on() || a.buysGrant() { // its request id does the same, and no token is stored
 		return nil
 	}
 	id, err := identifier(a.payload)
@@ -104,7 +104,7 @@ func (a *attempt) readKeys() error {
 
 // needsKey refuses a new payment without a key where one is required.
 func (a *attempt) needsKey() error {
-	if a.keyed() || a.Idempotency.Mode != IdempotencyRequired {
+	if a.keyed() || a.Idempotency.Mode != IdempotencyRequired || a.buysGrant() {
 		return nil
 	}
 	return &refusal{

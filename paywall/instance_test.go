@@ -154,12 +154,14 @@ func (c *cluster) start(i int, settings Settings, wrap func(int, ledger.Store) l
 	for _, f := range change {
 		f(&config)
 	}
-	gate, err := NewGate(config, route)
+	pass := &Route{Name: "r", Scope: "r", Timeout: time.Minute, Plans: []Plan{{Name: "day", TTL: 24 * time.Hour, Prices: price(10 * cent)}}}
+	gate, err := NewGate(config, route, pass)
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	in.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		q := Request{Route: route, URL: "http://h" + r.URL.RequestURI(), Host: "h", URI: r.URL.RequestURI(), Client: "c", Audience: "http://h"}
+		accessed(r, &q, pass)
 		if err := gate.Serve(w, r, q, func(w http.ResponseWriter, r *http.Request) error {
 			c.calls.Add(1)
 			c.serve(w, r)
@@ -175,6 +177,21 @@ func (c *cluster) start(i int, settings Settings, wrap func(int, ledger.Store) l
 		}
 	})
 	return in
+}
+
+// ordered makes a request an order: for the plan, or for what its method and path say.
+func accessed(r *http.Request, q *Request, pass *Route) {
+	name, ok := r.Header["X-Access"]
+	if !ok {
+		return
+	}
+	q.Access = &Access{RequestID: name[0], Item: r.URL.Path, TTL: time.Minute, Base: "http://h", Terms: []string{r.Method}}
+	if ttl, err := time.ParseDuration(r.Header.Get("X-Access-TTL")); err == nil {
+		q.Access.TTL = ttl
+	}
+	if r.URL.Path == "/access" {
+		q.Route, q.Access.Plan, q.Access.Item = pass, true, "day"
+	}
 }
 
 // journal lets a wallet write into a ledger.
@@ -251,8 +268,13 @@ func (c *cluster) sign(i, n int, plan string) string {
 // signFor is sign for another amount than is asked for.
 func (c *cluster) signFor(i, n int, plan string, other *uint256.Int) string {
 	c.t.Helper()
+	return c.signOffer(c.ask(i, http.MethodGet, "/", ""), n, plan, other)
+}
+
+// signOffer signs a payment by the n-th payer for what a 402 offers.
+func (c *cluster) signOffer(a reply, n int, plan string, other *uint256.Int) string {
+	c.t.Helper()
 	var o x402.PaymentRequired
-	a := c.ask(i, http.MethodGet, "/", "")
 	if err := x402.DecodeHeader(a.header.Get(x402.HeaderRequired), 1<<20, &o); err != nil {
 		c.t.Fatal(a.status, err, a.body)
 	}

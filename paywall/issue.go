@@ -209,11 +209,15 @@ func (a *attempt) order(ctx context.Context, payment string, plan *Plan) (Order,
 	key := digest("order", payment)
 	r, err := a.engine.store.Reservation(ctx, key)
 	if errors.Is(err, ledger.ErrNotFound) {
-		if a.Order == nil || *a.Order == (Order{}) {
+		named := a.Order
+		if named == nil && a.buysGrant() {
+			named = a.accessOrder()
+		}
+		if named == nil || *named == (Order{}) {
 			return Order{}.withDefaults(payment), nil
 		}
 		var raw []byte
-		if raw, err = json.Marshal(a.Order); err != nil {
+		if raw, err = json.Marshal(named); err != nil {
 			return Order{}, err
 		}
 		r, err = a.engine.store.Reserve(ctx, ledger.Reservation{Key: key, Payment: payment, Answer: raw}, "", plan.keepFor())

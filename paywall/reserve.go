@@ -124,7 +124,7 @@ func (a *attempt) reserve(ctx context.Context, p *ledger.Payment) (other *ledger
 			return other, err
 		}
 	}
-	return nil, nil
+	return a.reserveAccess(ctx, p)
 }
 
 // mostHolders bounds how many dead payments one that reserves something may find in its way, one after another.

@@ -48,6 +48,8 @@ type Plan struct {
 	// Credit is what requests draw down by the prices of their routes, for each network; empty: requests cost nothing more. Of a
 	// pass that was bought on one network the prices on that network count.
 	Credit []Price
+	// Least is the lowest of the prices that draw from Credit, for each network, where that is known; empty: any.
+	Least []Price
 	// Description says what is sold, for people; may be empty.
 	Description string
 	// Free: a signature over an amount of zero proves who wants it, and nothing is settled. Each payer gets it once in TTL.

@@ -31,8 +31,11 @@ func NewResumeKey(random io.Reader) (string, error) {
 }
 
 // ResumeExtension is the entry of the offer's extensions for key.
-func ResumeExtension(key string) json.RawMessage {
-	return append(appendResume(nil, key, ""), '}')
+func ResumeExtension(key string) json.RawMessage { return QuotedExtension(key, "") }
+
+// QuotedExtension is ResumeExtension for an offer whose price moves: clients echo quote beside the key. An empty quote leaves it out.
+func QuotedExtension(key, quote string) json.RawMessage {
+	return append(appendResume(nil, key, quote), '}')
 }
 
 // appendResume writes the entry but for its last brace. quote may be empty.

@@ -1,0 +1,122 @@
+package caddymodule
+
+import (
+	"net/http"
+	"slices"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// stock is what the service's site sells, as documents too. It is made when it is first asked for: until then handlers may still be
+// provisioned.
+func (s *Service) stock() *shelf {
+	s.once.Do(func() { s.shelf.fill(s) })
+	return &s.shelf
+}
+
+func (s *Service) offer(id string) *offer {
+	offers := s.stock().offers
+	i := slices.IndexFunc(offers, func(o offer) bool { return o.id == id })
+	if i < 0 {
+		return nil
+	}
+	return &offers[i]
+}
+
+func (s *Service) route(id string) (entry, bool) {
+	routes := s.stock().routes
+	i := slices.IndexFunc(routes, func(e entry) bool { return e.ID == id })
+	if i < 0 {
+		return entry{}, false
+	}
+	return routes[i], true
+}
+
+// base is the public address of the site that r came to.
+func (s *Service) base(r *http.Request) string {
+	if s.app.PublicURL != "" {
+		return s.app.PublicURL
+	}
+	return scheme(r) + "://" + r.Host
+}
+
+// site is where a handler stands: in a route of a server, for some hosts.
+type site struct {
+	server string
+	route  int
+	hosts  []string // none: for all
+}
+
+// together reports whether requests may come to handlers of both.
+func (a site) together(b site) bool {
+	if a.server != b.server {
+		return false
+	}
+	if a.route == b.route || len(a.hosts) == 0 || len(b.hosts) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(a.hosts, func(h string) bool { return slices.Contains(b.hosts, h) })
+}
+
+// neighbours tells which handlers stand on the service's site: another site's plans open nothing here. Where the configuration can't be
+// looked at, all are.
+func (s *Service) neighbours() func(*Handler) bool {
+	all := func(*Handler) bool { return true }
+	mod, err := s.ctx.AppIfConfigured("http")
+	app, ok := mod.(*caddyhttp.App)
+	if err != nil || !ok {
+		return all
+	}
+	sites := map[any][]site{}
+	for name, server := range app.Servers {
+		for i, route := range server.Routes {
+			at := site{server: name, route: i, hosts: hostsOf(route)}
+			eachHandler(route, func(h any) { sites[h] = append(sites[h], at) })
+		}
+		for _, route := range server.NamedRoutes { // whoever invokes it, it may be any site
+			at := site{server: name, route: -1}
+			eachHandler(*route, func(h any) { sites[h] = append(sites[h], at) })
+		}
+	}
+	own := sites[s]
+	if len(own) == 0 {
+		return all
+	}
+	return func(h *Handler) bool {
+		return slices.ContainsFunc(sites[h], func(a site) bool {
+			return slices.ContainsFunc(own, a.together)
+		})
+	}
+}
+
+func hostsOf(r caddyhttp.Route) (hosts []string) {
+	for _, set := range r.MatcherSets {
+		found := false
+		for _, m := range set {
+			switch m := m.(type) {
+			case *caddyhttp.MatchHost:
+				hosts, found = append(hosts, *m...), true
+			case caddyhttp.MatchHost:
+				hosts, found = append(hosts, m...), true
+			}
+		}
+		if !found {
+			return nil // one that takes any host
+		}
+	}
+	return hosts
+}
+
+// eachHandler calls f with all handlers of ours in r.
+func eachHandler(r caddyhttp.Route, f func(any)) {
+	for _, h := range r.Handlers {
+		switch h := h.(type) {
+		case *Handler, *Service:
+			f(h)
+		case *caddyhttp.Subroute:
+			for _, inner := range h.Routes {
+				eachHandler(inner, f)
+			}
+		}
+	}
+}
