@@ -74,8 +74,12 @@ func (a *attempt) dues(plan *Plan, h *holder) ([]due, error) {
 		})
 	}
 	if len(plan.Credit) > 0 {
+		prices, err := a.requestPrices()
+		if err != nil {
+			return nil, err
+		}
 		d := due{
-			key: allowanceKey(kindCredit, h.payment), units: priceOn(a.Route.Prices, h.network, h.asset), limit: plan.creditOn(h.network, h.asset),
+			key: allowanceKey(kindCredit, h.payment), units: priceOn(prices, h.network, h.asset), limit: plan.creditOn(h.network, h.asset),
 			until: h.until, policy: kindCredit, unit: "atomic-units", window: plan.TTL,
 		}
 		if d.units.IsZero() || d.limit.IsZero() {
@@ -107,6 +111,8 @@ func (a *attempt) draw(ctx context.Context, plan *Plan, h *holder) error {
 	switch {
 	case errors.Is(err, errUsedUp):
 		return a.usedUp(plan, h)
+	case errors.As(err, new(*refusal)): // nobody knows what the request costs
+		return err
 	case err != nil:
 		return unavailable(codeStore, err).of(h.payment)
 	}

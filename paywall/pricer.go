@@ -126,6 +126,17 @@ func (a *attempt) pricedNow() error {
 	return nil
 }
 
+// requestPrices are what this request costs now, for whoever draws it from what was prepaid. Its error is a *refusal.
+func (a *attempt) requestPrices() ([]Price, error) {
+	if a.Route.moving == nil {
+		return a.Route.Prices, nil
+	}
+	if err := a.pricedNow(); err != nil {
+		return nil, err
+	}
+	return a.price.offer.prices, nil
+}
+
 // offerNow gives what is offered now under a resume key, and what its clients have to echo for it to stay good; empty where the price does
 // not move. Its error is a *refusal.
 func (a *attempt) offerNow(key string) (*offer, string, error) {

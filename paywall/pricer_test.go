@@ -251,6 +251,40 @@ func TestPricesThatStayAreNotQuoted(t *testing.T) {
 	}
 }
 
+// What a request costs is known where nobody pays for it at once, too: who has paid ahead must not get what moves for nothing.
+func TestRequestPrices(t *testing.T) {
+	y := &Payee{Network: devnet.Network(), PayTo: seller}
+	y.Prepare()
+	static := &Route{Name: "s", Prices: []Price{{Payee: y, Amount: *uint256.NewInt(cent)}}}
+	m := &market{price: "0.02"}
+	moves := &Route{Name: "m", Pricer: m}
+	g, err := NewGate(Config{Payees: []*Payee{y}, Tokens: func() (*Tokens, error) { return testTokens(t), nil }}, static, moves)
+	if err != nil {
+		t.Fatal(err)
+	}
+	costs := func(r *Route) (uint64, error) {
+		q, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "/", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, err := (&attempt{Gate: g, Request: Request{Route: r}, r: q}).requestPrices()
+		if err != nil || len(list) != 1 || list[0].Payee != y {
+			return 0, err
+		}
+		return list[0].Amount.Uint64(), nil
+	}
+	if n, err := costs(static); n != cent || err != nil {
+		t.Errorf("it costs %d, %v", n, err)
+	}
+	if n, err := costs(moves); n != 2*cent || err != nil {
+		t.Errorf("what moves costs %d, %v", n, err)
+	}
+	m.set("", errors.New("down"))
+	if _, err := costs(moves); err == nil {
+		t.Error("it costs nothing while nobody knows the price")
+	}
+}
+
 // A quote is read as it was written, and nothing else is one.
 func TestQuote(t *testing.T) {
 	a := &attempt{Gate: &Gate{Config: Config{Now: time.Now}}, Request: Request{Route: &Route{Name: "r"}, Host: "h", URI: "/"}, tokens: testTokens(t)}

@@ -90,6 +90,7 @@ type Route struct {
 
 // offer is what may be paid.
 type offer struct {
+	prices   []Price // of one request
 	options  []option
 	accepts  []x402.Requirements // one per option
 	template *x402.OfferTemplate
@@ -125,7 +126,7 @@ func (r *Route) prepare(extensions map[string]json.RawMessage) error {
 
 // newOffer makes the offer of a request that costs prices.
 func (r *Route) newOffer(prices []Price, extensions map[string]json.RawMessage) (offer, error) {
-	var f offer
+	f := offer{prices: prices}
 	for _, p := range prices {
 		f.options = append(f.options, option{price: p})
 	}
