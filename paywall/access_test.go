@@ -14,9 +14,11 @@ import (
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/holiman/uint256"
 
+	"github.com/caddy-x402/caddy-x402/devnet"
 	"github.com/caddy-x402/caddy-x402/ledger"
 	"github.com/caddy-x402/caddy-x402/ledger/storetest"
 	"github.com/caddy-x402/caddy-x402/token"
+	"github.com/caddy-x402/caddy-x402/x402"
 )
 
 // access asks the i-th instance for the plan, or for a path, under a name; pairs of header follow.
@@ -230,14 +232,24 @@ func TestSpentPayments(t *testing.T) {
 		}
 	}
 	counted := Plan{Name: "counted", Requests: 3, TTL: time.Hour}
+	y := &Payee{Network: devnet.Network()}
+	of := func(n uint64) []Price { return []Price{{Payee: y, Amount: *uint256.NewInt(n)}} }
+	dear, cheap := Plan{Name: "dear", Credit: of(9), Least: of(3)}, Plan{Name: "cheap", Credit: of(9), Least: of(2)}
+	d := ledger.Draw{
+		Key: allowanceKey(kindCredit, "pay_credit"), Want: *uint256.NewInt(7), Limit: *uint256.NewInt(9), Until: time.Now().Add(time.Hour),
+	}
+	if _, _, err := m.Draw(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
 	a := &attempt{
-		Gate: &Gate{Config: Config{Now: time.Now}}, Request: Request{Route: &Route{Plans: []Plan{{Name: "a"}, counted}}},
+		Gate: &Gate{Config: Config{Now: time.Now}}, Request: Request{Route: &Route{Plans: []Plan{{Name: "a"}, counted, dear, cheap}}},
 		engine: &Engine{store: m, revoked: token.NewRevoked()},
 	}
 	a.engine.revoked.Add("pay_revoked", time.Now().Add(time.Hour), time.Now())
 	bought := func(id, plan string) ledger.Payment {
 		return ledger.Payment{
-			ID: id, Settlement: ledger.Settled, Delivery: ledger.Delivered, Binding: ledger.Binding{Plan: plan}, PlanUntil: time.Now().Add(time.Hour),
+			ID: id, AuthorizationID: x402.AuthorizationID{ChainID: y.Network.ChainID, Asset: y.Network.Asset.Address},
+			Settlement: ledger.Settled, Delivery: ledger.Delivered, Binding: ledger.Binding{Plan: plan}, PlanUntil: time.Now().Add(time.Hour),
 		}
 	}
 	for name, tc := range map[string]struct {
@@ -253,6 +265,8 @@ func TestSpentPayments(t *testing.T) {
 		"a revoked one": {bought("pay_revoked", "a"), true},
 		"a used-up one": {bought(used, "counted"), true},
 		"one in use":    {bought(unused, "counted"), false},
+		"too little":    {bought("pay_credit", "dear"), true},
+		"just enough":   {bought("pay_credit", "cheap"), false},
 		"one untouched": {bought("pay_new", "counted"), false},
 		"failed":        {ledger.Payment{Settlement: ledger.Failed}, true},
 		"void":          {ledger.Payment{Settlement: ledger.Void}, true},

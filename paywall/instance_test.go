@@ -41,6 +41,7 @@ type cluster struct {
 	instances []*instance
 	flow      string       // of the route, which then sells no plan
 	granter   Granter      // of the plan
+	requests  uint64       // of the plan; 0: any number
 	pricer    Pricer       // of the route, which then has no price of its own
 	calls     atomic.Int64 // of the upstream
 	serve     http.HandlerFunc
@@ -137,10 +138,8 @@ func (c *cluster) start(i int, settings Settings, wrap func(int, ledger.Store) l
 	settings.Payees = []*Payee{payee}
 	in.engine = NewEngine(in.store, settings)
 	price := func(n uint64) []Price { return []Price{{Payee: payee, Amount: *uint256.NewInt(n)}} }
-	route := &Route{
-		Name: "r", Scope: "r", Prices: price(cent), Timeout: time.Minute,
-		Plans: []Plan{{Name: "day", TTL: 24 * time.Hour, Prices: price(10 * cent), Granter: c.granter}},
-	}
+	plans := []Plan{{Name: "day", TTL: 24 * time.Hour, Requests: c.requests, Prices: price(10 * cent), Granter: c.granter}}
+	route := &Route{Name: "r", Scope: "r", Prices: price(cent), Timeout: time.Minute, Plans: plans}
 	if c.pricer != nil {
 		route.Prices, route.Pricer = nil, c.pricer
 	}
@@ -154,7 +153,7 @@ func (c *cluster) start(i int, settings Settings, wrap func(int, ledger.Store) l
 	for _, f := range change {
 		f(&config)
 	}
-	pass := &Route{Name: "r", Scope: "r", Timeout: time.Minute, Plans: []Plan{{Name: "day", TTL: 24 * time.Hour, Prices: price(10 * cent)}}}
+	pass := &Route{Name: "r", Scope: "r", Timeout: time.Minute, Plans: plans}
 	gate, err := NewGate(config, route, pass)
 	if err != nil {
 		c.t.Fatal(err)

@@ -122,6 +122,42 @@ func TestIssuedCredential(t *testing.T) {
 	c.keepsNoSecret(token, other)
 }
 
+// Who asks for a plan by its id gets what others issue just so, under the names that it has given. The grant uses nothing up; the credential
+// of a counted plan opens what was bought, and no more.
+func TestIssuedByID(t *testing.T) {
+	c := emptyCluster(t)
+	b := &backend{answer: forgetful}
+	c.granter, c.requests = b, 2
+	c.startAll(2, Settings{}, nil)
+
+	grant := func(i int, name string) (reply, string) {
+		t.Helper()
+		a := c.access(i, "/access", name, headerSignature, c.signOffer(c.access(i, "/access", name), 1, "day", nil))
+		g := challengeOf(t, a)
+		if a.status != http.StatusOK || g.RequestID != name || g.ChallengeID == "" || issued(t, a) != g.AccessToken {
+			t.Fatalf("%d %s", a.status, a.body)
+		}
+		return a, g.AccessToken
+	}
+	a, token := grant(0, "name")
+	sale := b.asked()[0]
+	if g := challengeOf(t, a); token != "credential-1-"+g.PaymentID || sale.RequestID != "name" || sale.ChallengeID != g.ChallengeID {
+		t.Errorf("the grant is %s, and the issuer was asked %+v", a.body, sale)
+	}
+	if _, again := grant(1, "other"); again != token || len(b.asked()) != 1 {
+		t.Errorf("a fresh signature gets %q, and the issuer was asked %d times", again, len(b.asked()))
+	}
+	for i := range 2 {
+		if a := c.ask(i, http.MethodGet, "/", "", "Authorization", "Bearer "+token); a.status != http.StatusOK {
+			t.Errorf("instance %d takes it with %d", i, a.status)
+		}
+	}
+	if a := c.ask(0, http.MethodGet, "/", "", "Authorization", "Bearer "+token); a.status != http.StatusPaymentRequired || !strings.Contains(a.body, string(ReasonUsedUp)) {
+		t.Errorf("once more: %d %s", a.status, a.body)
+	}
+	c.saw(2, 10*cent)
+}
+
 // keepsNoSecret looks through the files of the ledger.
 func (c *cluster) keepsNoSecret(secrets ...string) {
 	c.t.Helper()

@@ -99,6 +99,30 @@ func TestRefundToABlacklistedPayer(t *testing.T) {
 	w.is(p, "REFUNDED refund_refused_by_token")
 }
 
+// A plan of which something was drawn does not go back by itself, whatever is said of its delivery.
+func TestRefundOfAPlanInUse(t *testing.T) {
+	w := newRefundWorld(t)
+	w.fund(1 << 20)
+	p, q := w.held(1, "day"), w.held(2, "day")
+	one := *uint256.NewInt(1)
+	_, a, err := w.store.Draw(t.Context(), ledger.Draw{
+		Key: allowanceKey(kindRequests, p.ID), Least: one, Want: one, Limit: one, Until: w.now().Add(24 * time.Hour),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.run(time.Hour)
+	w.is(p, "REFUND_FAILED refund_of_a_plan_in_use")
+	w.is(q, "REFUNDED upstream_status_502")
+	if err := w.store.Return(t.Context(), a.Key, a.CreatedAt, one); err != nil {
+		t.Fatal(err)
+	}
+	w.retry()
+	w.run(15 * time.Minute)
+	w.is(p, "REFUNDED refund_of_a_plan_in_use")
+	w.trails()
+}
+
 // An authorization that was cancelled on the chain is told to the operator, who may name another wallet.
 func TestRefundThatWasCancelled(t *testing.T) {
 	w := newRefundWorld(t)
