@@ -48,7 +48,7 @@ func (a *attempt) buysGrant() bool { return a.Access != nil && a.Access.Plan }
 const challengeUnits = 32
 
 // demandAccess is the 402 of an order that carries no payment. It stores a challenge, unless the request id has one.
-func (a *attempt) demandAccess() error {
+func (a *attempt) demandAccess(text string) error {
 	engine, release, err := a.Acquire()
 	if err != nil {
 		return a.answer(unavailable(codeStore, err))
@@ -65,7 +65,6 @@ func (a *attempt) demandAccess() error {
 		return a.answer(unavailable(codeStore, err))
 	}
 	a.knowChallenge(c)
-	text := "Payment required"
 	if a.challenge.payment() != "" {
 		// Who has paid proves it by a signature, which is not used; who has not paid can't have the grant.
 		text = "This request id was paid for: sign to prove that it was you; nothing is charged again"

@@ -148,15 +148,15 @@ func (a *attempt) demand(reason x402.Reason) error {
 	if no, ok := errors.AsType[*refusal](a.noStream()); ok {
 		return a.answer(no)
 	}
-	if a.Access != nil {
-		return a.demandAccess()
-	}
 	text := string(reason)
 	if text == "" {
 		text = "Payment required"
 	}
 	if no, ok := errors.AsType[*refusal](a.pricedNow()); ok {
 		return a.answer(no)
+	}
+	if a.Access != nil {
+		return a.demandAccess(text)
 	}
 	if a.Decided != nil {
 		a.Decided(a.r, "required", string(reason))

@@ -81,7 +81,7 @@ func (c *cluster) authorize(n int, q *x402.Requirements) (x402.Authorization, []
 	return auth, sig
 }
 
-func (c *cluster) signOffer(n int, o x402.PaymentRequired) string {
+func (c *cluster) signFirst(n int, o x402.PaymentRequired) string {
 	c.t.Helper()
 	auth, sig := c.authorize(n, &o.Accepts[0])
 	header, err := x402.EncodeHeader(o.Pay(o.Accepts[0], &auth, sig))
@@ -111,22 +111,22 @@ func TestOfferIsHonoured(t *testing.T) {
 		t.Fatalf("offered %+v", first.Accepts)
 	}
 	m.set("0.02", nil)
-	if a := c.ask(1, http.MethodGet, "/", "", headerSignature, c.signOffer(1, first)); a.status != http.StatusOK {
+	if a := c.ask(1, http.MethodGet, "/", "", headerSignature, c.signFirst(1, first)); a.status != http.StatusOK {
 		t.Errorf("the offer of another price: %d %s", a.status, a.body)
 	}
 	m.set("", errors.New("down"))
-	if a := c.ask(0, http.MethodGet, "/", "", headerSignature, c.signOffer(2, first)); a.status != http.StatusOK {
+	if a := c.ask(0, http.MethodGet, "/", "", headerSignature, c.signFirst(2, first)); a.status != http.StatusOK {
 		t.Errorf("while nobody knows the price: %d %s", a.status, a.body)
 	}
 	c.saw(2, 2*cent)
 	m.set("0.02", nil)
 	later.Store(int64(61 * time.Second))
-	a := c.ask(0, http.MethodGet, "/", "", headerSignature, c.signOffer(3, first))
+	a := c.ask(0, http.MethodGet, "/", "", headerSignature, c.signFirst(3, first))
 	if a.status != http.StatusPaymentRequired || !strings.Contains(a.body, string(x402.ReasonNoMatchingRequirements)) || !strings.Contains(a.body, `"20000"`) {
 		t.Errorf("an offer of the past: %d %s", a.status, a.body)
 	}
 	later.Store(0)
-	if a := c.ask(0, http.MethodGet, "/", "", headerSignature, c.signOffer(3, c.offerFor(http.MethodGet, "/"))); a.status != http.StatusOK {
+	if a := c.ask(0, http.MethodGet, "/", "", headerSignature, c.signFirst(3, c.offerFor(http.MethodGet, "/"))); a.status != http.StatusOK {
 		t.Errorf("the offer of now: %d %s", a.status, a.body)
 	}
 	c.saw(3, 4*cent)
@@ -143,7 +143,7 @@ func TestOfferIsForOneThing(t *testing.T) {
 			t.Errorf("%s: %d %s", what, a.status, a.body)
 		}
 	}
-	header := c.signOffer(1, o)
+	header := c.signFirst(1, o)
 	refusedBy("more of it", c.ask(0, http.MethodGet, "/a?x=1", "", headerSignature, header, "X-Units", "ten"), "10000000")
 	refusedBy("without its header", c.ask(0, http.MethodGet, "/a?x=1", "", headerSignature, header), "50000")
 	refusedBy("another path", c.ask(0, http.MethodGet, "/b?x=1", "", headerSignature, header, "X-Units", "one"), "50000")
@@ -171,7 +171,7 @@ func TestOfferIsForOneThing(t *testing.T) {
 			t.Fatal(err)
 		}
 		forged.Extensions = map[string]json.RawMessage{x402.ExtensionResume: text}
-		return c.signOffer(1, forged)
+		return c.signFirst(1, forged)
 	}
 	other, err := x402.NewResumeKey(rand.Reader)
 	if err != nil {
@@ -227,7 +227,7 @@ func TestNoPrice(t *testing.T) {
 		t.Errorf("%d %v %s", a.status, a.header, a.body)
 	}
 	delete(o.Extensions, x402.ExtensionResume)
-	if a := c.ask(0, http.MethodGet, "/", "", headerSignature, c.signOffer(1, o)); !isProblem(a, http.StatusServiceUnavailable, codePriceUnavailable) {
+	if a := c.ask(0, http.MethodGet, "/", "", headerSignature, c.signFirst(1, o)); !isProblem(a, http.StatusServiceUnavailable, codePriceUnavailable) {
 		t.Errorf("a payment: %d %s", a.status, a.body)
 	}
 	for _, price := range []string{"", "free", "0", "-1", "0.0000001", "1e3"} {
@@ -248,6 +248,21 @@ func TestPricesThatStayAreNotQuoted(t *testing.T) {
 	c := newCluster(t, 1, Settings{}, nil)
 	if o := c.offerFor(http.MethodGet, "/"); strings.Contains(string(o.Extensions[x402.ExtensionResume]), "quote") {
 		t.Errorf("offered %s", o.Extensions[x402.ExtensionResume])
+	}
+}
+
+// What is called by its id has the price that its offer says, too.
+func TestMovingPriceByID(t *testing.T) {
+	c, m, _ := newMarket(t, 2)
+	offer := c.access(0, "/x", "name")
+	m.set("0.05", nil)
+	if a := c.access(1, "/x", "name", headerSignature, c.signOffer(offer, 1, "", nil)); a.status != http.StatusOK {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	c.saw(1, cent)
+	m.set("", errors.New("down"))
+	if a := c.access(0, "/x", "another"); a.status != http.StatusServiceUnavailable || !strings.Contains(a.body, codePriceUnavailable) {
+		t.Errorf("nobody knows the price: %d %s", a.status, a.body)
 	}
 }
 
