@@ -97,8 +97,8 @@ func (f *copyFlags) copy(ctx context.Context, o *operator) error {
 // copySteps are the words for what is being done.
 var copySteps = map[ledger.CopyStep]string{
 	ledger.CopyPayments: "copying payments", ledger.CopyWallets: "copying wallets", ledger.CopyReservations: "copying reservations",
-	ledger.CopyRevocations: "copying revocations",
-	ledger.CopyAnchors:     "copying anchors", ledger.CopyCompare: "comparing payments", ledger.CopyVerify: "verifying entries",
+	ledger.CopyRevocations: "copying revocations", ledger.CopyAllowances: "copying allowances",
+	ledger.CopyAnchors: "copying anchors", ledger.CopyCompare: "comparing payments", ledger.CopyVerify: "verifying entries",
 }
 
 // failed says what an error of a copy means.
@@ -130,8 +130,8 @@ func (o *operator) tellCopy(r *ledger.CopyReport, to *openedStore) error {
 	if o.asJSON {
 		w = o.err
 	}
-	fmt.Fprintf(w, "payments: %d (copied now: %d), wallets: %d, reservations: %d, revocations: %d, anchors: %d\n",
-		r.Payments, r.Copied, r.Wallets, r.Reservations, r.Revocations, r.Anchors)
+	fmt.Fprintf(w, "payments: %d (copied now: %d), wallets: %d, reservations: %d, revocations: %d, allowances: %d, anchors: %d\n",
+		r.Payments, r.Copied, r.Wallets, r.Reservations, r.Revocations, r.Allowances, r.Anchors)
 	o.tellProblems(w, &r.Audit)
 	if r.Audit.Found > 0 {
 		return errTold

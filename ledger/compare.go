@@ -193,10 +193,13 @@ func (c *copier) unchanged(ctx context.Context) error {
 	if err := c.sameReservations(ctx); err != nil {
 		return err
 	}
+	if err := c.sameRevocations(ctx); err != nil {
+		return err
+	}
 	return c.sameAllowances(ctx)
 }
 
-// kept is what is compared of a reservation, or of an allowance.
+// kept is what is compared of a reservation, a revocation or an allowance.
 type kept struct {
 	sum     [sha256.Size]byte
 	expires time.Time
@@ -219,6 +222,33 @@ func reservationsOf(ctx context.Context, b Books) (map[common.Hash]kept, error) 
 // sameReservations compares those that do not expire meanwhile.
 func (c *copier) sameReservations(ctx context.Context) error {
 	return c.sameExpiring(ctx, "reservation", reservationsOf)
+}
+
+// sameRevocations compares those that do not end meanwhile: a token that was taken back must not open anything again.
+func (c *copier) sameRevocations(ctx context.Context) error {
+	return c.sameExpiring(ctx, "revocation", revocationsOf)
+}
+
+func revocationsOf(ctx context.Context, b Books) (map[common.Hash]kept, error) {
+	all := map[common.Hash]kept{}
+	for after := uint64(0); ; {
+		page, err := b.Revoked(ctx, after, anchorsPage)
+		if err != nil {
+			return nil, fmt.Errorf("reading revocations: %w", err)
+		}
+		for i := range page {
+			r := &page[i]
+			after = r.Number
+			line, err := json.Marshal([]any{r.ID, r.Until.UTC()}) // their numbers are each store's own
+			if err != nil {
+				return nil, fmt.Errorf("reading revocations: %w", err)
+			}
+			all[sha256.Sum256([]byte(r.ID))] = kept{sha256.Sum256(line), r.Until}
+		}
+		if len(page) < anchorsPage {
+			return all, nil
+		}
+	}
 }
 
 // sameAllowances compares those that do not expire meanwhile.

@@ -25,6 +25,9 @@ func furnish(t *testing.T, s ledger.Store) {
 			t.Fatal(err)
 		}
 	}
+	if err := s.Revoke(ctx, offer(1).ID, s.Now().Add(50*365*24*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
 	for i := range uint64(9) {
 		d := ledger.Draw{Key: hash(i), Want: *uint256.NewInt(i + 1), Limit: *uint256.NewInt(10), Until: s.Now().Add(50 * 365 * 24 * time.Hour)}
 		if _, _, err := s.Draw(ctx, d); err != nil {
@@ -64,7 +67,15 @@ func shown(t *testing.T, s ledger.Store) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := json.Marshal([]any{snap.records, snap.entries, snap.anchors, wallets, counts, reservations, allowances})
+	revoked := map[string]time.Time{}
+	list, err := s.Revoked(t.Context(), 0, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range list {
+		revoked[r.ID] = r.Until.UTC()
+	}
+	b, err := json.Marshal([]any{snap.records, snap.entries, snap.anchors, wallets, counts, reservations, revoked, allowances})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +98,7 @@ func TestCopy(t *testing.T) {
 		t.Fatal(err)
 	}
 	snap := newSnapshot(t, from)
-	if r.Payments != 305 || r.Copied != 305 || r.Wallets != 2 || r.Reservations != 25 || r.Allowances != 9 || r.Anchors != int64(len(snap.anchors)) ||
+	if r.Payments != 305 || r.Copied != 305 || r.Wallets != 2 || r.Reservations != 25 || r.Revocations != 1 || r.Allowances != 9 || r.Anchors != int64(len(snap.anchors)) ||
 		r.Audit.Found != 0 || r.Audit.Entries != int64(len(snap.entries)) {
 		t.Errorf("report %+v", r)
 	}
@@ -236,6 +247,9 @@ func TestCopyOfAChangingSource(t *testing.T) {
 			return m.AdvanceNonce(t.Context(), 8453, account(50), 1<<20)
 		},
 		"a wallet": func(m *storetest.Memory, _ *clock) error { return m.AdvanceNonce(t.Context(), 1, account(50), 0) },
+		"a revocation": func(m *storetest.Memory, _ *clock) error {
+			return m.Revoke(t.Context(), "pay_late", m.Now().Add(time.Hour))
+		},
 		"an allowance": func(m *storetest.Memory, _ *clock) error {
 			_, _, err := m.Draw(t.Context(), ledger.Draw{Key: hash(1), Least: *uint256.NewInt(1), Limit: *uint256.NewInt(9), Until: m.Now().Add(time.Hour)})
 			return err
