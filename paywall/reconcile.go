@@ -19,9 +19,9 @@ const (
 	reconcileLease = time.Minute
 	// resolveTimeout bounds what one payment may cost the others of a round.
 	resolveTimeout = 15 * time.Second
-	// reconcileAtOnce is how many payments are looked after at the same time: one whose chain does not answer must
-	// not keep all others waiting, and a ledger that has others to write too commits what comes together at once.
-	reconcileAtOnce = 32
+	// reconcileAtOnce is how many payments are looked for on the chain at the same time: one whose chain does not answer must
+	// not keep all others waiting. Those of which all is known are written together, as the ledger can commit them.
+	reconcileAtOnce = 16
 	// slowestRecheck is how seldom a payment is looked at that only time can end.
 	slowestRecheck = 2 * time.Minute
 
@@ -56,22 +56,34 @@ func (e *Engine) reconcile(ctx context.Context) {
 			}
 			return
 		}
-		known := e.review(ctx, due)
-		var wg sync.WaitGroup
-		free := make(chan struct{}, reconcileAtOnce)
-		for _, p := range due {
-			free <- struct{}{}
-			wg.Go(func() {
-				defer func() { <-free }()
-				if ctx.Err() == nil {
-					e.reconcileOne(ctx, p, known[p.ID])
-				}
-			})
-		}
-		wg.Wait()
+		e.reconcileAll(ctx, due, e.review(ctx, due))
 		if len(due) < reconcileBatch {
 			return
 		}
+	}
+}
+
+// reconcileAll moves on all payments of a round.
+func (e *Engine) reconcileAll(ctx context.Context, due []ledger.Payment, known map[string]*settlement.Outcome) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	var asked []ledger.Payment
+	for _, p := range due {
+		if out := known[p.ID]; out != nil {
+			wg.Go(func() { e.reconcileOne(ctx, p, out) })
+		} else {
+			asked = append(asked, p)
+		}
+	}
+	free := make(chan struct{}, reconcileAtOnce)
+	for _, p := range asked {
+		free <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-free }()
+			if ctx.Err() == nil {
+				e.reconcileOne(ctx, p, nil)
+			}
+		})
 	}
 }
 
