@@ -30,6 +30,9 @@ func Search(ctx context.Context, c *chain.Client, in settlement.Intent, head uin
 	if head <= in.ClaimBlock {
 		return t, nil
 	}
+	if alive, err := unused(ctx, c, in, head); err != nil || alive {
+		return t, err
+	}
 	logs, err := c.Logs(ctx, chain.Filter{
 		Address: in.Network.Asset.Address,
 		Topics: [][]common.Hash{
@@ -59,4 +62,21 @@ func Search(ctx context.Context, c *chain.Client, in settlement.Intent, head uin
 		}
 	}
 	return t, nil
+}
+
+// unused reports whether the authorization was still good in a block that is no older than head. To ask this costs a node next to
+// nothing, to search its logs costs much, and most of what is looked for was never used. Used it may also have been before
+// the claim, or been cancelled: that tell the logs.
+func unused(ctx context.Context, c *chain.Client, in settlement.Intent, head uint64) (bool, error) {
+	a, token := in.Authorization, in.Network.Asset.Address
+	var state []byte
+	q := chain.CallQuery(chain.Message{
+		From: a.To, To: token, Data: a.ID(in.Network.ChainID, token).AuthorizationStateCalldata(), Gas: viewGas,
+	}, &state)
+	at, err := c.Ask(ctx, q)
+	if err != nil {
+		return false, err
+	}
+	used, err := x402.ParseBool(state)
+	return q.Err == nil && err == nil && !used && at >= head, nil
 }

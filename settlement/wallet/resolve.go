@@ -66,8 +66,8 @@ func (s *Settler) conclude(
 	ctx context.Context, in settlement.Intent, txs []settlement.Transaction, sv survey, safe chain.Head,
 ) settlement.Outcome {
 	for _, r := range sv.receipts {
-		if paid(in, r) {
-			return finalBy(settled(r), safe)
+		if proof.Paid(in, r) {
+			return proof.FinalBy(proof.Settled(r), safe)
 		}
 	}
 	tr, err := s.search(ctx, in, sv.head.Number)
@@ -76,14 +76,14 @@ func (s *Settler) conclude(
 	}
 	reverted := lone(sv.receipts, txs)
 	switch {
-	case tr.paid != nil:
-		return finalBy(settled(tr.paid), safe)
-	case tr.spent:
-		out := failed(x402.Refuse(x402.ReasonNonceUsed, "the authorization was cancelled or used for something else"), reverted)
-		out.Final = tr.block <= safe.Number
+	case tr.Receipt != nil:
+		return proof.FinalBy(proof.Settled(tr.Receipt), safe)
+	case tr.Spent:
+		out := proof.Failed(x402.Refuse(x402.ReasonNonceUsed, "the authorization was cancelled or used for something else"), reverted)
+		out.Final = tr.Block <= safe.Number
 		return out
 	case proof.Expired(in, safe):
-		out := failed(x402.Refuse(x402.ReasonValidBefore, "the authorization has expired unused"), reverted)
+		out := proof.Failed(x402.Refuse(x402.ReasonValidBefore, "the authorization has expired unused"), reverted)
 		out.Final = true
 		return out
 	case reverted != nil:
@@ -102,11 +102,5 @@ func (s *Settler) whyReverted(ctx context.Context, in settlement.Intent, r *chai
 	if err != nil {
 		return unknownReceipt(err, r)
 	}
-	return failed(why, r)
-}
-
-// finalBy makes a settled outcome final if its block is safe.
-func finalBy(out settlement.Outcome, safe chain.Head) settlement.Outcome {
-	out.Final = out.Block <= safe.Number
-	return out
+	return proof.Failed(why, r)
 }

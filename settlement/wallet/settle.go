@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddy-x402/caddy-x402/settlement"
 	"github.com/caddy-x402/caddy-x402/settlement/chain"
+	"github.com/caddy-x402/caddy-x402/settlement/proof"
 	"github.com/caddy-x402/caddy-x402/x402"
 )
 
@@ -18,10 +19,9 @@ import (
 const maxTries = 12
 
 var (
-	errNotMined    = errors.New("wallet: the transaction is not mined yet")
-	errReorganized = fmt.Errorf("%w: the chain is being reorganised", settlement.ErrUnavailable)
-	errOvertaken   = errors.New("wallet: the wallet's nonces are used elsewhere")
-	errVanished    = errors.New("wallet: a mined transaction is gone from the chain")
+	errNotMined  = errors.New("wallet: the transaction is not mined yet")
+	errOvertaken = errors.New("wallet: the wallet's nonces are used elsewhere")
+	errVanished  = errors.New("wallet: a mined transaction is gone from the chain")
 	// errDropped: the payment failed when the batch was simulated.
 	errDropped = errors.New("wallet: the payment would fail in the batch")
 )
@@ -129,7 +129,7 @@ func (s *Settler) approve(ctx context.Context, in settlement.Intent, t transfer,
 // used since the claim may have paid us by another's hand.
 func (s *Settler) refused(ctx context.Context, in settlement.Intent, why error) settlement.Outcome {
 	if x402.ReasonOf(why) != x402.ReasonNonceUsed {
-		return failed(why, nil)
+		return proof.Failed(why, nil)
 	}
 	return s.elsewhere(ctx, in, nil, why)
 }
@@ -203,8 +203,8 @@ func (s *Settler) judge(
 	ctx context.Context, in settlement.Intent, receipts []*chain.Receipt, txs []settlement.Transaction,
 ) (out settlement.Outcome, ok bool) {
 	for _, r := range receipts {
-		if paid(in, r) {
-			return settled(r), true
+		if proof.Paid(in, r) {
+			return proof.Settled(r), true
 		}
 	}
 	last := lone(receipts, txs)

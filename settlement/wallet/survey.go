@@ -12,6 +12,7 @@ import (
 	"github.com/caddy-x402/caddy-x402/settlement"
 	"github.com/caddy-x402/caddy-x402/settlement/chain"
 	"github.com/caddy-x402/caddy-x402/settlement/multicall"
+	"github.com/caddy-x402/caddy-x402/settlement/proof"
 	"github.com/caddy-x402/caddy-x402/x402"
 )
 
@@ -181,7 +182,7 @@ func (s *Settler) page(ctx context.Context, q settlement.Survey, from, to uint64
 	}
 	for i, m := range missing {
 		if txs[i] == nil || txs[i].BlockHash != m.transfer.BlockHash {
-			return errReorganized
+			return proof.ErrReorganized
 		}
 		a, ours := s.sent(q, txs[i], m)
 		if !ours {

@@ -120,6 +120,6 @@ func (r *soakReport) printMemory(out io.Writer) {
 	if !f.OK {
 		is = "NOT FLAT"
 	}
-	_, _ = fmt.Fprintf(out, "Caddy's memory is %s: heap %.1f MiB in the second quarter, %.1f in the last (medians; a tenth and 8 MiB more are allowed); resident %.1f and %.1f (a fifth and 32 MiB)\n",
+	_, _ = fmt.Fprintf(out, "Caddy's memory is %s: heap %.1f MiB in the second quarter, %.1f in the last (lowest readings; a tenth and 4 MiB more are allowed); resident %.1f and %.1f (medians; a fifth and 32 MiB)\n",
 		is, f.SecondHeap, f.LastHeap, f.SecondResident, f.LastResident)
 }

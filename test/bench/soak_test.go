@@ -191,7 +191,9 @@ func TestFlatness(t *testing.T) {
 		"flat":          {func(int) float64 { return 60 }, true},
 		"a peak":        {func(i int) float64 { return 60 + 500*float64(i/39) }, true},
 		"a warm-up":     {func(i int) float64 { return min(60, 12*float64(i)) }, true},
+		"it swings":     {func(i int) float64 { return 50 + float64(i%5*i/5) }, true},
 		"it grows":      {func(i int) float64 { return 20 + 2*float64(i) }, false},
+		"grows, swings": {func(i int) float64 { return 50 + float64(i) + float64(i%5)*10 }, false},
 		"none measured": {func(int) float64 { return 0 }, false},
 	} {
 		var all []sample
