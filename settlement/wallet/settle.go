@@ -157,8 +157,8 @@ func (s *Settler) follow(ctx context.Context, in settlement.Intent, txs []settle
 			open = txs // nobody answers now, and somebody may later
 		case len(sv.receipts) > 0 && in.Again:
 			for _, r := range sv.receipts {
-				if paid(in, r) {
-					return settled(r), false
+				if proof.Paid(in, r) {
+					return proof.Settled(r), false
 				}
 			}
 			if len(open) == 0 {
