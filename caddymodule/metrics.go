@@ -212,7 +212,8 @@ func registerMetrics(r *prometheus.Registry) {
 	}
 	for _, c := range []prometheus.Collector{
 		requests, facilitations, settlements, settlementSeconds, deliveries, transactions, carried, gasSpent, quarantined, losses, lostUnits,
-		refusedCredit, refunds, refundedUnits, refundWaits, refundBalance, issued, issueSeconds, eventsDropped, challenges, reorgs, paymentStates{},
+		refusedCredit, refunds, refundedUnits, refundWaits, refundBalance, issued, issueSeconds, eventsDropped, challenges, reorgs,
+		paymentStates{},
 		gasBalances{},
 	} {
 		// An error means that it is registered already: two apps do not happen, but a registry may be shared.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 
+	"github.com/ethereum/go-ethereum/common"
+
 	"github.com/caddy-x402/caddy-x402/ledger"
 	"github.com/caddy-x402/caddy-x402/settlement"
 	"github.com/caddy-x402/caddy-x402/x402"
@@ -22,23 +24,8 @@ const unservedLimit = 32
 // instead is rule 6: before anything is claimed, a payer gets what it has paid for already. done: the
 // request is answered. The new authorization is then void.
 func (a *attempt) instead(ctx context.Context, f *proof) (done bool, err error) {
-	if len(a.Route.Plans) > 0 {
-		plans, err := a.engine.store.LivePlans(ctx, f.id.Payer, ledger.Text(a.Route.Scope), ledger.Text(a.Host), unservedLimit)
-		if err != nil {
-			return false, unavailable(codeStore, err)
-		}
-		for _, p := range plans {
-			covered, err := a.covers(&p)
-			if err != nil {
-				return true, err
-			}
-			if !covered {
-				continue
-			}
-			if err := a.servePlan(p, false); !usedUp(err) {
-				return true, err
-			}
-		}
+	if done, err := a.underLivePlan(ctx, f.id.Payer); done || err != nil {
+		return done, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.engine.current().SettleTimeout)
 	defer cancel()
@@ -60,16 +47,8 @@ func (a *attempt) instead(ctx context.Context, f *proof) (done bool, err error) 
 			if p, err = a.engine.wait(ctx, p.ID); err != nil {
 				return false, busy("").because(err)
 			}
-			if p.Delivery == ledger.Delivered && p.Binding.Plan != "" {
-				covered, err := a.covers(&p)
-				if err != nil {
-					return true, err
-				}
-				if covered {
-					if err := a.servePlan(p, false); !usedUp(err) {
-						return true, err
-					}
-				}
+			if done, err := a.underPlan(&p); done || err != nil {
+				return done, err
 			}
 			if !p.Unserved() {
 				continue
@@ -79,6 +58,37 @@ func (a *attempt) instead(ctx context.Context, f *proof) (done bool, err error) 
 		if served || err != nil {
 			return true, err
 		}
+	}
+	return false, nil
+}
+
+// underLivePlan serves under a plan that the payer has bought before, if one opens this route.
+func (a *attempt) underLivePlan(ctx context.Context, payer common.Address) (done bool, err error) {
+	if len(a.Route.Plans) == 0 {
+		return false, nil
+	}
+	plans, err := a.engine.store.LivePlans(ctx, payer, ledger.Text(a.Route.Scope), ledger.Text(a.Host), unservedLimit)
+	if err != nil {
+		return false, unavailable(codeStore, err)
+	}
+	for i := range plans {
+		if done, err := a.underPlan(&plans[i]); done || err != nil {
+			return done, err
+		}
+	}
+	return false, nil
+}
+
+// underPlan serves under the plan that p bought, if it did, the plan opens this route and is not used up.
+func (a *attempt) underPlan(p *ledger.Payment) (done bool, err error) {
+	if p.Delivery != ledger.Delivered || p.Binding.Plan == "" {
+		return false, nil
+	}
+	if covered, err := a.covers(p); err != nil || !covered {
+		return false, err
+	}
+	if err := a.servePlan(*p, false); !usedUp(err) {
+		return true, err
 	}
 	return false, nil
 }
