@@ -13,6 +13,7 @@ import (
 
 	"github.com/ethereum/go-ethereum/common"
 
+	"github.com/caddy-x402/caddy-x402/internal/expiring"
 	"github.com/caddy-x402/caddy-x402/ledger"
 	"github.com/caddy-x402/caddy-x402/settlement"
 	"github.com/caddy-x402/caddy-x402/x402"
@@ -56,7 +57,7 @@ type Config struct {
 // Gate decides about every request of one set of routes. It is safe for concurrent use.
 type Gate struct {
 	Config
-	issuedTo issuedCache
+	issuedTo expiring.Map[[sha256.Size]byte, ledger.Payment] // by the SHA-256 of a credential that somebody else has issued
 }
 
 // NewGate makes a gate, and prepares the offers of its routes.
@@ -91,7 +92,7 @@ func NewGate(c Config, routes ...*Route) (*Gate, error) {
 			r.moving.payees = c.Payees
 		}
 	}
-	return &Gate{Config: c}, nil
+	return &Gate{Config: c, issuedTo: expiring.Map[[sha256.Size]byte, ledger.Payment]{Most: mostIssued}}, nil
 }
 
 // extensions are those that every offer announces, beside the resume key.
@@ -120,8 +121,6 @@ type Request struct {
 	Client string
 	// Audience is whom access tokens of this site are for.
 	Audience string
-	// Order is what the buyer calls what it buys, for whoever issues that; nil: nothing.
-	Order *Order
 	// Access is what is asked for by its id in the catalogue; nil for a request to the route itself.
 	Access *Access
 }
