@@ -170,7 +170,10 @@ func (e *EndpointAuth) oauth(
 	if c.Secret, err = secret("client_secret", e.ClientSecret); err != nil {
 		return nil, nil, err
 	}
-	return remote.OAuth(c, transport)
+	if authorize, refused, err = remote.OAuth(c, transport); err != nil {
+		return nil, nil, fmt.Errorf("the %s's auth: %w", what, err)
+	}
+	return authorize, refused, nil
 }
 
 // Interface guard.
