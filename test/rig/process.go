@@ -79,12 +79,11 @@ func Command(t testing.TB, dir string, args ...string) Ran {
 
 // Process is a Caddy in a process of its own, which can be killed and started again.
 type Process struct {
-	// Addr is where it listens.
-	Addr string
+	// Addr is where it listens, and Config the file with its configuration.
+	Addr, Config string
 
-	t           testing.TB
-	dir         string
-	config, log string
+	t        testing.TB
+	dir, log string
 
 	mu    sync.Mutex
 	cmd   *exec.Cmd // nil: it does not run
@@ -102,8 +101,8 @@ func NewProcess(t testing.TB, dir, name, addr, caddyfile string) *Process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &Process{Addr: addr, t: t, dir: dir, config: filepath.Join(dir, name+".json"), log: filepath.Join(dir, name+".log")}
-	if err := os.WriteFile(p.config, config, 0o600); err != nil {
+	p := &Process{Addr: addr, t: t, dir: dir, Config: filepath.Join(dir, name+".json"), log: filepath.Join(dir, name+".log")}
+	if err := os.WriteFile(p.Config, config, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.Kill)
@@ -121,7 +120,7 @@ func (p *Process) Start() error {
 	defer log.Close()
 	cmd := exec.Command(os.Args[0])
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.Env = append(home(p.dir), envServer+"="+p.config)
+	cmd.Env = append(home(p.dir), envServer+"="+p.Config)
 	if _, err := cmd.StdinPipe(); err != nil { // closed when we end, however that is
 		return err
 	}

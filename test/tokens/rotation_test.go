@@ -214,22 +214,22 @@ func TestKeysWithoutACaddy(t *testing.T) {
 	m := f.members[0]
 	token, _ := f.mustBuy(m, rig.NewBuyer(t, 1))
 	m.Kill()
-	list := f.keys(0, "list", "--config", m.config)
+	list := f.keys(0, "list", "--config", m.Config)
 	if len(list.Keys) != 1 || list.Source != "storage" || list.Keys[0].ID != kidOf(token) {
 		t.Fatalf("the ring: %+v", list)
 	}
-	rotated := f.keys(0, "rotate", "--algorithm", "ES256", "--config", m.config)
+	rotated := f.keys(0, "rotate", "--algorithm", "ES256", "--config", m.Config)
 	next := rotated.of("next")
 	if wait := time.Until(next.SignsFrom); next.Algorithm != "ES256" || wait < 9*time.Minute || wait > 11*time.Minute {
 		t.Errorf("the new key: %+v", next)
 	}
-	if again := f.keys(2, "rotate", "--config", m.config); again.Error.Code != "key_waiting" {
+	if again := f.keys(2, "rotate", "--config", m.Config); again.Error.Code != "key_waiting" {
 		t.Errorf("rotated twice: %+v", again)
 	}
-	if signs := f.keys(2, "retire", list.Keys[0].ID, "--force", "--config", m.config); signs.Error.Code != "key_signs" {
+	if signs := f.keys(2, "retire", list.Keys[0].ID, "--force", "--config", m.Config); signs.Error.Code != "key_signs" {
 		t.Errorf("retired the key that signs: %+v", signs)
 	}
-	if none := f.keys(3, "retire", "nobody", "--config", m.config); none.Error.Code != "key_not_found" {
+	if none := f.keys(3, "retire", "nobody", "--config", m.Config); none.Error.Code != "key_not_found" {
 		t.Errorf("retired no key: %+v", none)
 	}
 	f.start(m)
