@@ -57,7 +57,12 @@ func (p *Plan) subdirectives(d *caddyfile.Dispenser) map[string]func() error {
 		"credit":      one(d, &p.Credit),
 		"tier":        one(d, &p.Tier),
 		"description": one(d, &p.Description),
-		"methods":     several(d, &p.Methods),
+		"methods": func() error {
+			if several(d, &p.Methods)() != nil {
+				return d.Err("write which methods the plan is good for, such as `methods GET POST`")
+			}
+			return nil
+		},
 		"issuer": func() (err error) {
 			p.Issuer, err = parseIssuer(d)
 			return err
