@@ -39,12 +39,14 @@ const (
 //   - `GET /x402/payments/{id}`: a payment with its audit trail and its transactions
 //   - `GET /x402/audit`: the audit trail of all payments with its anchors, as JSON lines
 //   - `GET /x402/audit/verify`: whether all of that holds together; `expect` is the hash of an anchor that was kept elsewhere
-//   - `GET /x402/keys`, `POST /x402/keys/rotate`, `POST /x402/keys/retire`: the keys that sign tokens
-//   - `POST /x402/tokens/revoke`: takes back the token of a plan
+//   - `GET /x402/keys`: the keys of tokens, with when they begin to sign and end to verify; never what they are made of
+//   - `POST /x402/keys/rotate`: adds a key, which signs after `lead`; `overlap`, `algorithm` and `force` as in the command
+//   - `POST /x402/keys/retire`: ends the `key` before its time, with `force` though tokens that were sold stop working
+//   - `POST /x402/tokens/revoke`: takes back the token of the plan that the `payment` bought
 //   - `GET /x402/refunds/plan`: what would be paid back now, of the newest `limit` that are pending
 //   - `POST /x402/refunds/{id}/retry`: lets a refund that has failed be tried again
 //
-// Errors are problem details (RFC 9457) with a stable `code`.
+// What is posted must be `application/json`; where there is nothing to say, it is `{}`. Errors are problem details (RFC 9457) with a stable `code`.
 type AdminAPI struct {
 	log *zap.Logger
 }
@@ -63,43 +65,52 @@ func (a *AdminAPI) Provision(caddy.Context) error {
 
 // Routes implements caddy.AdminRouter.
 func (a *AdminAPI) Routes() []caddy.AdminRoute {
-	return append(a.keyRoutes(), []caddy.AdminRoute{
+	return []caddy.AdminRoute{
 		{Pattern: adminPayments, Handler: a.ledger(servePayments)},
 		{Pattern: adminPayments + "/{id}", Handler: a.ledger(servePaymentFile)},
 		{Pattern: adminStates, Handler: a.ledger(serveStates)},
 		{Pattern: adminAudit, Handler: a.ledger(serveExport)},
 		{Pattern: adminVerify, Handler: a.ledger(serveVerify)},
 		{Pattern: adminRefundPlan, Handler: a.ledger(serveRefundPlan)},
-		{Pattern: adminRefundRetry, Handler: a.handler(serveRefundRetry, http.MethodPost)},
+		{Pattern: adminRefundRetry, Handler: a.ledger(serveRefundRetry, http.MethodPost)},
+		{Pattern: adminRevoke, Handler: a.ledger(serveRevocation, http.MethodPost)},
+		{Pattern: adminKeys, Handler: a.keys(serveKeys)},
+		{Pattern: adminRotate, Handler: a.keys(serveRotation, http.MethodPost)},
+		{Pattern: adminRetire, Handler: a.keys(serveRetirement, http.MethodPost)},
 		{Pattern: adminBase + "{$}", Handler: a.ledger(serveLedgerInfo)},
 		{Pattern: adminBase, Handler: caddy.AdminHandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 			a.fail(w, r, &operatorError{http.StatusNotFound, codeNoSuchPath, "there is nothing at " + r.URL.Path, nil})
 			return nil
 		})},
-	}...)
+	}
+}
+
+// only makes a handler of one for some methods, and answers its errors. No methods: those that read.
+func (a *AdminAPI) only(methods []string, serve func(http.ResponseWriter, *http.Request) error) caddy.AdminHandler {
+	why := " is for " + strings.Join(methods, ", ")
+	if len(methods) == 0 {
+		methods, why = []string{http.MethodGet, http.MethodHead}, " can only be read"
+	}
+	return caddy.AdminHandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		if !slices.Contains(methods, r.Method) {
+			w.Header().Set("Allow", strings.Join(methods, ", "))
+			a.fail(w, r, &operatorError{http.StatusMethodNotAllowed, codeMethod, r.URL.Path + why, nil})
+			return nil
+		}
+		if err := serve(w, r); err != nil {
+			a.fail(w, r, err)
+		}
+		return nil
+	})
 }
 
 // ledger makes a handler of one that looks into the ledger of the live configuration. That is held open for the request;
 // the configuration may go meanwhile.
-func (a *AdminAPI) ledger(serve func(http.ResponseWriter, *http.Request, *desk) error) caddy.AdminHandler {
-	return a.handler(serve, http.MethodGet, http.MethodHead)
-}
-
-func (a *AdminAPI) handler(serve func(http.ResponseWriter, *http.Request, *desk) error, methods ...string) caddy.AdminHandler {
-	return caddy.AdminHandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
-		if !slices.Contains(methods, r.Method) {
-			allowed, why := strings.Join(methods, ", "), " can only be read"
-			if methods[0] != http.MethodGet {
-				why = " is for " + allowed
-			}
-			w.Header().Set("Allow", allowed)
-			a.fail(w, r, &operatorError{http.StatusMethodNotAllowed, codeMethod, r.URL.Path + why, nil})
-			return nil
-		}
+func (a *AdminAPI) ledger(serve func(http.ResponseWriter, *http.Request, *desk) error, methods ...string) caddy.AdminHandler {
+	return a.only(methods, func(w http.ResponseWriter, r *http.Request) error {
 		d, release, err := liveDesk()
 		if err != nil {
-			a.fail(w, r, err)
-			return nil
+			return err
 		}
 		defer release()
 		// Whoever stops reading must not keep the ledger open.
@@ -109,6 +120,18 @@ func (a *AdminAPI) handler(serve func(http.ResponseWriter, *http.Request, *desk)
 		}
 		return nil
 	})
+}
+
+// liveApp is that of the configuration that is running now.
+func liveApp() (*App, error) {
+	found, err := caddy.ActiveContext().AppIfConfigured("x402")
+	app, ok := found.(*App)
+	if err != nil || !ok {
+		return nil, &operatorError{
+			http.StatusNotFound, codeNotConfigured, "the running configuration has no x402 app; add the global option x402", err,
+		}
+	}
+	return app, nil
 }
 
 // liveDesk looks into the ledger of the configuration that is running now.

@@ -33,17 +33,13 @@ type paymentQuery struct {
 
 // parsePaymentQuery reads what values gives.
 func parsePaymentQuery(v url.Values) (paymentQuery, error) {
-	q := paymentQuery{Cursor: v.Get("cursor"), Limit: defaultPage}
+	q := paymentQuery{Cursor: v.Get("cursor")}
 	err := onlyParameters(v, "state", "payer", "limit", "cursor")
 	if err != nil {
 		return q, err
 	}
-	if s := v.Get("limit"); s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil || n < 1 || n > maxPage {
-			return q, invalidRequest("limit must be a number from 1 to %d", maxPage)
-		}
-		q.Limit = n
+	if q.Limit, err = parseLimit(v, defaultPage); err != nil {
+		return q, err
 	}
 	if q.State, err = parseState(v.Get("state")); err != nil {
 		return q, err
@@ -53,6 +49,19 @@ func parsePaymentQuery(v url.Values) (paymentQuery, error) {
 	}
 	_, err = parseCursor(q.Cursor)
 	return q, err
+}
+
+// parseLimit gives how many things a page may have; without a word about it, as many as usual.
+func parseLimit(v url.Values, usual int) (int, error) {
+	s := v.Get("limit")
+	if s == "" {
+		return usual, nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 || n > maxPage {
+		return 0, invalidRequest("limit must be a number from 1 to %d", maxPage)
+	}
+	return n, nil
 }
 
 // onlyParameters refuses parameters that mean nothing: one that is misspelled would select too much.

@@ -22,7 +22,6 @@ const (
 	codeNoLedger      = "ledger_not_found"
 	codeInUse         = "ledger_in_use"
 	codeBroken        = "audit_broken"
-	codeInternal      = "internal"
 )
 
 // operatorError is what an operator is told: a code for programs, words for people.

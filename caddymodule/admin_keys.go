@@ -37,87 +37,59 @@ const (
 	codePlanOver    = "plan_over"
 )
 
-// keyRoutes are the routes of the ring.
-//
-//   - `GET /x402/keys`: the keys of tokens, with when they begin to sign and end to verify; never what they are made of
-//   - `POST /x402/keys/rotate`: adds a key, which signs after `lead`; `overlap`, `algorithm` and `force` as in the command
-//   - `POST /x402/keys/retire`: ends the `key` before its time, with `force` though tokens that were sold stop working
-//   - `POST /x402/tokens/revoke`: takes back the token of the plan that the `payment` bought
-func (a *AdminAPI) keyRoutes() []caddy.AdminRoute {
-	return []caddy.AdminRoute{
-		{Pattern: adminKeys, Handler: a.keys(http.MethodGet, func(r *http.Request, d *keyDesk) (any, error) { return d.list(r.Context()) })},
-		{Pattern: adminRotate, Handler: a.keys(http.MethodPost, func(r *http.Request, d *keyDesk) (any, error) {
-			q, err := readJSON[keyRotation](r)
-			if err != nil {
-				return nil, err
-			}
-			return d.rotate(r.Context(), q)
-		})},
-		{Pattern: adminRetire, Handler: a.keys(http.MethodPost, func(r *http.Request, d *keyDesk) (any, error) {
-			q, err := readJSON[keyRetirement](r)
-			if err != nil {
-				return nil, err
-			}
-			return d.retire(r.Context(), q)
-		})},
-		{Pattern: adminRevoke, Handler: a.only(http.MethodPost, func(w http.ResponseWriter, r *http.Request) error {
-			q, err := readJSON[tokenRevocation](r)
-			if err != nil {
-				return err
-			}
-			d, release, err := liveDesk()
-			if err != nil {
-				return err
-			}
-			defer release()
-			done, err := d.revoke(r.Context(), q.Payment)
-			if err != nil {
-				return err
-			}
-			return writeJSON(w, r, http.StatusOK, done)
-		})},
-	}
-}
-
-// only makes a handler of one for a single method, and answers its errors.
-func (a *AdminAPI) only(method string, serve func(http.ResponseWriter, *http.Request) error) caddy.AdminHandler {
-	return caddy.AdminHandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
-		if r.Method != method && !(method == http.MethodGet && r.Method == http.MethodHead) {
-			w.Header().Set("Allow", method)
-			a.fail(w, r, &operatorError{http.StatusMethodNotAllowed, codeMethod, r.URL.Path + " is for " + method, nil})
-			return nil
-		}
-		if err := serve(w, r); err != nil {
-			a.fail(w, r, err)
-		}
-		return nil
-	})
-}
-
-func (a *AdminAPI) keys(method string, serve func(*http.Request, *keyDesk) (any, error)) caddy.AdminHandler {
-	return a.only(method, func(w http.ResponseWriter, r *http.Request) error {
+// keys makes a handler of one that looks after the ring of the live configuration, whose ledger need not answer.
+func (a *AdminAPI) keys(serve func(http.ResponseWriter, *http.Request, *keyDesk) error, methods ...string) caddy.AdminHandler {
+	return a.only(methods, func(w http.ResponseWriter, r *http.Request) error {
 		app, err := liveApp()
 		if err != nil {
 			return err
 		}
-		got, err := serve(r, app.keyDesk())
-		if err != nil {
-			return err
-		}
-		return writeJSON(w, r, http.StatusOK, got)
+		return serve(w, r, app.keyDesk())
 	})
 }
 
-// liveApp is that of the configuration that is running now.
-func liveApp() (*App, error) {
-	found, err := caddy.ActiveContext().AppIfConfigured("x402")
-	app, ok := found.(*App)
-	if err != nil || !ok {
-		return nil, &operatorError{
-			http.StatusNotFound, codeNotConfigured, "the running configuration has no x402 app; add the global option x402", err,
-		}
+func serveKeys(w http.ResponseWriter, r *http.Request, d *keyDesk) error {
+	list, err := d.list(r.Context())
+	if err != nil {
+		return err
 	}
-	return app, nil
+	return writeJSON(w, r, http.StatusOK, list)
+}
+
+func serveRotation(w http.ResponseWriter, r *http.Request, d *keyDesk) error {
+	q, err := readJSON[keyRotation](r)
+	if err != nil {
+		return err
+	}
+	list, err := d.rotate(r.Context(), q)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, r, http.StatusOK, list)
+}
+
+func serveRetirement(w http.ResponseWriter, r *http.Request, d *keyDesk) error {
+	q, err := readJSON[keyRetirement](r)
+	if err != nil {
+		return err
+	}
+	list, err := d.retire(r.Context(), q)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, r, http.StatusOK, list)
+}
+
+func serveRevocation(w http.ResponseWriter, r *http.Request, d *desk) error {
+	q, err := readJSON[tokenRevocation](r)
+	if err != nil {
+		return err
+	}
+	done, err := d.revoke(r.Context(), q.Payment)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, r, http.StatusOK, done)
 }
 
 // readJSON reads the body of a request that changes something. A page in a browser can't send its content type to another site unasked.

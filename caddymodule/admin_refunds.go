@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"github.com/caddy-x402/caddy-x402/ledger"
 	"github.com/caddy-x402/caddy-x402/paywall"
@@ -66,13 +67,9 @@ func serveRefundPlan(w http.ResponseWriter, r *http.Request, d *desk) error {
 	if err := onlyParameters(v, "limit"); err != nil {
 		return err
 	}
-	limit := maxPage
-	if s := v.Get("limit"); s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil || n < 1 || n > maxPage {
-			return invalidRequest("limit must be a number from 1 to %d", maxPage)
-		}
-		limit = n
+	limit, err := parseLimit(v, maxPage)
+	if err != nil {
+		return err
 	}
 	plan, err := d.plan(r.Context(), limit)
 	if err != nil {
@@ -82,6 +79,9 @@ func serveRefundPlan(w http.ResponseWriter, r *http.Request, d *desk) error {
 }
 
 func serveRefundRetry(w http.ResponseWriter, r *http.Request, d *desk) error {
+	if _, err := readJSON[struct{}](r); err != nil {
+		return err
+	}
 	p, err := d.retry(r.Context(), r.PathValue("id"))
 	if err != nil {
 		return err
@@ -94,5 +94,5 @@ func (c *adminClient) plan(ctx context.Context, limit int) (paywall.RefundPlan, 
 }
 
 func (c *adminClient) retry(ctx context.Context, id string) (operatorPayment, error) {
-	return order[operatorPayment](ctx, c, "/x402/refunds/"+url.PathEscape(id)+"/retry")
+	return tell[operatorPayment](ctx, c, strings.Replace(adminRefundRetry, "{id}", url.PathEscape(id), 1), struct{}{})
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -68,19 +69,67 @@ func one(d *caddyfile.Dispenser, into *string) func() error {
 	}
 }
 
+// several reads the arguments of a subdirective, of which there must be one. If it is repeated, they add up.
+func several(d *caddyfile.Dispenser, into *[]string) func() error {
+	return func() error {
+		args := d.RemainingArgs()
+		if len(args) == 0 {
+			return d.ArgErr()
+		}
+		*into = append(*into, args...)
+		return nil
+	}
+}
+
+// flag reads a subdirective without arguments.
+func flag(d *caddyfile.Dispenser, into *bool) func() error {
+	return func() error {
+		if d.NextArg() {
+			return d.ArgErr()
+		}
+		*into = true
+		return nil
+	}
+}
+
+// duration reads the only argument of a subdirective.
 func duration(d *caddyfile.Dispenser, into *caddy.Duration) func() error {
 	return func() error {
 		var s string
 		if err := one(d, &s)(); err != nil {
 			return err
 		}
-		v, err := caddy.ParseDuration(s)
-		if err != nil || v < time.Millisecond {
-			return d.Errf("'%s' is not a duration; write one such as 30s, 5m or 24h", s)
-		}
-		*into = caddy.Duration(v)
-		return nil
+		return parseDuration(d, s, into)
 	}
+}
+
+func parseDuration(d *caddyfile.Dispenser, s string, into *caddy.Duration) error {
+	v, err := caddy.ParseDuration(s)
+	if err != nil || v < time.Millisecond {
+		return d.Errf("'%s' is not a duration; write one such as 30s, 5m or 24h", s)
+	}
+	*into = caddy.Duration(v)
+	return nil
+}
+
+// count reads a number of requests, the only argument of a subdirective.
+func count(d *caddyfile.Dispenser, into *uint64) func() error {
+	return func() error {
+		var s string
+		if err := one(d, &s)(); err != nil {
+			return err
+		}
+		return parseCount(d, s, into)
+	}
+}
+
+func parseCount(d *caddyfile.Dispenser, s string, into *uint64) error {
+	n, err := strconv.ParseUint(s, 10, 63)
+	if err != nil || n == 0 {
+		return d.Errf("'%s' is not a number of requests; write one such as 1000", s)
+	}
+	*into = n
+	return nil
 }
 
 // parseApp reads the global option.

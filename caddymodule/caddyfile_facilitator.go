@@ -47,20 +47,10 @@ func (f *Facilitator) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.ArgErr()
 	}
-	list := func(into *[]string) func() error {
-		return func() error {
-			args := d.RemainingArgs()
-			*into = append(*into, args...)
-			if len(args) == 0 {
-				return d.ArgErr()
-			}
-			return nil
-		}
-	}
 	return subdirectives(d, "x402_facilitator", map[string]func() error{
 		"name":         one(d, &f.Name),
-		"allow_pay_to": list(&f.AllowPayTo),
-		"networks":     list(&f.Networks),
+		"allow_pay_to": several(d, &f.AllowPayTo),
+		"networks":     several(d, &f.Networks),
 		"min_amount":   one(d, &f.MinAmount),
 		"max_validity": duration(d, &f.MaxValidity),
 		"key": func() error {
@@ -79,13 +69,7 @@ func (f *Facilitator) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return nil
 		},
 		"rate_limit": func() error { return f.parseRateLimit(d) },
-		"repeat": func() error {
-			f.Repeat = true
-			if d.NextArg() {
-				return d.ArgErr()
-			}
-			return nil
-		},
+		"repeat":     flag(d, &f.Repeat),
 	}, "key", "allow_pay_to", "networks")
 }
 

@@ -123,7 +123,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"exempt":      func() error { return parseMatch(d, &h.ExemptRaw) },
 		"idempotency": func() error { return h.parseIdempotency(d) },
 		"cors":        func() error { return h.parseCORS(d) },
-		"cookie":      func() error { return flagged(d, &h.Cookie) },
+		"cookie":      flag(d, &h.Cookie),
 		"free_tier":   func() error { return parseFreeTier(d, &h.FreeTier) },
 		"route":       func() error { return parseRouteEntry(d, &h.Routes) },
 		"key0_plans":  func() error { return h.parseKey0Plans(d) },

@@ -24,20 +24,27 @@ type RouteEntry struct {
 	// The HTTP method: GET, POST, PUT, PATCH or DELETE.
 	Method string `json:"method"`
 	// The path, such as `/api/weather/:city`; a part that begins with a colon stands for any one part.
-	Path        string   `json:"path"`
-	Description string   `json:"description,omitempty"`
-	Params      []*Param `json:"params,omitempty"`
+	Path string `json:"path"`
+	// What the route does, for people and agents.
+	Description string `json:"description,omitempty"`
+	// What a call may say, for people and agents.
+	Params []*Param `json:"params,omitempty"`
 	// The route costs nothing, though everything else does: its requests are exempt. Only beside the prices.
 	Free bool `json:"free,omitempty"`
 }
 
 // Param describes a parameter of a route, for people and agents; nothing is checked.
 type Param struct {
-	Name        string `json:"name"`
-	In          string `json:"in"` // path, query or body
+	// The parameter's name, as the path, the query or the body has it.
+	Name string `json:"name"`
+	// Where it stands: `path`, `query` or `body`.
+	In string `json:"in"`
+	// What it means.
 	Description string `json:"description,omitempty"`
-	Required    bool   `json:"required,omitempty"`
-	Type        string `json:"type"` // string, number, boolean or object
+	// The route can't be called without it. What stands in the path always is.
+	Required bool `json:"required,omitempty"`
+	// `string`, `number`, `boolean` or `object`. Default: string.
+	Type string `json:"type"`
 }
 
 // itemID is what ids of routes and plans look like in a catalogue: they stand in URLs, documents and JSON of all kinds.
@@ -127,8 +134,8 @@ type entry struct {
 	isFree  bool // of a price that says so
 }
 
-// offer is a plan with the set of routes that it is good for.
-type offer struct {
+// planEntry is a plan with the set of routes that it is good for.
+type planEntry struct {
 	id      string
 	plan    *Plan
 	handler *Handler
@@ -229,7 +236,7 @@ func (c *catalogue) add(h *Handler, entries []entry) error {
 }
 
 // at is what the handlers of one site sell. Plans of two sets with one name go by both.
-func (c *catalogue) at(belongs func(*Handler) bool) (offers []offer, routes []entry) {
+func (c *catalogue) at(belongs func(*Handler) bool) (plans []planEntry, routes []entry) {
 	count := map[string]int{}
 	for _, h := range c.handlers {
 		if !belongs(h) {
@@ -237,12 +244,12 @@ func (c *catalogue) at(belongs func(*Handler) bool) (offers []offer, routes []en
 		}
 		for i, p := range h.Plans {
 			count[p.Name]++
-			offers = append(offers, offer{id: p.Name, plan: p, handler: h, pass: h.passes[i]})
+			plans = append(plans, planEntry{id: p.Name, plan: p, handler: h, pass: h.passes[i]})
 		}
 	}
-	for i := range offers {
-		if o := &offers[i]; count[o.id] > 1 {
-			o.id = o.handler.Name + ":" + o.id
+	for i := range plans {
+		if p := &plans[i]; count[p.id] > 1 {
+			p.id = p.handler.Name + ":" + p.id
 		}
 	}
 	for _, e := range c.routes {
@@ -250,7 +257,7 @@ func (c *catalogue) at(belongs func(*Handler) bool) (offers []offer, routes []en
 			routes = append(routes, e)
 		}
 	}
-	return offers, routes
+	return plans, routes
 }
 
 // parseRouteEntry reads `route <id> <method> <path> { … }`.
@@ -263,7 +270,7 @@ func parseRouteEntry(d *caddyfile.Dispenser, into *[]*RouteEntry) error {
 	err := subdirectives(d, "route", map[string]func() error{
 		"description": one(d, &e.Description),
 		"param":       func() error { return parseParam(d, e) },
-		"free":        func() error { return flagged(d, &e.Free) },
+		"free":        flag(d, &e.Free),
 	}, "param")
 	if err != nil {
 		return err
@@ -289,6 +296,6 @@ func parseParam(d *caddyfile.Dispenser, e *RouteEntry) error {
 	e.Params = append(e.Params, p)
 	return subdirectives(d, "param", map[string]func() error{
 		"description": one(d, &p.Description),
-		"required":    func() error { return flagged(d, &p.Required) },
+		"required":    flag(d, &p.Required),
 	})
 }

@@ -1,17 +1,14 @@
 package caddymodule
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/caddyserver/certmagic"
 	"github.com/jedib0t/go-pretty/v6/table"
 
@@ -44,28 +41,6 @@ func (c *adminClient) revoke(ctx context.Context, payment string) (tokenRevocati
 	return tell[tokenRevocation](ctx, c, adminRevoke, tokenRevocation{Payment: payment})
 }
 
-// tell posts an object, and gets one.
-func tell[T any](ctx context.Context, c *adminClient, path string, body any) (v T, err error) {
-	text, err := json.Marshal(body)
-	if err != nil {
-		return v, fmt.Errorf("asking the Caddy at %s: %w", c.listen, err)
-	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, c.origin+path, bytes.NewReader(text))
-	if err != nil {
-		return v, fmt.Errorf("asking the Caddy at %s: %w", c.listen, err)
-	}
-	r.Header.Set("Content-Type", "application/json")
-	res, err := c.send(ctx, r)
-	if err != nil {
-		return v, err
-	}
-	defer func() { _ = res.Body.Close() }()
-	if err := json.NewDecoder(res.Body).Decode(&v); err != nil {
-		return v, &operatorError{0, codeUnavailable, fmt.Sprintf("reading what the Caddy at %s says: %v", c.listen, err), err}
-	}
-	return v, nil
-}
-
 // find finds the ring that the flags mean. say hears which way was taken. The second result lets go of it.
 func (f *keysFlags) find(ctx context.Context, say func(string, ...any)) (keyOperations, func(), error) {
 	if f.address != "" {
@@ -76,43 +51,22 @@ func (f *keysFlags) find(ctx context.Context, say func(string, ...any)) (keyOper
 		say("asking the Caddy at %s", f.address)
 		return keyClient{c}, c.close, nil
 	}
-	text, file, _, err := caddycmd.LoadConfig(f.config, f.adapter)
+	c, file, err := loadConfigured(f.config, f.adapter)
 	if err != nil {
-		return nil, nil, invalidRequest("%v", err)
+		return nil, nil, err
 	}
-	var c configured
-	if len(text) > 0 {
-		if err := json.Unmarshal(text, &c); err != nil {
-			return nil, nil, invalidRequest("reading the configuration %s: %v", file, err)
+	a, _, why, err := c.running(ctx)
+	switch {
+	case a != nil && (err == nil || asOperatorError(err).Status == http.StatusServiceUnavailable):
+		say("asking the Caddy at %s", a.listen) // it has its keys, whether its ledger answers or not
+		return keyClient{a}, a.close, nil
+	case err != nil:
+		if a != nil {
+			a.close()
 		}
+		return nil, nil, err
 	}
-	why := "its admin endpoint is off"
-	if !c.Admin.Disabled {
-		listen := c.Admin.Listen
-		if listen == "" {
-			listen = caddy.DefaultAdminListen
-		}
-		a, err := newAdminClient(listen)
-		if err != nil {
-			return nil, nil, err
-		}
-		_, err = a.hello(ctx)
-		// A Caddy whose ledger does not answer has its keys all the same.
-		if err == nil || asOperatorError(err).Status == http.StatusServiceUnavailable {
-			say("asking the Caddy at %s", listen)
-			return keyClient{a}, a.close, nil
-		}
-		a.close()
-		switch e := asOperatorError(err); {
-		case errors.Is(err, errNotRunning):
-			why = "no Caddy answers at " + listen
-		case e.Code == codeNotConfigured, e.Code == codeNoSuchPath:
-			why = "the Caddy at " + listen + " sells nothing"
-		default:
-			return nil, nil, err
-		}
-	}
-	d, done, err := storedKeys(ctx, &c)
+	d, done, err := storedKeys(ctx, c)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -94,27 +94,65 @@ type configured struct {
 	} `json:"apps"`
 }
 
+// loadConfigured reads a configuration as Caddy's own commands do. file is empty where there is none.
+func loadConfigured(config, adapter string) (c *configured, file string, err error) {
+	text, file, _, err := caddycmd.LoadConfig(config, adapter)
+	if err != nil {
+		return nil, "", invalidRequest("%v", err)
+	}
+	c = new(configured)
+	if len(text) > 0 {
+		if err := json.Unmarshal(text, c); err != nil {
+			return nil, "", invalidRequest("reading the configuration %s: %v", file, err)
+		}
+	}
+	return c, file, nil
+}
+
+// running finds the instance of a configuration that is running, and the kind of its ledger. Where nobody answers who has an x402 app,
+// there is no client, and why says so. A client that comes with an error must be closed, too: its ledger does not answer, for instance.
+func (c *configured) running(ctx context.Context) (a *adminClient, kind, why string, err error) {
+	if c.Admin.Disabled {
+		return nil, "", "its admin endpoint is off", nil
+	}
+	listen := c.Admin.Listen
+	if listen == "" {
+		listen = caddy.DefaultAdminListen
+	}
+	if a, err = newAdminClient(listen); err != nil {
+		return nil, "", "", err
+	}
+	if kind, err = a.hello(ctx); err == nil {
+		return a, kind, "", nil
+	}
+	switch e := asOperatorError(err); {
+	case errors.Is(err, errNotRunning):
+		why = "no Caddy answers at " + listen
+	case e.Code == codeNotConfigured, e.Code == codeNoSuchPath:
+		why = "the Caddy at " + listen + " has no x402 app"
+	default:
+		return a, "", "", err
+	}
+	a.close()
+	return nil, "", why, nil
+}
+
 // findByConfig asks the running instance, or opens what the configuration names.
 func (f *ledgerFlags) findByConfig(ctx context.Context, say func(string, ...any)) (operations, func(), error) {
-	text, file, _, err := caddycmd.LoadConfig(f.config, f.adapter)
+	c, file, err := loadConfigured(f.config, f.adapter)
 	if err != nil {
-		return nil, nil, invalidRequest("%v", err)
+		return nil, nil, err
 	}
-	var c configured
-	if len(text) > 0 {
-		if err := json.Unmarshal(text, &c); err != nil {
-			return nil, nil, invalidRequest("reading the configuration %s: %v", file, err)
-		}
-	}
-	why := "its admin endpoint is off"
-	if !c.Admin.Disabled {
-		found, closing, reason, err := askRunning(ctx, c.Admin.Listen, say)
-		if found != nil || err != nil {
-			return found, closing, err
-		}
-		why = reason
-	}
+	a, kind, why, err := c.running(ctx)
 	switch {
+	case err != nil:
+		if a != nil {
+			a.close()
+		}
+		return nil, nil, err
+	case a != nil:
+		say("asking the Caddy at %s (its ledger: %s)", a.listen, kind)
+		return a, a.close, nil
 	case file == "":
 		return nil, nil, &operatorError{0, codeNoLedger, fmt.Sprintf("%s, and there is no Caddyfile here that names a ledger; "+
 			"name one with --store, or a configuration with --config", why), nil}
@@ -127,31 +165,6 @@ func (f *ledgerFlags) findByConfig(ctx context.Context, say func(string, ...any)
 	}
 	say("%s; looking straight into the ledger of %s, %s", why, file, s.shown)
 	return &desk{store: s.store, forgets: forgetsAfter(s.shown, c.Apps.X402.Retention)}, s.close, nil
-}
-
-// askRunning finds the ledger of the running instance. Without an error and without a result there is none, and
-// reason says why.
-func askRunning(ctx context.Context, listen string, say func(string, ...any)) (operations, func(), string, error) {
-	if listen == "" {
-		listen = caddy.DefaultAdminListen
-	}
-	a, err := newAdminClient(listen)
-	if err != nil {
-		return nil, nil, "", err
-	}
-	kind, err := a.hello(ctx)
-	if err == nil {
-		say("asking the Caddy at %s (its ledger: %s)", listen, kind)
-		return a, a.close, "", nil
-	}
-	a.close()
-	if errors.Is(err, errNotRunning) {
-		return nil, nil, "no Caddy answers at " + listen, nil
-	}
-	if e := asOperatorError(err); e.Code == codeNotConfigured || e.Code == codeNoSuchPath {
-		return nil, nil, "the Caddy at " + listen + " has no ledger", nil
-	}
-	return nil, nil, "", err
 }
 
 // resolveAddress gives the kind of the ledger at an address, postgres of "postgres://…", redis of "redis+cluster://…",

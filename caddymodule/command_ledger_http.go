@@ -54,17 +54,20 @@ func (c *adminClient) close() { c.http.CloseIdleConnections() }
 
 // get asks for a path. The caller closes the answer's body.
 func (c *adminClient) get(ctx context.Context, path string, query url.Values) (*http.Response, error) {
-	return c.do(ctx, http.MethodGet, path, query)
+	if len(query) > 0 {
+		path += "?" + query.Encode()
+	}
+	return c.do(ctx, http.MethodGet, path, nil)
 }
 
-func (c *adminClient) do(ctx context.Context, method, path string, query url.Values) (*http.Response, error) {
-	target := c.origin + path
-	if len(query) > 0 {
-		target += "?" + query.Encode()
-	}
-	r, err := http.NewRequestWithContext(ctx, method, target, nil)
+// do sends body, if there is one, as JSON. The caller closes the answer's body.
+func (c *adminClient) do(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
+	r, err := http.NewRequestWithContext(ctx, method, c.origin+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, fmt.Errorf("asking the Caddy at %s: %w", c.listen, err)
+	}
+	if len(body) > 0 {
+		r.Header.Set("Content-Type", "application/json")
 	}
 	return c.send(ctx, r)
 }
@@ -111,24 +114,35 @@ func (c *adminClient) refused(res *http.Response) error {
 
 // ask gets an object.
 func ask[T any](ctx context.Context, c *adminClient, path string, query url.Values) (v T, err error) {
-	return answer[T](ctx, c, http.MethodGet, path, query)
-}
-
-// order has something done, and gets the object that came of it.
-func order[T any](ctx context.Context, c *adminClient, path string) (v T, err error) {
-	return answer[T](ctx, c, http.MethodPost, path, nil)
-}
-
-func answer[T any](ctx context.Context, c *adminClient, method, path string, query url.Values) (v T, err error) {
-	res, err := c.do(ctx, method, path, query)
+	res, err := c.get(ctx, path, query)
 	if err != nil {
 		return v, err
 	}
-	defer func() { _ = res.Body.Close() }()
-	if err := json.NewDecoder(res.Body).Decode(&v); err != nil {
-		return v, &operatorError{0, codeUnavailable, fmt.Sprintf("reading what the Caddy at %s says: %v", c.listen, err), err}
+	err = c.read(res, &v)
+	return v, err
+}
+
+// tell has something done as body says, and gets the object that came of it.
+func tell[T any](ctx context.Context, c *adminClient, path string, body any) (v T, err error) {
+	text, err := json.Marshal(body)
+	if err != nil {
+		return v, fmt.Errorf("asking the Caddy at %s: %w", c.listen, err)
 	}
-	return v, nil
+	res, err := c.do(ctx, http.MethodPost, path, text)
+	if err != nil {
+		return v, err
+	}
+	err = c.read(res, &v)
+	return v, err
+}
+
+// read takes the object out of an answer, and closes that.
+func (c *adminClient) read(res *http.Response, into any) error {
+	defer func() { _ = res.Body.Close() }()
+	if err := json.NewDecoder(res.Body).Decode(into); err != nil {
+		return &operatorError{0, codeUnavailable, fmt.Sprintf("reading what the Caddy at %s says: %v", c.listen, err), err}
+	}
+	return nil
 }
 
 // hello asks whether there is a ledger, and gives its kind.

@@ -26,8 +26,8 @@ const (
 
 const exitHelp = `
 
-Exit codes: 0 done, 2 the command is not well formed, 3 there is no such payment or ledger, 4 the ledger can't be read,
-5 what was verified does not hold together.`
+Exit codes: 0 done, 2 the command is not well formed or was refused, 3 there is no such payment or ledger, 4 the ledger can't be
+read, 5 what was verified does not hold together.`
 
 // operator is one run of a command of an operator.
 type operator struct {
@@ -85,9 +85,7 @@ func (o *operator) finish(err error) int {
 	switch e.Code {
 	case codeInvalid, codeMethod, codeInUse, codeNotFailed, codeNoEngine, codeKeyWaiting, codeKeySigns, codeKeyCost, codeKeysFixed, codeNoPlan, codePlanOver:
 		return exitUsage
-	case codeNoKey, codeKeysMissing:
-		return exitNotFound
-	case codeNoPayment, codeNoAnchor, codeNoLedger, codeNotConfigured, codeNoSuchPath:
+	case codeNoPayment, codeNoAnchor, codeNoLedger, codeNotConfigured, codeNoSuchPath, codeNoKey, codeKeysMissing:
 		return exitNotFound
 	case codeBroken:
 		return exitBroken

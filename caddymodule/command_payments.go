@@ -170,9 +170,17 @@ func (j *jsonPages) end(next string) error {
 	return nil
 }
 
+// checkPaymentID finds no payment by what can be no payment's id: it would lead elsewhere in a URL.
+func checkPaymentID(id string) error {
+	if _, ok := ledger.ShardOf(id); !ok || strings.ContainsAny(id, "/.%?#") {
+		return ledger.ErrNotFound
+	}
+	return nil
+}
+
 func (f *paymentsFlags) show(ctx context.Context, o *operator, args []string) error {
-	if _, ok := ledger.ShardOf(args[0]); !ok || strings.ContainsAny(args[0], "/.%?#") {
-		return ledger.ErrNotFound // it would lead elsewhere in a URL
+	if err := checkPaymentID(args[0]); err != nil {
+		return err
 	}
 	ops, done, err := f.find(ctx, o.say)
 	if err != nil {

@@ -2,7 +2,6 @@ package caddymodule
 
 import (
 	"context"
-	"strings"
 
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -135,8 +134,8 @@ func (f *refundsFlags) retry(ctx context.Context, o *operator, ids []string) err
 		return invalidRequest("name the payments whose refund is to be tried again, or write --all")
 	}
 	for _, id := range ids {
-		if _, ok := ledger.ShardOf(id); !ok || strings.ContainsAny(id, "/.%?#") {
-			return ledger.ErrNotFound // it would lead elsewhere in a URL
+		if err := checkPaymentID(id); err != nil {
+			return err
 		}
 	}
 	ops, done, err := f.find(ctx, o.say)

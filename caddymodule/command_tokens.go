@@ -3,11 +3,8 @@ package caddymodule
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
-
-	"github.com/caddy-x402/caddy-x402/ledger"
 )
 
 func newTokensCommand(pi payIO) *cobra.Command {
@@ -30,8 +27,8 @@ does so after max_stale. Nothing is paid back. It can't be undone; the buyer may
 }
 
 func (f *paymentsFlags) revoke(ctx context.Context, o *operator, args []string) error {
-	if _, ok := ledger.ShardOf(args[0]); !ok || strings.ContainsAny(args[0], "/.%?#") {
-		return ledger.ErrNotFound
+	if err := checkPaymentID(args[0]); err != nil {
+		return err
 	}
 	ops, done, err := f.find(ctx, o.say)
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 
 // shelf is what a site sells, and the documents that tell of it. Nothing of it changes while the configuration lives.
 type shelf struct {
-	offers []offer
+	plans  []planEntry
 	routes []entry
 
 	discover, wellKnown, card, llms, skills document
@@ -64,7 +64,7 @@ func matches(values []string, tag string) bool {
 	return false
 }
 
-// catalogueEntry is a plan or a route of `GET /discover`, as Key0's clients read it.
+// cataloguePlan is a plan in the documents, as Key0's clients read it.
 type cataloguePlan struct {
 	PlanID      string `json:"planId"`
 	UnitAmount  string `json:"unitAmount,omitempty"`
@@ -72,6 +72,7 @@ type cataloguePlan struct {
 	Free        bool   `json:"free,omitempty"`
 }
 
+// catalogueRoute is a route in the documents.
 type catalogueRoute struct {
 	RouteID     string   `json:"routeId"`
 	Method      string   `json:"method"`
@@ -85,6 +86,7 @@ type catalogueRoute struct {
 	PriceMoves bool `json:"priceMoves,omitempty"`
 }
 
+// catalogueText is `GET /discover`, of which all other documents are made.
 type catalogueText struct {
 	AgentName   string           `json:"agentName"`
 	Description string           `json:"description"`
@@ -98,10 +100,10 @@ func (r *catalogueRoute) free() bool { return r.UnitAmount == "" && !r.PlanOnly 
 
 // fill makes the documents. Only what offers tell anybody anyway is in them.
 func (sh *shelf) fill(s *Service) {
-	sh.offers, sh.routes = s.app.catalogue.at(s.neighbours())
+	sh.plans, sh.routes = s.app.catalogue.at(s.neighbours())
 	c := catalogueText{AgentName: s.Name, Description: s.Description, Plans: []cataloguePlan{}, Routes: []catalogueRoute{}, Networks: s.networks()}
-	for _, o := range sh.offers {
-		c.Plans = append(c.Plans, cataloguePlan{PlanID: o.id, UnitAmount: unitAmount(o.plan.Price), Description: o.about(), Free: o.free()})
+	for _, p := range sh.plans {
+		c.Plans = append(c.Plans, cataloguePlan{PlanID: p.id, UnitAmount: unitAmount(p.plan.Price), Description: p.about(), Free: p.plan.Price == free})
 	}
 	for _, e := range sh.routes {
 		c.Routes = append(c.Routes, catalogueRoute{
@@ -136,17 +138,15 @@ func (s *Service) networks() []string {
 	return list
 }
 
-func (o *offer) free() bool { return o.plan.Price == free }
-
 // about describes a plan.
-func (o *offer) about() string {
-	if o.plan.Description != "" {
-		return o.plan.Description
+func (p *planEntry) about() string {
+	if p.plan.Description != "" {
+		return p.plan.Description
 	}
-	if o.handler.Description == "" {
+	if p.handler.Description == "" {
 		return ""
 	}
-	return o.id + ": " + o.handler.Description
+	return p.id + ": " + p.handler.Description
 }
 
 func (e *entry) unitAmount() string {

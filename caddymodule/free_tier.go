@@ -31,14 +31,12 @@ func parseFreeTier(d *caddyfile.Dispenser, into **FreeTier) error {
 	if !d.Args(&requests, &window) {
 		return d.Err("write how many requests are free, and in what time, such as `free_tier 100 24h`")
 	}
-	if err := number(d, requests, &t.Requests); err != nil {
+	if err := parseCount(d, requests, &t.Requests); err != nil {
 		return err
 	}
-	w, err := caddy.ParseDuration(window)
-	if err != nil {
-		return d.Errf("'%s' is not a duration; write one such as 24h", window)
+	if err := parseDuration(d, window, &t.Window); err != nil {
+		return err
 	}
-	t.Window = caddy.Duration(w)
 	if d.NextArg() {
 		t.Key = d.Val()
 	}
@@ -72,7 +70,7 @@ func (t *FreeTier) key(r *http.Request) string {
 		client, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
 		return client
 	}
-	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	repl, ok := replacer(r)
 	if !ok {
 		return ""
 	}

@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -105,59 +104,6 @@ type Handler struct {
 	passes []*paywall.Route // of each plan, for who buys it by POST /x402/access
 	exempt caddyhttp.MatcherSets
 	log    *zap.Logger
-}
-
-// Price is one rule: what matching requests cost.
-type Price struct {
-	// The amount in the asset's own unit, exact, such as `0.01` or `$0.01`; or `free`. Empty: only a plan opens the route.
-	Amount string `json:"amount,omitempty"`
-	// What says the price of each request, where it is not always the same; in place of an amount.
-	PricerRaw json.RawMessage `json:"pricer,omitempty" caddy:"namespace=x402.pricers inline_key=pricer"`
-	// The least and the most that a pricer may say. What it says beyond them is not taken. Both are needed where clients have a say.
-	Min string `json:"min,omitempty"`
-	Max string `json:"max,omitempty"`
-	// Which requests this is the price of. Default: all.
-	MatcherSetsRaw caddyhttp.RawMatcherSets `json:"match,omitempty" caddy:"namespace=http.matchers"`
-	// The rule's name within the handler; payments are bound to it. Default: its place in the list.
-	Name        string `json:"name,omitempty"`
-	Description string `json:"description,omitempty"`
-	MIMEType    string `json:"mime_type,omitempty"`
-	// When the money moves for this. Default: the handler's flow.
-	Flow string `json:"flow,omitempty"`
-	// Which answers are paid back. Default: as the handler says.
-	RefundOn []string `json:"refund_on,omitempty"`
-	// Plans must be of this tier to open this. Default: all plans do.
-	Tier string `json:"tier,omitempty"`
-	// What is free of this. Default: the handler's, which counts for all its prices together.
-	FreeTier *FreeTier `json:"free_tier,omitempty"`
-	// Entries of the catalogue for what this is the price of.
-	Routes []*RouteEntry `json:"routes,omitempty"`
-
-	matchers caddyhttp.MatcherSets
-	route    *paywall.Route
-	methods  map[string]*paywall.Route // instead of route, where plans are for some methods only
-}
-
-// Plan is a pass that is paid once.
-type Plan struct {
-	// The plan's name, unique within the handler.
-	Name string `json:"name"`
-	// What it costs, such as `1.00`; or `free`: then each payer gets it once in its time, for a signature that pays nothing.
-	Price string `json:"price"`
-	// How long it is good for. Default, where it is for a number of requests or has credit: a year.
-	TTL caddy.Duration `json:"ttl,omitempty"`
-	// How many requests it opens. Default: any number.
-	Requests uint64 `json:"requests,omitempty"`
-	// How much there is for requests to draw down, each by the price of its route, such as `5.00`. Default: they draw nothing.
-	Credit string `json:"credit,omitempty"`
-	// It also opens price rules that demand this tier.
-	Tier string `json:"tier,omitempty"`
-	// The methods that it is good for, such as `GET`, which stands for `HEAD` too. Default: all.
-	Methods []string `json:"methods,omitempty"`
-	// What is sold, for people and agents.
-	Description string `json:"description,omitempty"`
-	// Who gives out what its buyers get. Default: an access token, signed by the key of tokens.
-	Issuer *Issuer `json:"issuer,omitempty"`
 }
 
 // CaddyModule implements caddy.Module.
@@ -404,10 +350,7 @@ func (h *Handler) request(r *http.Request, route *paywall.Route) paywall.Request
 		original = &o
 	}
 	host := strings.ToLower(r.Host) // Caddy keeps the original URL, and nothing before us changes the host
-	base := h.app.PublicURL
-	if base == "" {
-		base = scheme(r) + "://" + host
-	}
+	base := h.app.siteURL(r)
 	audience := base
 	if h.app.PublicURL != "" { // it may stand for several hosts, whose tokens are not each other's
 		public, _, _ := strings.Cut(h.app.PublicURL, "://")
@@ -416,6 +359,14 @@ func (h *Handler) request(r *http.Request, route *paywall.Route) paywall.Request
 	uri := original.URL.RequestURI()
 	client, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
 	return paywall.Request{Client: client, Route: route, URL: base + uri, Host: host, URI: uri, Audience: audience}
+}
+
+// siteURL is the public address of the site that r came to.
+func (a *App) siteURL(r *http.Request) string {
+	if a.PublicURL != "" {
+		return a.PublicURL
+	}
+	return scheme(r) + "://" + strings.ToLower(r.Host)
 }
 
 // scheme is how the client reached us. Only a trusted proxy is believed about it.

@@ -36,17 +36,20 @@ type EndpointAuth struct {
 	// `bearer`: the secret in Authorization. `header`: the secret in the header of that name. `jwt`: a token that the key of tokens signs,
 	// good for a minute; the endpoint verifies it by /.well-known/jwks.json. `oauth2`: client credentials of an OAuth 2 server.
 	Type string `json:"type"`
-	// For `bearer` and `header`.
+	// The secret of `bearer` and `header`.
 	Secret string `json:"secret,omitempty"`
-	// For `header`.
+	// The name of the header, for `header`.
 	Header string `json:"header,omitempty"`
 	// For `jwt`, the token's audience. Default: scheme and host of the endpoint. For `oauth2` the parameter of this name, if it is set.
 	Audience string `json:"audience,omitempty"`
-	// For `oauth2`.
-	TokenURL     string   `json:"token_url,omitempty"`
-	ClientID     string   `json:"client_id,omitempty"`
-	ClientSecret string   `json:"client_secret,omitempty"`
-	Scopes       []string `json:"scopes,omitempty"`
+	// Where the OAuth 2 server gives tokens, for `oauth2`. It must be https, unless it is on this machine.
+	TokenURL string `json:"token_url,omitempty"`
+	// The name of the client at that server, for `oauth2`.
+	ClientID string `json:"client_id,omitempty"`
+	// The secret of that client, for `oauth2`.
+	ClientSecret string `json:"client_secret,omitempty"`
+	// What the client asks for, for `oauth2`. Default: what the server gives.
+	Scopes []string `json:"scopes,omitempty"`
 }
 
 // serviceTTL is how long the token of `auth jwt` is good for.
@@ -167,7 +170,10 @@ func (e *EndpointAuth) oauth(
 	if c.Secret, err = secret("client_secret", e.ClientSecret); err != nil {
 		return nil, nil, err
 	}
-	return remote.OAuth(c, transport)
+	if authorize, refused, err = remote.OAuth(c, transport); err != nil {
+		return nil, nil, fmt.Errorf("the %s's auth: %w", what, err)
+	}
+	return authorize, refused, nil
 }
 
 // Interface guard.

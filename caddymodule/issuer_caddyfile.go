@@ -80,12 +80,7 @@ func parseAuth(d *caddyfile.Dispenser, into **EndpointAuth) func() error {
 			a.TokenURL, a.ClientID, a.ClientSecret = args[1], args[2], args[3]
 			return subdirectives(d, "auth oauth2", map[string]func() error{
 				"audience": one(d, &a.Audience),
-				"scopes": func() error {
-					if a.Scopes = d.RemainingArgs(); len(a.Scopes) == 0 {
-						return d.ArgErr()
-					}
-					return nil
-				},
+				"scopes":   several(d, &a.Scopes),
 			})
 		default:
 			return d.Err(authUsage)

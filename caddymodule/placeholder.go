@@ -32,11 +32,17 @@ type told struct {
 // newTold gives each documented placeholder a value, if only an empty one: the braces of an unknown one would travel upstream.
 func newTold(r *http.Request) *told {
 	t := new(told)
-	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+	if repl, ok := replacer(r); ok {
 		repl.Map(t.lookup)
 	}
 	caddyhttp.SetVar(r.Context(), varTold, t)
 	return t
+}
+
+// replacer replaces the placeholders of r; only requests that did not come through Caddy have none.
+func replacer(r *http.Request) (*caddy.Replacer, bool) {
+	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	return repl, ok
 }
 
 // varTold is the variable of a request that came to an x402 handler. What is free by one is not taken: another, whose

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -25,6 +24,28 @@ const (
 	mostTTL = 100 * defaultTTL
 )
 
+// Plan is a pass that is paid once.
+type Plan struct {
+	// The plan's name, unique within the handler.
+	Name string `json:"name"`
+	// What it costs, such as `1.00`; or `free`: then each payer gets it once in its time, for a signature that pays nothing.
+	Price string `json:"price"`
+	// How long it is good for. Default, where it is for a number of requests or has credit: a year.
+	TTL caddy.Duration `json:"ttl,omitempty"`
+	// How many requests it opens. Default: any number.
+	Requests uint64 `json:"requests,omitempty"`
+	// How much there is for requests to draw down, each by the price of its route, such as `5.00`. Default: they draw nothing.
+	Credit string `json:"credit,omitempty"`
+	// It also opens price rules that demand this tier.
+	Tier string `json:"tier,omitempty"`
+	// The methods that it is good for, such as `GET`, which stands for `HEAD` too. Default: all.
+	Methods []string `json:"methods,omitempty"`
+	// What is sold, for people and agents.
+	Description string `json:"description,omitempty"`
+	// Who gives out what its buyers get. Default: an access token, signed by the key of tokens.
+	Issuer *Issuer `json:"issuer,omitempty"`
+}
+
 // counted reports whether requests use the plan up.
 func (p *Plan) counted() bool { return p.Requests > 0 || p.Credit != "" }
 
@@ -37,7 +58,7 @@ func (p *Plan) subdirectives(d *caddyfile.Dispenser) map[string]func() error {
 		"tier":        one(d, &p.Tier),
 		"description": one(d, &p.Description),
 		"methods": func() error {
-			if p.Methods = d.RemainingArgs(); len(p.Methods) == 0 {
+			if several(d, &p.Methods)() != nil {
 				return d.Err("write which methods the plan is good for, such as `methods GET POST`")
 			}
 			return nil
@@ -47,35 +68,6 @@ func (p *Plan) subdirectives(d *caddyfile.Dispenser) map[string]func() error {
 			return err
 		},
 	}
-}
-
-// count reads a number of requests.
-func count(d *caddyfile.Dispenser, into *uint64) func() error {
-	return func() error {
-		var s string
-		if err := one(d, &s)(); err != nil {
-			return err
-		}
-		return number(d, s, into)
-	}
-}
-
-func number(d *caddyfile.Dispenser, s string, into *uint64) error {
-	n, err := strconv.ParseUint(s, 10, 63)
-	if err != nil || n == 0 {
-		return d.Errf("'%s' is not a number of requests; write one such as 1000", s)
-	}
-	*into = n
-	return nil
-}
-
-// flagged reads a subdirective without arguments.
-func flagged(d *caddyfile.Dispenser, into *bool) error {
-	if d.NextArg() {
-		return d.ArgErr()
-	}
-	*into = true
-	return nil
 }
 
 func (h *Handler) plans() ([]paywall.Plan, error) {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -166,13 +165,4 @@ func (p *Price) setEach(d *caddyfile.Dispenser) error {
 	m.PlaceholderPricer.Each = each
 	p.PricerRaw = caddyconfig.JSONModuleObject(&m.PlaceholderPricer, "pricer", "placeholder", nil)
 	return nil
-}
-
-// replacer is the request's.
-func replacer(r *http.Request) (*caddy.Replacer, error) {
-	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	if !ok {
-		return nil, errors.New("the request has no placeholders")
-	}
-	return repl, nil
 }

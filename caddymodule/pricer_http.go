@@ -128,14 +128,7 @@ func (p *HTTPPricer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"timeout": duration(d, &p.Timeout),
 		"cache":   duration(d, &p.Cache),
 		"auth":    parseAuth(d, &p.Auth),
-		"header": func() error {
-			names := d.RemainingArgs()
-			if len(names) == 0 {
-				return d.ArgErr()
-			}
-			p.Headers = append(p.Headers, names...)
-			return nil
-		},
+		"header":  several(d, &p.Headers),
 	}, "header")
 }
 

@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -51,9 +52,9 @@ func (*PlaceholderPricer) ByClient() bool { return true }
 
 // Subject is the placeholder's value, which is all that the price depends on.
 func (p *PlaceholderPricer) Subject(r *http.Request, _ *paywall.Request) (string, error) {
-	repl, err := replacer(r)
-	if err != nil {
-		return "", err
+	repl, ok := replacer(r)
+	if !ok {
+		return "", errors.New("the request has no placeholders")
 	}
 	value := repl.ReplaceAll(p.Value, "")
 	if value == "" || len(value) > longestValue {

@@ -43,8 +43,9 @@ type Service struct {
 	Description string `json:"description,omitempty"`
 	// The version of what is sold, on the agent card. Default: 1.0.0.
 	Version string `json:"version,omitempty"`
-	// Who sells, on the agent card. Default: the name, and `public_url`.
-	Provider    string `json:"provider,omitempty"`
+	// Who sells, on the agent card. Default: the name.
+	Provider string `json:"provider,omitempty"`
+	// The address of who sells, on the agent card. Default: `public_url`.
 	ProviderURL string `json:"provider_url,omitempty"`
 	// How long what was asked for by `POST /x402/access` may be paid. Default: 15m.
 	ChallengeTTL caddy.Duration `json:"challenge_ttl,omitempty"`
@@ -82,7 +83,7 @@ func (s *Service) Provision(ctx caddy.Context) error {
 		return err
 	}
 	s.app = app.(*App)
-	return s.settle()
+	return s.prepare()
 }
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.

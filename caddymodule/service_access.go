@@ -127,12 +127,12 @@ func readAccess(w http.ResponseWriter, r *http.Request) (*accessBody, error) {
 
 // accessPlan sells a plan: what is bought is the same as at the plan's routes.
 func (s *Service) accessPlan(w http.ResponseWriter, r *http.Request, body *accessBody) error {
-	o := s.offer(body.PlanID)
-	if o == nil {
+	p, ok := s.plan(body.PlanID)
+	if !ok {
 		return &accessError{status: http.StatusNotFound, Type: "Error", Code: "TIER_NOT_FOUND", Text: `Plan "` + body.PlanID + `" not found`}
 	}
-	q := o.handler.request(r, o.pass)
-	base := strings.TrimSuffix(q.URL, q.URI)
+	q := p.handler.request(r, p.pass)
+	base := s.app.siteURL(r)
 	q.URI, q.URL = pathAccess, base+pathAccess
 	resource := body.ResourceID
 	if resource == "" {
@@ -140,10 +140,10 @@ func (s *Service) accessPlan(w http.ResponseWriter, r *http.Request, body *acces
 	}
 	about := "Access to " + resource
 	q.Access = &paywall.Access{
-		RequestID: body.RequestID, Item: o.id, Plan: true, ResourceID: resource, TTL: time.Duration(s.ChallengeTTL), Base: base,
-		Endpoint: s.endpoint(base, resource), Description: about, Key0: key0Plan(about + " via " + o.id + " tier"),
+		RequestID: body.RequestID, Item: p.id, Plan: true, ResourceID: resource, TTL: time.Duration(s.ChallengeTTL), Base: base,
+		Endpoint: s.endpoint(base, resource), Description: about, Key0: key0Plan(about + " via " + p.id + " tier"),
 	}
-	return o.handler.gate.Serve(w, r, q, nil)
+	return p.handler.gate.Serve(w, r, q, nil)
 }
 
 // endpoint is where a grant says that its token opens something.
@@ -212,7 +212,7 @@ func (s *Service) accessRoute(w http.ResponseWriter, r *http.Request, body *acce
 	}
 	out := new(paywall.AccessOutcome)
 	c := &called{entry: e, held: &s.held, access: &paywall.Access{
-		RequestID: body.RequestID, Item: e.ID, ResourceID: body.ResourceID, TTL: time.Duration(s.ChallengeTTL), Base: s.base(r),
+		RequestID: body.RequestID, Item: e.ID, ResourceID: body.ResourceID, TTL: time.Duration(s.ChallengeTTL), Base: s.app.siteURL(r),
 		Terms: []string{to.RequestURI(), string(payload)}, Description: e.about(), Outcome: out,
 	}}
 	if body.RequestID != "" && r.Header.Get(headerIdempotencyKey) == "" {
@@ -230,7 +230,7 @@ func (s *Service) accessRoute(w http.ResponseWriter, r *http.Request, body *acce
 	case err != nil:
 		return caddyhttp.Error(http.StatusBadGateway, err)
 	case !c.served():
-		return c.passOn(w, r, a)
+		return c.passOn(w, a)
 	}
 	return s.writeResource(w, r, c, a)
 }
@@ -274,16 +274,9 @@ func (e *entry) about() string {
 }
 
 // passOn hands on what is not the upstream's: the offer, a refusal, an answer of who stands before the paywall.
-func (c *called) passOn(w http.ResponseWriter, r *http.Request, a *heldAnswer) error {
+func (c *called) passOn(w http.ResponseWriter, a *heldAnswer) error {
 	copyAnswerHeader(w.Header(), a.header)
-	if a.status == 0 {
-		a.status = http.StatusOK
-	}
-	w.WriteHeader(a.status)
-	if r.Method != http.MethodHead {
-		_, _ = w.Write(a.body.Bytes())
-	}
-	return nil
+	return a.send(w)
 }
 
 func copyAnswerHeader(to, from http.Header) {

@@ -125,8 +125,8 @@ func (s *Service) cancelChallenge(w http.ResponseWriter, r *http.Request, id str
 	return writeJSON(w, r, http.StatusOK, status)
 }
 
-// settle gives the defaults, and refuses what makes no sense.
-func (s *Service) settle() error {
+// prepare gives the defaults, and refuses what makes no sense.
+func (s *Service) prepare() error {
 	if s.Name == "" {
 		s.Name = "x402 Service"
 	}
@@ -167,7 +167,7 @@ func (s *Service) settle() error {
 //		provider    <name> [<url>]
 //		challenge_ttl     <duration>
 //		resource_endpoint <url>
-//		access|discover|well_known|agent_card|llms|skills on|off
+//		access|discover|well_known|agent_card|llms|skills on|off   # or true|false, as in Key0's environment
 //	}
 func (s *Service) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume the directive's name
@@ -179,9 +179,11 @@ func (s *Service) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"description": one(d, &s.Description),
 		"version":     one(d, &s.Version),
 		"provider": func() error {
-			if !d.Args(&s.Provider) || d.NextArg() && !(setURL(&s.ProviderURL, d.Val()) && !d.NextArg()) {
+			args := d.RemainingArgs()
+			if len(args) < 1 || len(args) > 2 {
 				return d.ArgErr()
 			}
+			s.Provider, s.ProviderURL = args[0], strings.Join(args[1:], "")
 			return nil
 		},
 		"challenge_ttl":     duration(d, &s.ChallengeTTL),
@@ -204,9 +206,4 @@ func (s *Service) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		}
 	}
 	return subdirectives(d, "x402_service", known)
-}
-
-func setURL(into *string, value string) bool {
-	*into = value
-	return true
 }

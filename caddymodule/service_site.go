@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"net/http"
 	"slices"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -14,13 +13,13 @@ func (s *Service) stock() *shelf {
 	return &s.shelf
 }
 
-func (s *Service) offer(id string) *offer {
-	offers := s.stock().offers
-	i := slices.IndexFunc(offers, func(o offer) bool { return o.id == id })
+func (s *Service) plan(id string) (planEntry, bool) {
+	plans := s.stock().plans
+	i := slices.IndexFunc(plans, func(p planEntry) bool { return p.id == id })
 	if i < 0 {
-		return nil
+		return planEntry{}, false
 	}
-	return &offers[i]
+	return plans[i], true
 }
 
 func (s *Service) route(id string) (entry, bool) {
@@ -30,14 +29,6 @@ func (s *Service) route(id string) (entry, bool) {
 		return entry{}, false
 	}
 	return routes[i], true
-}
-
-// base is the public address of the site that r came to.
-func (s *Service) base(r *http.Request) string {
-	if s.app.PublicURL != "" {
-		return s.app.PublicURL
-	}
-	return scheme(r) + "://" + r.Host
 }
 
 // site is where a handler stands: in a route of a server, for some hosts.

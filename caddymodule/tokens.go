@@ -26,10 +26,7 @@ func configuredRing(values []string) (*token.Keyring, error) {
 	var keys []token.Key
 	for i, value := range values {
 		what := fmt.Sprintf("token key %d", i+1)
-		if !isPlaceholder(value) {
-			return nil, fmt.Errorf("%s: a secret must not stand in the configuration; write a placeholder such as {env.NAME} or {file./path}", what)
-		}
-		text, err := resolve(what, value)
+		text, err := Secret(what, value, false)
 		if err != nil {
 			return nil, err
 		}

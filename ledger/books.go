@@ -30,10 +30,11 @@ type Books interface {
 	AddAnchor(ctx context.Context, a Anchor) error
 
 	// Sweep removes what is no longer needed, at most limit things, and tells how many: reservations and allowances that have expired,
-	// revocations that ended RevocationGrace ago, and, where keep is not zero, what closed payments that have not changed for keep left behind. Closed payments are those
-	// that are not Open, of which no refund is pending or failed, and that nobody owes (see Payment.Closed). SQL stores move the trail and the raw transactions to an
-	// archive, where Audit, Records, Entries and Transactions still find them; the payment stays, since it is the claim. Redis forgets the
-	// payment, and its claim a day after the authorization has ended.
+	// revocations that ended RevocationGrace ago, and, where keep is not zero, what closed payments that have not changed for keep left
+	// behind. Closed payments are those that are not Open, of which no refund is pending or failed, and that nobody owes (see
+	// Payment.Closed). SQL stores move the trail and the raw transactions to an archive, where Audit, Records, Entries and Transactions
+	// still find them; the payment stays, since it is the claim. Redis forgets the payment, and its claim a day after the authorization
+	// has ended.
 	Sweep(ctx context.Context, keep time.Duration, limit int) (int, error)
 
 	// Records gives payments with all that belongs to them, in ascending order of their ids, those whose id is greater

@@ -190,13 +190,7 @@ func (c *copier) unchanged(ctx context.Context) error {
 	if len(later) > 0 {
 		return c.differs("payment %s changed", later[0].Payment)
 	}
-	if err := c.sameReservations(ctx); err != nil {
-		return err
-	}
-	if err := c.sameRevocations(ctx); err != nil {
-		return err
-	}
-	return c.sameAllowances(ctx)
+	return c.sameExpiring(ctx)
 }
 
 // kept is what is compared of a reservation, a revocation or an allowance.
@@ -217,16 +211,6 @@ func reservationsOf(ctx context.Context, b Books) (map[common.Hash]kept, error) 
 		return nil, fmt.Errorf("reading reservations: %w", err)
 	}
 	return all, nil
-}
-
-// sameReservations compares those that do not expire meanwhile.
-func (c *copier) sameReservations(ctx context.Context) error {
-	return c.sameExpiring(ctx, "reservation", reservationsOf)
-}
-
-// sameRevocations compares those that do not end meanwhile: a token that was taken back must not open anything again.
-func (c *copier) sameRevocations(ctx context.Context) error {
-	return c.sameExpiring(ctx, "revocation", revocationsOf)
 }
 
 func revocationsOf(ctx context.Context, b Books) (map[common.Hash]kept, error) {
@@ -251,11 +235,6 @@ func revocationsOf(ctx context.Context, b Books) (map[common.Hash]kept, error) {
 	}
 }
 
-// sameAllowances compares those that do not expire meanwhile.
-func (c *copier) sameAllowances(ctx context.Context) error {
-	return c.sameExpiring(ctx, "allowance", allowancesOf)
-}
-
 func allowancesOf(ctx context.Context, b Books) (map[common.Hash]kept, error) {
 	all := map[common.Hash]kept{}
 	err := b.EachAllowance(ctx, func(a Allowance) error {
@@ -270,8 +249,21 @@ func allowancesOf(ctx context.Context, b Books) (map[common.Hash]kept, error) {
 	return all, nil
 }
 
-// sameExpiring compares what has a key and an end.
-func (c *copier) sameExpiring(ctx context.Context, what string, of func(context.Context, Books) (map[common.Hash]kept, error)) error {
+// sameExpiring compares what has a key and an end, and does not end meanwhile. A token that was taken back, for one, must not open
+// anything again.
+func (c *copier) sameExpiring(ctx context.Context) error {
+	for _, list := range []struct {
+		what string
+		of   func(context.Context, Books) (map[common.Hash]kept, error)
+	}{{"reservation", reservationsOf}, {"revocation", revocationsOf}, {"allowance", allowancesOf}} {
+		if err := c.sameKept(ctx, list.what, list.of); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *copier) sameKept(ctx context.Context, what string, of func(context.Context, Books) (map[common.Hash]kept, error)) error {
 	from, err := of(ctx, c.from)
 	if err != nil {
 		return err

@@ -203,29 +203,47 @@ func (c *copier) wallets(ctx context.Context) error {
 }
 
 func (c *copier) reservations(ctx context.Context) error {
-	var page []Reservation
-	send := func() error {
-		if len(page) == 0 {
-			return nil
-		}
+	each := func(f func(Reservation) error) error { return c.from.EachReservation(ctx, f) }
+	return inPages(c.o.PageSize, each, func(page []Reservation) error {
 		if err := c.send(ctx, Part{Reservations: page}, "reservations"); err != nil {
 			return err
 		}
 		c.report.Reservations += int64(len(page))
 		c.progress(CopyReservations, c.report.Reservations, 0)
-		page = nil
 		return nil
-	}
-	err := c.from.EachReservation(ctx, func(r Reservation) error {
-		if page = append(page, r); len(page) < c.o.PageSize {
+	})
+}
+
+func (c *copier) allowances(ctx context.Context) error {
+	each := func(f func(Allowance) error) error { return c.from.EachAllowance(ctx, f) }
+	return inPages(c.o.PageSize, each, func(page []Allowance) error {
+		if err := c.send(ctx, Part{Allowances: page}, "allowances"); err != nil {
+			return err
+		}
+		c.report.Allowances += int64(len(page))
+		c.progress(CopyAllowances, c.report.Allowances, 0)
+		return nil
+	})
+}
+
+// inPages sends all that each gives, so many at a time.
+func inPages[T any](size int, each func(func(T) error) error, send func([]T) error) error {
+	var page []T
+	err := each(func(v T) error {
+		if page = append(page, v); len(page) < size {
 			return nil
 		}
-		return send()
+		full := page
+		page = nil
+		return send(full)
 	})
 	if err != nil {
-		return fmt.Errorf("reservations: %w", err)
+		return fmt.Errorf("copying what expires: %w", err)
 	}
-	return send()
+	if len(page) == 0 {
+		return nil
+	}
+	return send(page)
 }
 
 // revocations are sent in the order of their numbers, so that they have the same order in the copy.
@@ -247,32 +265,6 @@ func (c *copier) revocations(ctx context.Context) error {
 			return nil
 		}
 	}
-}
-
-func (c *copier) allowances(ctx context.Context) error {
-	var page []Allowance
-	send := func() error {
-		if len(page) == 0 {
-			return nil
-		}
-		if err := c.send(ctx, Part{Allowances: page}, "allowances"); err != nil {
-			return err
-		}
-		c.report.Allowances += int64(len(page))
-		c.progress(CopyAllowances, c.report.Allowances, 0)
-		page = nil
-		return nil
-	}
-	err := c.from.EachAllowance(ctx, func(a Allowance) error {
-		if page = append(page, a); len(page) < c.o.PageSize {
-			return nil
-		}
-		return send()
-	})
-	if err != nil {
-		return fmt.Errorf("allowances: %w", err)
-	}
-	return send()
 }
 
 func (c *copier) anchors(ctx context.Context) error {

@@ -13,7 +13,7 @@ import (
 	"github.com/caddy-x402/caddy-x402/ledger"
 )
 
-// Access is what a request to `POST /x402/access` asks for, an order: a plan, whose buyer is answered with an AccessGrant, or a route of the
+// Access is what a request to `POST /x402/access` asks for, an order for short: a plan, whose buyer is answered with an AccessGrant, or a route of the
 // catalogue. It is paid as everything else is: by the same offer, claim and settlement, and resumed by the same header. Beside that the
 // client may name its request: of one name there is one challenge at any time, which one payer can pay, once, until it expires.
 type Access struct {
@@ -335,8 +335,8 @@ func (a *attempt) drawFor(p *ledger.Payment, plan *Plan, bought bool) error {
 }
 
 // accessOrder is what the buyer of a plan calls its purchase.
-func (a *attempt) accessOrder() *Order {
-	o := &Order{RequestID: a.Access.RequestID, ResourceID: a.Access.ResourceID}
+func (a *attempt) accessOrder() Order {
+	o := Order{RequestID: a.Access.RequestID, ResourceID: a.Access.ResourceID}
 	if a.challenge != nil {
 		o.ChallengeID = a.challenge.ID
 	}
@@ -360,10 +360,7 @@ func (a *attempt) serveGrant(p *ledger.Payment, c *Credential) error {
 		return unavailable(codeToken, err).of(p.ID)
 	}
 	a.next = func(w http.ResponseWriter, _ *http.Request) error {
-		h := w.Header()
-		h.Set("Content-Type", "application/json")
-		h.Set("Cache-Control", "no-store")
-		return writeBody(w, http.StatusOK, body)
+		return writeJSON(w, http.StatusOK, body)
 	}
 	return a.pass("paid", func(h http.Header) { a.give(h, p, c) })
 }

@@ -156,7 +156,7 @@ func (a *attempt) writeAccessOffer(text string) error {
 	if err := a.offerHeaders(a.w.Header(), offer); err != nil {
 		return a.answer(unavailable(codeToken, err))
 	}
-	return writeBody(a.w, http.StatusPaymentRequired, body)
+	return writeJSON(a.w, http.StatusPaymentRequired, body)
 }
 
 func (a *attempt) offerHeaders(h http.Header, offer x402.PaymentRequired) error {
@@ -170,8 +170,6 @@ func (a *attempt) offerHeaders(h http.Header, offer x402.PaymentRequired) error 
 	}
 	h.Set(headerRequired, value)
 	h.Set("WWW-Authenticate", fmt.Sprintf(`Payment realm=%q, accept="exact", challenge=%q`, a.Access.Base, challenge))
-	h.Set("Content-Type", "application/json")
-	h.Set("Cache-Control", "no-store")
 	return nil
 }
 
@@ -258,13 +256,15 @@ func (a *attempt) refuseAccess(w http.ResponseWriter, r *refusal) error {
 	if err != nil {
 		return fmt.Errorf("writing a refusal: %w", err)
 	}
-	h.Set("Content-Type", "application/json")
-	h.Set("Cache-Control", "no-store")
-	return writeBody(w, r.status, body)
+	return writeJSON(w, r.status, body)
 }
 
-func writeBody(w http.ResponseWriter, status int, body []byte) error {
-	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+// writeJSON answers with an object of ours, which is for this client alone.
+func writeJSON(w http.ResponseWriter, status int, body []byte) error {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
 	if _, err := w.Write(body); err != nil {
 		return fmt.Errorf("writing an answer: %w", err)

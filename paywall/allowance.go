@@ -108,11 +108,12 @@ func (a *attempt) draw(ctx context.Context, plan *Plan, h *holder) error {
 	if err == nil {
 		err = a.drawAll(ctx, dues)
 	}
+	if refused, ok := errors.AsType[*refusal](err); ok { // nobody knows what the request costs
+		return refused
+	}
 	switch {
 	case errors.Is(err, errUsedUp):
 		return a.usedUp(plan, h)
-	case errors.As(err, new(*refusal)): // nobody knows what the request costs
-		return err
 	case err != nil:
 		return unavailable(codeStore, err).of(h.payment)
 	}
@@ -259,9 +260,9 @@ func appendInteger(b []byte, n *uint256.Int) []byte {
 	return strconv.AppendUint(b, n.Uint64(), 10)
 }
 
-// Touched reports whether anything was used up, or is just held by some process, of the plan that was bought with a payment. A plan
+// touched reports whether anything was used up, or is just held by some process, of the plan that was bought with a payment. A plan
 // that is not counted is never touched, by what can be told here.
-func (e *Engine) Touched(ctx context.Context, payment string) (bool, error) {
+func (e *Engine) touched(ctx context.Context, payment string) (bool, error) {
 	for _, kind := range [...]string{kindRequests, kindCredit} {
 		a, err := e.store.Allowance(ctx, allowanceKey(kind, payment))
 		switch {

@@ -70,7 +70,7 @@ func TestTouched(t *testing.T) {
 	defer e.Close()
 	touched := func(want bool) {
 		t.Helper()
-		if got, err := e.Touched(t.Context(), "pay_x"); got != want || err != nil {
+		if got, err := e.touched(t.Context(), "pay_x"); got != want || err != nil {
 			t.Errorf("touched: %v, %v", got, err)
 		}
 	}
@@ -96,11 +96,11 @@ func TestTrials(t *testing.T) {
 	e := NewEngine(store, Settings{})
 	defer e.Close()
 	plan := &Plan{Name: "trial", TTL: time.Hour, Free: true}
-	open := func(payer byte, client string) (Trial, error) {
-		return e.OpenTrial(t.Context(), plan, "r", "https://shop.test", common.Address{payer}, client)
+	open := func(payer byte, client string) (trial, error) {
+		return e.openTrial(t.Context(), plan, "r", "https://shop.test", common.Address{payer}, client)
 	}
 	first, err := open(1, "10.0.0.1")
-	if err != nil || first.Until.Sub(now) > time.Hour || first.Until.Sub(now) < time.Hour-2*time.Second {
+	if err != nil || first.until.Sub(now) > time.Hour || first.until.Sub(now) < time.Hour-2*time.Second {
 		t.Fatalf("%+v, %v", first, err)
 	}
 	now = now.Add(30 * time.Minute)
@@ -108,7 +108,7 @@ func TestTrials(t *testing.T) {
 		t.Errorf("again: %+v, %v", again, err)
 	}
 	for payer := byte(2); payer <= trialsPerAddress; payer++ {
-		if other, err := open(payer, "10.0.0.1"); err != nil || other.ID == first.ID {
+		if other, err := open(payer, "10.0.0.1"); err != nil || other.id == first.id {
 			t.Errorf("payer %d: %+v, %v", payer, other, err)
 		}
 	}
@@ -119,7 +119,7 @@ func TestTrials(t *testing.T) {
 		t.Errorf("from elsewhere: %v", err)
 	}
 	now = now.Add(time.Hour)
-	if later, err := open(1, "10.0.0.1"); err != nil || !later.Until.After(first.Until) {
+	if later, err := open(1, "10.0.0.1"); err != nil || !later.until.After(first.until) {
 		t.Errorf("when it is over: %+v, %v", later, err)
 	}
 }

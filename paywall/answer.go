@@ -143,7 +143,8 @@ type panicError struct{ value any }
 
 func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
 
-// demand is the 402 of a request that carries no payment. It stores nothing and asks nobody.
+// demand is the 402 of a request that carries no payment. It stores nothing, unless what is asked for by its id is to be kept, and asks
+// nobody but a Pricer.
 func (a *attempt) demand(reason x402.Reason) error {
 	if no, ok := errors.AsType[*refusal](a.noStream()); ok {
 		return a.answer(no)
@@ -158,9 +159,7 @@ func (a *attempt) demand(reason x402.Reason) error {
 	if a.Access != nil {
 		return a.demandAccess(text)
 	}
-	if a.Decided != nil {
-		a.Decided(a.r, "required", string(reason))
-	}
+	a.decided("required", string(reason))
 	return a.writeOffer(a.w, text)
 }
 
@@ -185,9 +184,7 @@ func (a *attempt) answerOn(w http.ResponseWriter, r *refusal) error {
 		outcome = "unavailable"
 		a.Logger.Warn("what was bought could not be issued", slog.String("code", r.code), slog.String("payment", r.payment), slog.Any("error", r.cause))
 	}
-	if a.Decided != nil {
-		a.Decided(a.r, outcome, r.code)
-	}
+	a.decided(outcome, r.code)
 	h := w.Header()
 	if r.payment != "" {
 		h.Set(headerPaymentID, r.payment)

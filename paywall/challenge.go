@@ -90,7 +90,7 @@ func IsChallenge(id string) bool {
 	return ok
 }
 
-// held is a challenge as the ledger has it.
+// heldChallenge is a challenge as the ledger has it.
 type heldChallenge struct {
 	Challenge
 	reservation ledger.Reservation

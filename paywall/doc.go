@@ -1,8 +1,8 @@
 // Package paywall is the way of a request: offer, claim, settle, grant, deliver. It knows HTTP, the ledger,
 // settlers and tokens; it does not know Caddy.
 //
-// An [Engine] belongs to one ledger and one process: it runs the settlements that outlive their requests
-// and the reconciler. A [Gate] stands in front of one set of routes and decides about each request.
+// An [Engine] belongs to one ledger and one process: it runs the settlements that outlive their requests, the
+// reconciler, the refunds, what was drawn ahead of counted plans, and it hears of revoked tokens. A [Gate] stands in front of one set of routes and decides about each request.
 //
 // The rules that the code names by number ("rule 6") are these:
 //

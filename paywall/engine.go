@@ -11,6 +11,7 @@ import (
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/holiman/uint256"
 
+	"github.com/caddy-x402/caddy-x402/internal/expiring"
 	"github.com/caddy-x402/caddy-x402/ledger"
 	"github.com/caddy-x402/caddy-x402/settlement"
 	"github.com/caddy-x402/caddy-x402/token"
@@ -105,7 +106,7 @@ type Engine struct {
 	losses    losses
 	refunds   refunder
 	leases    *leaser // of what is used up
-	exhausted exhausted
+	exhausted expiring.Map[common.Hash, struct{}] // windows of free tiers
 
 	mu       sync.Mutex
 	settings Settings
@@ -146,7 +147,7 @@ func idleEngine(store ledger.Store, s Settings) *Engine {
 		limits:  limits{clients: make(map[string]*spent)}, bodies: room{most: heldBodies}, answers: room{most: heldAnswers},
 		refunds:    refunder{under: make(map[string]struct{}), said: make(map[string]time.Time)},
 		reconciled: make(chan struct{}), wake: make(chan struct{}, 1),
-		revoked: s.Revoked, looked: make(chan struct{}),
+		revoked: s.Revoked, looked: make(chan struct{}), exhausted: expiring.Map[common.Hash, struct{}]{Most: mostExhausted},
 	}
 	if e.revoked == nil {
 		e.revoked = token.NewRevoked()

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
@@ -36,39 +35,12 @@ const (
 
 	// trialsPerAddress is how often a free plan is given to payers from one address in its time: signatures cost nothing.
 	trialsPerAddress = 5
-	// mostExhausted bounds how many used-up windows are remembered.
+	// mostExhausted bounds how many used-up windows are remembered, so that the ledger is not asked about them again.
 	mostExhausted = 1 << 16
 )
 
 // ReasonFreeLimit: a free plan was given to too many payers from one address.
 const ReasonFreeLimit x402.Reason = "free_plan_limit"
-
-// exhausted remembers which windows are used up, so that the ledger is not asked again. It is safe for concurrent use.
-type exhausted struct {
-	mu    sync.Mutex
-	until map[common.Hash]time.Time
-}
-
-func (e *exhausted) has(key common.Hash, now time.Time) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.until[key].After(now)
-}
-
-func (e *exhausted) add(key common.Hash, until time.Time) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if len(e.until) >= mostExhausted || e.until == nil {
-		e.until = make(map[common.Hash]time.Time)
-	}
-	e.until[key] = until
-}
-
-func (e *exhausted) forget(key common.Hash) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	delete(e.until, key)
-}
 
 // unpaid is the way of a request without a payment, and without a token that opens anything.
 func (a *attempt) unpaid(reason x402.Reason) error {
@@ -117,7 +89,7 @@ const outcomeFree = "free"
 
 // drawOne draws in the ledger what is due, whatever else is drawn.
 func (e *Engine) drawOne(ctx context.Context, d *due, now time.Time) (standing, bool) {
-	if e.exhausted.has(d.key, now) {
+	if _, over := e.exhausted.Get(d.key, now); over {
 		return standing{limit: d.limit, until: d.until}, false
 	}
 	n, al, err := e.store.Draw(ctx, ledger.Draw{Key: d.key, Least: d.units, Want: d.units, Limit: d.limit, Until: d.until})
@@ -127,7 +99,7 @@ func (e *Engine) drawOne(ctx context.Context, d *due, now time.Time) (standing, 
 	}
 	s := standing{limit: al.Limit, left: al.Left(), created: al.CreatedAt, until: al.ExpiresAt}
 	if n.IsZero() {
-		e.exhausted.add(d.key, d.until)
+		e.exhausted.Put(d.key, struct{}{}, d.until, now)
 		return s, false
 	}
 	return s, true
@@ -141,29 +113,28 @@ func (e *Engine) returnOne(d *due, s *standing) {
 		e.current().Logger.Warn("what was free and not served could not be given back", slog.Any("error", err))
 		return
 	}
-	e.exhausted.forget(d.key)
+	e.exhausted.Delete(d.key)
 }
 
-// Trial is a free plan that was given to a payer.
-type Trial struct {
-	// ID stands for the payment that there is not: it is the id of its tokens.
-	ID    string
-	Until time.Time
+// trial is a free plan that was given to a payer.
+type trial struct {
+	id    string // it stands for the payment that there is not: it is the id of its tokens
+	until time.Time
 }
 
 // errTrialLimit refuses a free plan that was given to too many payers from one address.
 var errTrialLimit = errors.New("paywall: the free plan was given to too many payers from one address")
 
-// OpenTrial gives payer the free plan of a set of routes, or finds the one that it has: each payer gets it once in the plan's TTL, and
+// openTrial gives payer the free plan of a set of routes, or finds the one that it has: each payer gets it once in the plan's TTL, and
 // an address so many times for all payers that come from it. payer must be proven. audience is the site's, as in Request; client
 // is the address, or whatever else is known of who asks.
-func (e *Engine) OpenTrial(ctx context.Context, plan *Plan, scope, audience string, payer common.Address, client string) (Trial, error) {
+func (e *Engine) openTrial(ctx context.Context, plan *Plan, scope, audience string, payer common.Address, client string) (trial, error) {
 	sum := digest(kindTrial, scope, plan.Name, audience, string(payer[:]))
-	t := Trial{ID: "free_" + hex.EncodeToString(sum[:16])}
-	key, one := allowanceKey(kindTrial, t.ID), *uint256.NewInt(1)
+	t := trial{id: "free_" + hex.EncodeToString(sum[:16])}
+	key, one := allowanceKey(kindTrial, t.id), *uint256.NewInt(1)
 	al, err := e.store.Allowance(ctx, key)
 	if err == nil {
-		t.Until = al.ExpiresAt
+		t.until = al.ExpiresAt
 		return t, nil
 	}
 	if !errors.Is(err, ledger.ErrNotFound) {
@@ -182,19 +153,19 @@ func (e *Engine) OpenTrial(ctx context.Context, plan *Plan, scope, audience stri
 	if err != nil {
 		return t, fmt.Errorf("giving a free plan: %w", err)
 	}
-	t.Until = al.ExpiresAt
+	t.until = al.ExpiresAt
 	return t, nil
 }
 
 // serveFree serves this request under a free plan, for which its signature proves the payer: nothing is claimed, and nothing settled.
 func (a *attempt) serveFree(ctx context.Context, f *proof) error {
-	t, err := a.engine.OpenTrial(ctx, f.opt.plan, a.Route.Scope, a.Audience, f.id.Payer, a.Client)
+	t, err := a.engine.openTrial(ctx, f.opt.plan, a.Route.Scope, a.Audience, f.id.Payer, a.Client)
 	switch {
 	case errors.Is(err, errTrialLimit):
 		return refuse(x402.Refuse(ReasonFreeLimit, "the plan %q was given to too many payers from your address; choose another of accepts", f.opt.plan.Name))
 	case err != nil:
 		return unavailable(codeStore, err)
 	}
-	p := ledger.Payment{ID: t.ID, AuthorizationID: f.id, PayTo: a.payee.PayTo, Binding: a.binding(f.opt), PlanUntil: t.Until}
+	p := ledger.Payment{ID: t.id, AuthorizationID: f.id, PayTo: a.payee.PayTo, Binding: a.binding(f.opt), PlanUntil: t.until}
 	return a.servePlan(p, false)
 }

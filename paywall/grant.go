@@ -278,9 +278,7 @@ func (a *attempt) serveToken(c *token.Claims) error {
 
 // pass lets a request through whose payment is not at stake; add completes the header of the answer.
 func (a *attempt) pass(outcome string, add func(http.Header)) error {
-	if a.Decided != nil {
-		a.Decided(a.r, outcome, "")
-	}
+	a.decided(outcome, "")
 	w := &headerWriter{ResponseWriter: a.w, before: func(h http.Header, status int) {
 		cleanResponse(h)
 		markPrivate(h)

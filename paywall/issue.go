@@ -110,20 +110,6 @@ func (e notIssuedError) late() bool {
 	return ok && t.Timeout()
 }
 
-// Credential gives what the buyer of p gets, which has been delivered: the same each time. It is for whoever serves the buyer without
-// an upstream; q names the route that sells the plan, and e is the engine of the ledger that has p.
-func (g *Gate) Credential(ctx context.Context, e *Engine, q Request, p *ledger.Payment) (Credential, error) {
-	if p.Delivery != ledger.Delivered || p.Binding.Plan == "" {
-		return Credential{}, fmt.Errorf("paywall: payment %s has bought nothing that could be given out", p.ID)
-	}
-	tokens, err := g.Tokens()
-	if err != nil {
-		return Credential{}, err
-	}
-	a := &attempt{Gate: g, Request: q, engine: e, tokens: tokens}
-	return a.credential(ctx, p)
-}
-
 // credential gives what the buyer of p gets.
 func (a *attempt) credential(ctx context.Context, p *ledger.Payment) (Credential, error) {
 	plan := a.plan(p.Binding.Plan)
@@ -209,15 +195,11 @@ func (a *attempt) order(ctx context.Context, payment string, plan *Plan) (Order,
 	key := digest("order", payment)
 	r, err := a.engine.store.Reservation(ctx, key)
 	if errors.Is(err, ledger.ErrNotFound) {
-		named := a.Order
-		if named == nil && a.buysGrant() {
-			named = a.accessOrder()
-		}
-		if named == nil || *named == (Order{}) {
+		if !a.buysGrant() {
 			return Order{}.withDefaults(payment), nil
 		}
 		var raw []byte
-		if raw, err = json.Marshal(named); err != nil {
+		if raw, err = json.Marshal(a.accessOrder()); err != nil {
 			return Order{}, err
 		}
 		r, err = a.engine.store.Reserve(ctx, ledger.Reservation{Key: key, Payment: payment, Answer: raw}, "", plan.keepFor())
@@ -329,11 +311,12 @@ func (a *attempt) notIssued(p *ledger.Payment, err error) *refusal {
 		return refused.of(p.ID)
 	}
 	failed, ok := errors.AsType[notIssuedError](err)
-	switch {
-	case !ok && a.plan(p.Binding.Plan) != nil && a.plan(p.Binding.Plan).Granter == nil:
-		return unavailable(codeToken, err).of(p.ID)
-	case !ok:
-		return unavailable(codeStore, err).of(p.ID)
+	if !ok {
+		code := codeStore
+		if plan := a.plan(p.Binding.Plan); plan != nil && plan.Granter == nil {
+			code = codeToken // ours could not be signed
+		}
+		return unavailable(code, err).of(p.ID)
 	}
 	r := &refusal{
 		status: http.StatusBadGateway, code: CodeIssueFailed, payment: p.ID, receipt: p, retry: true, cause: failed.error,

@@ -460,8 +460,8 @@ func TestOrderStays(t *testing.T) {
 	gate := &Gate{Config: Config{Tokens: func() (*Tokens, error) { return c.tokens, nil }, Now: time.Now, Logger: e.current().Logger}}
 	p := &ledger.Payment{ID: "pay_x"}
 	p.Binding.Plan = "day"
-	for i, o := range []*Order{{RequestID: "http-1"}, nil, {RequestID: "http-2", ResourceID: "r"}} {
-		a := &attempt{Gate: gate, Request: Request{Route: &Route{Plans: []Plan{*plan}}, Order: o}, engine: e, tokens: c.tokens}
+	for i, o := range []*Access{{Plan: true, RequestID: "http-1"}, nil, {Plan: true, RequestID: "http-2", ResourceID: "r"}} {
+		a := &attempt{Gate: gate, Request: Request{Route: &Route{Plans: []Plan{*plan}}, Access: o}, engine: e, tokens: c.tokens}
 		if _, err := a.credential(t.Context(), p); (err == nil) != (i == 2) {
 			t.Fatal(i, err)
 		}

@@ -4,10 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"maps"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
@@ -53,39 +51,6 @@ func (e *Engine) rememberIssued(ctx context.Context, c *Credential, payment stri
 	return busy(payment)
 }
 
-// issuedCache remembers whose credentials are.
-type issuedCache struct {
-	mu      sync.Mutex
-	entries map[[sha256.Size]byte]issuedEntry
-}
-
-type issuedEntry struct {
-	payment ledger.Payment
-	until   time.Time
-}
-
-func (c *issuedCache) get(credential string, now time.Time) (ledger.Payment, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	e, ok := c.entries[sha256.Sum256([]byte(credential))]
-	return e.payment, ok && now.Before(e.until)
-}
-
-func (c *issuedCache) put(credential string, p ledger.Payment, now time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.entries == nil {
-		c.entries = make(map[[sha256.Size]byte]issuedEntry)
-	}
-	if len(c.entries) >= mostIssued {
-		maps.DeleteFunc(c.entries, func(_ [sha256.Size]byte, e issuedEntry) bool { return !now.Before(e.until) })
-	}
-	if len(c.entries) >= mostIssued {
-		clear(c.entries)
-	}
-	c.entries[sha256.Sum256([]byte(credential))] = issuedEntry{payment: p, until: now.Add(issuedFor)}
-}
-
 // serveForeign is the way of a request with a bearer token that is none of ours, for the reason why.
 func (a *attempt) serveForeign(bearer string, why error) (done bool, err error) {
 	if !foreign(why) {
@@ -126,7 +91,7 @@ func (a *attempt) issuedPayment(bearer string) (p ledger.Payment, ok bool, err e
 	}
 	defer release() // an answer may take days
 	a.engine = engine
-	if p, ok = a.issuedTo.get(bearer, a.Now()); !ok {
+	if p, ok = a.issuedTo.Get(sha256.Sum256([]byte(bearer)), a.Now()); !ok {
 		p, ok, err = a.findIssued(bearer)
 	}
 	if err != nil || !ok {
@@ -158,7 +123,8 @@ func (a *attempt) findIssued(bearer string) (p ledger.Payment, ok bool, err erro
 	case p.Delivery != ledger.Delivered || p.Refund != ledger.NotRefunded:
 		return p, false, nil
 	}
-	a.issuedTo.put(bearer, p, a.Now())
+	now := a.Now()
+	a.issuedTo.Put(sha256.Sum256([]byte(bearer)), p, now.Add(issuedFor), now)
 	return p, true, nil
 }
 

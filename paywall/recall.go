@@ -142,9 +142,7 @@ func (a *attempt) replay(ctx context.Context, p *ledger.Payment, r *ledger.Reser
 	if a.Granted != nil {
 		a.Granted(a.r, a.grantOf(p))
 	}
-	if a.Decided != nil {
-		a.Decided(a.r, "replayed", "")
-	}
+	a.decided("replayed", "")
 	return a.writeAnswer(s, p)
 }
 

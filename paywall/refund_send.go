@@ -77,8 +77,8 @@ func (r *returning) goOn(ctx context.Context) (wait time.Duration, err error) {
 	case over:
 		return 0, r.fail(ctx, reasonGivenUp, nil)
 	}
-	if r.p.Binding.Plan != "" { // who has not heard of the revocation yet lets the token pass
-		if left := back.CreatedAt.Add(r.e.MaxStale()).Sub(r.e.store.Now()); left > 0 {
+	if r.p.Binding.Plan != "" { // an instance that does not reach the ledger lets the token pass for max_stale
+		if left := back.CreatedAt.Add(r.e.current().MaxStale).Sub(r.e.store.Now()); left > 0 {
 			return left, nil
 		}
 		if drawn, err := r.drawn(ctx, back); err != nil || drawn {
@@ -94,7 +94,7 @@ func (r *returning) drawn(ctx context.Context, back *ledger.Payment) (bool, erro
 	if back.Settlement != ledger.Claimed {
 		return false, nil
 	}
-	drawn, err := r.e.Touched(ctx, r.p.ID)
+	drawn, err := r.e.touched(ctx, r.p.ID)
 	if err == nil && drawn {
 		err = r.fail(ctx, reasonDrawn, nil)
 	}

@@ -222,11 +222,6 @@ func (a *attempt) writeRepaid(ctx context.Context, p *ledger.Payment) error {
 	if err != nil {
 		return fmt.Errorf("writing an answer: %w", err)
 	}
-	h := a.w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("Cache-Control", "no-store")
-	a.addReceipt(h, p)
-	a.w.WriteHeader(http.StatusOK)
-	_, err = a.w.Write(body)
-	return err
+	a.addReceipt(a.w.Header(), p)
+	return writeJSON(a.w, http.StatusOK, body)
 }

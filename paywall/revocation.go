@@ -58,10 +58,6 @@ func PlanToRevoke(ctx context.Context, store ledger.Store, payment string) (unti
 	return p.PlanUntil, nil
 }
 
-// MaxStale is how long after a revocation every instance has stopped to take the token, whether it reaches the ledger or not. Who pays
-// for a plan back waits for it.
-func (e *Engine) MaxStale() time.Duration { return e.current().MaxStale }
-
 // revocationLoop follows the revocations of all instances until ctx ends.
 func (e *Engine) revocationLoop(ctx context.Context) {
 	var l listener

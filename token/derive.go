@@ -66,12 +66,9 @@ func (k Key) derive(purpose string) []byte {
 	return secret
 }
 
-// sealing is the key that is used for what is made now: the one that signs.
-func (r *Keyring) sealing(now time.Time) Key { return r.SigningKey(now) }
-
 // MAC authenticates data for a purpose (HMAC-SHA-256), with a secret that is derived from the key that signs at now.
 func (r *Keyring) MAC(purpose string, data []byte, now time.Time) []byte {
-	return mac(r.sealing(now).derive(purpose), data)
+	return mac(r.SigningKey(now).derive(purpose), data)
 }
 
 // CheckMAC reports whether mac is the MAC of data for that purpose, by any key of the ring: one that signs no more still counts.
@@ -93,7 +90,7 @@ func mac(secret, data []byte) []byte {
 // Seal encrypts plain for a purpose (AES-256-GCM), under a secret that is derived from the key that signs at now. What it belongs to
 // must be said again to open it.
 func (r *Keyring) Seal(purpose, belongs string, plain []byte, now time.Time) ([]byte, error) {
-	k := r.sealing(now)
+	k := r.SigningKey(now)
 	box, err := k.box(purpose)
 	if err != nil {
 		return nil, err

@@ -39,7 +39,7 @@ func (i *Issuer) Issue(kind Kind, c Claims, ttl time.Duration) (string, error) {
 		at = c.IssuedAt.Time
 	}
 	if key.sign == nil {
-		return "", errors.New("issuing a token: the keyring has no key that signs")
+		return "", fmt.Errorf("issuing a token: %w", errNoSigningKey)
 	}
 	c.Issuer = i.Issuer
 	c.Audience = jwt.ClaimStrings{kind.audience(i.Issuer)}

@@ -34,10 +34,17 @@ type published struct {
 	until time.Time
 }
 
+var (
+	// errNotFirst: whoever knows nothing of turns signs with the first key.
+	errNotFirst = errors.New("a keyring needs a key that signs, as its first")
+	// errNoSigningKey: the ring only verifies.
+	errNoSigningKey = errors.New("the keyring has no key that signs")
+)
+
 // NewKeyring makes a ring in which the first key signs and all verify.
 func NewKeyring(keys ...Key) (*Keyring, error) {
 	if len(keys) == 0 || keys[0].sign == nil || !keys[0].until.IsZero() {
-		return nil, errors.New("a keyring needs a key that signs, as its first")
+		return nil, errNotFirst
 	}
 	return newKeyring(keys)
 }

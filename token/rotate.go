@@ -139,7 +139,7 @@ func signingOf(keys []Key, now time.Time) (int, error) {
 	}
 	at := (&keySet{keys: keys}).signing(now)
 	if at < 0 {
-		return 0, errors.New("the ring has no key that signs")
+		return 0, errNoSigningKey
 	}
 	return at, nil
 }

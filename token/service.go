@@ -23,9 +23,9 @@ func (i *Issuer) Service(audience string, ttl time.Duration, at time.Time) (stri
 	if _, err := rand.Read(id[:]); err != nil {
 		return "", fmt.Errorf("issuing a service token: %w", err)
 	}
-	key := i.Keyring.sealing(at)
+	key := i.Keyring.SigningKey(at)
 	if key.sign == nil {
-		return "", errors.New("issuing a service token: the keyring has no key that signs")
+		return "", fmt.Errorf("issuing a service token: %w", errNoSigningKey)
 	}
 	t := jwt.Token{
 		Method: key.method,

@@ -187,7 +187,7 @@ func unmarshalKeyring(data []byte) (*Keyring, error) {
 		keys = append(keys, key)
 	}
 	if len(keys) == 0 || keys[0].sign == nil {
-		return nil, errors.New("a keyring needs a key that signs, as its first")
+		return nil, errNotFirst
 	}
 	ring, err := newKeyring(keys)
 	if err != nil {

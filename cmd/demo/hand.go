@@ -26,4 +26,10 @@ export X402_PRIVATE_KEY=0x%x
 bin/caddy x402 pay %s`, url, crypto.FromECDSA(hand.Key), url))
 	s.say("")
 	s.say("The key is that of a well-known development account: on this chain it has play money, elsewhere it must never hold any.")
+	if running {
+		s.say("")
+		s.strong("A Caddyfile of your own can use the same chain. Its gas wallet must be its own:")
+		s.say("")
+		s.code(fmt.Sprintf("network base-sepolia\nrpc %s\nwallet 0x%x", s.chain.URL(), crypto.FromECDSA(ownGas.Key)))
+	}
 }

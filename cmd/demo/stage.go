@@ -28,6 +28,8 @@ var (
 	buyer  = devnet.Developer(1)
 	// hand is who pays by hand after the story: the buyer has a plan by then.
 	hand = devnet.Developer(2)
+	// ownGas sends the transactions of who writes a Caddyfile for the same chain.
+	ownGas = devnet.Developer(3)
 )
 
 // stage is everything that runs: the chain, the way to it, the seller's API and Caddy in front of that.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"time"
 
@@ -56,10 +55,11 @@ func (s *Store) changeAllowance(ctx context.Context, key common.Hash, step func(
 		return err
 	}
 	defer s.leave()
-	expected, err := s.allowanceText(ctx, key)
+	texts, err := s.kept(ctx, s.keys.allowance, []common.Hash{key})
 	if err != nil {
 		return err
 	}
+	expected := texts[0]
 	for range allowanceTries {
 		c, doubt, err := s.tryAllowance(ctx, key, expected, step)
 		switch {
@@ -124,47 +124,32 @@ func (s *Store) Return(ctx context.Context, key common.Hash, created time.Time, 
 	})
 }
 
-// allowanceText reads allowances as they are kept.
-func (s *Store) allowanceText(ctx context.Context, key common.Hash) (string, error) {
-	part, name := s.keys.allowance(key)
-	c := reading("get", []string{s.keys.part(part, floorKey), name})
-	if err := s.one(ctx, c); err != nil {
-		return "", err
-	}
-	return append(c.texts(1), "")[0], nil
-}
-
 // Allowance implements ledger.Store.
 func (s *Store) Allowance(ctx context.Context, key common.Hash) (ledger.Allowance, error) {
 	if err := s.enter(ctx); err != nil {
 		return ledger.Allowance{}, err
 	}
 	defer s.leave()
-	v, err := s.allowanceText(ctx, key)
+	got, err := s.allowances(ctx, key)
 	if err != nil {
 		return ledger.Allowance{}, err
 	}
-	a, err := parseAllowance(key, v)
-	if err == nil && !a.Live(s.clock.now()) {
+	if len(got) == 0 {
 		return ledger.Allowance{}, ledger.ErrNotFound
 	}
-	return a, err
+	return got[0], nil
 }
 
 // allowances reads those that have not expired.
 func (s *Store) allowances(ctx context.Context, keys ...common.Hash) ([]ledger.Allowance, error) {
-	calls := make([]*call, len(keys))
-	for i, key := range keys {
-		part, name := s.keys.allowance(key)
-		calls[i] = reading("get", []string{s.keys.part(part, floorKey), name})
-	}
-	if err := s.ask(ctx, calls...); err != nil {
+	texts, err := s.kept(ctx, s.keys.allowance, keys)
+	if err != nil {
 		return nil, err
 	}
 	now := s.clock.now()
 	var got []ledger.Allowance
 	for i, key := range keys {
-		a, err := parseAllowance(key, append(calls[i].texts(1), "")[0])
+		a, err := parseAllowance(key, texts[i])
 		if err != nil {
 			return nil, err
 		}
@@ -177,32 +162,7 @@ func (s *Store) allowances(ctx context.Context, keys ...common.Hash) ([]ledger.A
 
 // EachAllowance implements ledger.Store.
 func (s *Store) EachAllowance(ctx context.Context, f func(ledger.Allowance) error) error {
-	if err := s.enter(ctx); err != nil {
-		return err
-	}
-	defer s.leave()
-	for part := range partitions {
-		c := reading("members", []string{s.keys.part(part, floorKey), s.keys.part(part, usedUpKey)})
-		if err := s.one(ctx, c); err != nil {
-			return err
-		}
-		for members := range slices.Chunk(c.texts(1), 500) {
-			keys := make([]common.Hash, len(members))
-			for i, m := range members {
-				keys[i] = common.BytesToHash([]byte(m))
-			}
-			got, err := s.allowances(ctx, keys...)
-			if err != nil {
-				return err
-			}
-			for _, a := range got {
-				if err := f(a); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	return nil
+	return eachKept(ctx, s, usedUpKey, s.allowances, f)
 }
 
 func (s *Store) importAllowance(ctx context.Context, a *ledger.Allowance) error {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"slices"
 	"strconv"
 	"time"
 
@@ -121,22 +120,17 @@ func (s *Store) Reservation(ctx context.Context, key common.Hash) (ledger.Reserv
 
 // reservations reads those that have not expired.
 func (s *Store) reservations(ctx context.Context, keys ...common.Hash) ([]ledger.Reservation, error) {
-	calls := make([]*call, len(keys))
-	for i, key := range keys {
-		part, name := s.keys.reservation(key)
-		calls[i] = reading("get", []string{s.keys.part(part, floorKey), name})
-	}
-	if err := s.ask(ctx, calls...); err != nil {
+	texts, err := s.kept(ctx, s.keys.reservation, keys)
+	if err != nil {
 		return nil, err
 	}
 	now := s.clock.now()
 	var got []ledger.Reservation
 	for i, key := range keys {
-		v := calls[i].texts(1)
-		if len(v) == 0 || v[0] == "" {
+		if texts[i] == "" {
 			continue
 		}
-		r, err := parseReservation(key, v[0])
+		r, err := parseReservation(key, texts[i])
 		if err != nil {
 			return nil, err
 		}
@@ -174,30 +168,5 @@ func (s *Store) KeepAnswer(ctx context.Context, key common.Hash, payment string,
 
 // EachReservation implements ledger.Store.
 func (s *Store) EachReservation(ctx context.Context, f func(ledger.Reservation) error) error {
-	if err := s.enter(ctx); err != nil {
-		return err
-	}
-	defer s.leave()
-	for part := range partitions {
-		c := reading("members", []string{s.keys.part(part, floorKey), s.keys.part(part, expiryKey)})
-		if err := s.one(ctx, c); err != nil {
-			return err
-		}
-		for members := range slices.Chunk(c.texts(1), 500) {
-			keys := make([]common.Hash, len(members))
-			for i, m := range members {
-				keys[i] = common.BytesToHash([]byte(m))
-			}
-			got, err := s.reservations(ctx, keys...)
-			if err != nil {
-				return err
-			}
-			for _, r := range got {
-				if err := f(r); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	return nil
+	return eachKept(ctx, s, expiryKey, s.reservations, f)
 }

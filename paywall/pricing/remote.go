@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/caddy-x402/caddy-x402/internal/expiring"
 	"github.com/caddy-x402/caddy-x402/token/remote"
 )
 
@@ -51,14 +52,10 @@ type Remote struct {
 	own  *http.Transport
 	free chan struct{}
 
-	mu    sync.Mutex
-	kept  map[string]kept
-	under map[string]*question
-}
+	kept expiring.Map[string, string] // prices, by their subjects
 
-type kept struct {
-	price string
-	until time.Time
+	mu    sync.Mutex
+	under map[string]*question
 }
 
 // question is one that is under way.
@@ -85,7 +82,7 @@ func New(c Config) (*Remote, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	r := &Remote{Config: c, free: make(chan struct{}, atOnce), kept: make(map[string]kept), under: make(map[string]*question)}
+	r := &Remote{Config: c, free: make(chan struct{}, atOnce), kept: expiring.Map[string, string]{Most: maxKept}, under: make(map[string]*question)}
 	if c.Transport == nil {
 		r.own = remote.NewTransport()
 		r.Transport = r.own
@@ -124,7 +121,8 @@ func (r *Remote) Price(ctx context.Context, subject string) (string, error) {
 	defer r.mu.Unlock()
 	delete(r.under, subject)
 	if q.err == nil && r.Cache > 0 {
-		r.keep(subject, q.price)
+		now := r.Now()
+		r.kept.Put(subject, q.price, now.Add(r.Cache), now)
 	}
 	close(q.done)
 	return q.price, q.err
@@ -134,8 +132,8 @@ func (r *Remote) Price(ctx context.Context, subject string) (string, error) {
 func (r *Remote) join(subject string) (q *question, first bool, price string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if k, ok := r.kept[subject]; ok && r.Now().Before(k.until) {
-		return nil, false, k.price
+	if price, ok := r.kept.Get(subject, r.Now()); ok {
+		return nil, false, price
 	}
 	if q := r.under[subject]; q != nil {
 		return q, false, ""
@@ -143,21 +141,6 @@ func (r *Remote) join(subject string) (q *question, first bool, price string) {
 	q = &question{done: make(chan struct{})}
 	r.under[subject] = q
 	return q, true, ""
-}
-
-func (r *Remote) keep(subject, price string) {
-	now := r.Now()
-	if len(r.kept) >= maxKept {
-		for s, k := range r.kept {
-			if !now.Before(k.until) {
-				delete(r.kept, s)
-			}
-		}
-	}
-	if len(r.kept) >= maxKept {
-		clear(r.kept)
-	}
-	r.kept[subject] = kept{price: price, until: now.Add(r.Cache)}
 }
 
 // askInTurn asks; others may wait for the answer, so it goes on when its client leaves.

@@ -136,6 +136,14 @@ func TestOperatorAdminErrors(t *testing.T) {
 		{"POST", "/x402/payments", 405, "method_not_allowed", ""},
 		{"DELETE", "/x402/payments/pay_nobody", 405, "method_not_allowed", ""},
 		{"PUT", "/x402/audit", 405, "method_not_allowed", ""},
+		{"POST", "/x402/keys", 405, "method_not_allowed", "can only be read"},
+		{"GET", "/x402/keys/rotate", 405, "method_not_allowed", "is for POST"},
+		{"GET", "/x402/refunds/pay_nobody/retry", 405, "method_not_allowed", "is for POST"},
+		// What changes something is never done for a page in a browser, which can't send JSON to another site unasked.
+		{"POST", "/x402/keys/rotate", 415, "invalid_request", "application/json"},
+		{"POST", "/x402/keys/retire", 415, "invalid_request", "application/json"},
+		{"POST", "/x402/tokens/revoke", 415, "invalid_request", "application/json"},
+		{"POST", "/x402/refunds/pay_nobody/retry", 415, "invalid_request", "application/json"},
 	} {
 		a := o.ask(t, tc.method, tc.path)
 		if a.Err != nil || a.Status != tc.status || a.Header.Get("Content-Type") != "application/problem+json" {
@@ -146,7 +154,7 @@ func TestOperatorAdminErrors(t *testing.T) {
 			t.Errorf("%s %s: %s", tc.method, tc.path, a.Body)
 		}
 	}
-	for _, path := range []string{"/x402/", "/x402/payments", "/x402/payments/states", "/x402/audit", "/x402/audit/verify"} {
+	for _, path := range []string{"/x402/", "/x402/payments", "/x402/payments/states", "/x402/audit", "/x402/audit/verify", "/x402/keys", "/x402/refunds/plan"} {
 		if a := o.ask(t, http.MethodHead, path); a.Status != http.StatusOK || a.Body != "" {
 			t.Errorf("HEAD %s: %d %s", path, a.Status, a.Body)
 		}

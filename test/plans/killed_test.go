@@ -2,18 +2,13 @@ package plans
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -34,54 +29,6 @@ const (
 
 // host is what clients call the site by, whichever instance they reach.
 const host = "shop.test"
-
-// instance is a Caddy in a process of its own, behind an address that stays.
-type instance struct {
-	t      *testing.T
-	config string
-	dir    string
-	addr   string
-
-	mu   sync.Mutex
-	cmd  *exec.Cmd
-	done chan struct{}
-}
-
-func (i *instance) start() error {
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), envConfig+"="+i.config, "HOME="+i.dir, "XDG_CONFIG_HOME="+i.dir, "XDG_DATA_HOME="+i.dir)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	done := make(chan struct{})
-	i.mu.Lock()
-	i.cmd, i.done = cmd, done
-	i.mu.Unlock()
-	buf := make([]byte, 16)
-	n, _ := out.Read(buf)
-	go func() {
-		defer close(done)
-		_ = cmd.Wait()
-	}()
-	if !strings.HasPrefix(string(buf[:n]), "ready") {
-		return fmt.Errorf("it did not start: %q", buf[:n])
-	}
-	return nil
-}
-
-// kill ends the process as a power cut would.
-func (i *instance) kill() {
-	i.mu.Lock()
-	cmd, done := i.cmd, i.done
-	i.mu.Unlock()
-	_ = cmd.Process.Signal(syscall.SIGKILL)
-	<-done
-}
 
 // shared is a store that several processes use.
 type shared struct {
@@ -165,31 +112,23 @@ func overKilledInstances(t *testing.T, share func(*testing.T, string) shared) {
 	}
 }
 
-func newInstance(t *testing.T, dir string, store shared, rpc, upstream string) *instance {
-	i := &instance{t: t, dir: t.TempDir(), addr: rig.FreeAddr(t)}
-	_, port, _ := net.SplitHostPort(i.addr)
-	config, err := rig.Adapt(rig.Caddyfile(rig.Options{
+func newInstance(t *testing.T, dir string, store shared, rpc, upstream string) *rig.Process {
+	addr := rig.FreeAddr(t)
+	_, port, _ := net.SplitHostPort(addr)
+	i := rig.NewProcess(t, t.TempDir(), "caddy", addr, rig.Caddyfile(rig.Options{
 		RPC: rpc, Store: store.config, App: "public_url http://" + host,
 		Site: "x402 /* {\n plan thousand $0.10 {\n requests " + strconv.Itoa(passRequests) + "\n}\n}\n reverse_proxy {upstream}",
 	}, dir, host+":"+port, upstream))
-	if err != nil {
+	if err := i.Start(); err != nil {
 		t.Fatal(err)
 	}
-	i.config = filepath.Join(i.dir, "caddy.json")
-	if err := os.WriteFile(i.config, config, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := i.start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(i.kill)
 	return i
 }
 
 // party is all who use one pass.
 type party struct {
 	t         *testing.T
-	instances []*instance
+	instances []*rig.Process
 	calls     *atomic.Int64
 	token     string
 	kills     int
@@ -198,7 +137,7 @@ type party struct {
 
 func (p *party) buy() {
 	b := rig.NewBuyer(p.t, 1)
-	url := "http://" + p.instances[0].addr + "/x"
+	url := "http://" + p.instances[0].Addr + "/x"
 	offer := rig.Offered(p.t, b.Get(url, "Host", host))
 	a := b.Get(url, "Host", host, x402.HeaderSignature, b.Sign(offer, 0))
 	if p.token = a.Header.Get("X-Access-Token"); a.Status != http.StatusOK || p.token == "" {
@@ -225,11 +164,11 @@ func (p *party) use() {
 				}
 			}
 			i := p.instances[k%len(p.instances)]
-			i.kill()
+			i.Kill()
 			// Its lease, and what it had taken for requests that did not come through.
 			p.lost += (passRequests-at)/16 + passClients
 			p.kills++
-			if err := i.start(); err != nil {
+			if err := i.Start(); err != nil {
 				p.t.Error(err)
 			}
 		}
@@ -249,7 +188,7 @@ func (p *party) client(n int) {
 			return
 		}
 		i := p.instances[rand.IntN(len(p.instances))]
-		a := b.Get("http://"+i.addr+"/x", "Host", host, "Authorization", "Bearer "+p.token)
+		a := b.Get("http://"+i.Addr+"/x", "Host", host, "Authorization", "Bearer "+p.token)
 		switch {
 		case a.Err != nil:
 			time.Sleep(20 * time.Millisecond)

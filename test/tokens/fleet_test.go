@@ -1,23 +1,15 @@
 package tokens
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
+	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
-	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"go.uber.org/goleak"
 
 	"github.com/caddy-x402/caddy-x402/devnet"
@@ -25,39 +17,10 @@ import (
 	"github.com/caddy-x402/caddy-x402/x402"
 )
 
-// What this program is when a test starts it: the caddy command, or a Caddy that serves a configuration until it is killed.
-const (
-	asCommand = "X402_TEST_AS_COMMAND"
-	asServer  = "X402_TEST_AS_SERVER"
-)
-
-func init() {
-	if os.Getenv(asCommand) != "" {
-		os.Args[0] = "caddy"
-		caddycmd.Main()
-		os.Exit(0)
-	}
-}
-
 func TestMain(m *testing.M) {
-	if path := os.Getenv(asServer); path != "" {
-		fmt.Fprintln(os.Stderr, serve(path))
-		os.Exit(1)
-	}
+	rig.Main()
 	// It sleeps for some seconds after a lock of the storage was given back.
 	goleak.VerifyTestMain(m, append(devnet.LeakOptions(), goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.keepLockfileFresh"))...)
-}
-
-func serve(path string) error {
-	config, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	if err := caddy.Load(config, true); err != nil {
-		return err
-	}
-	_, _ = io.Copy(io.Discard, os.Stdin) // it ends with the process that started us
-	return errors.New("the test has ended")
 }
 
 // host is what clients call the site by, whichever instance they reach.
@@ -84,9 +47,8 @@ type fleet struct {
 
 // member is a Caddy in a process of its own.
 type member struct {
-	addr, admin string
-	config, log string
-	cmd         *exec.Cmd
+	*rig.Process
+	admin string
 }
 
 func newFleet(t *testing.T, n int, upstream http.HandlerFunc) *fleet {
@@ -98,67 +60,22 @@ func newFleet(t *testing.T, n int, upstream http.HandlerFunc) *fleet {
 	t.Cleanup(func() { _ = chain.Close() })
 	f := &fleet{t: t, dir: t.TempDir(), chain: chain, upstream: rig.NewUpstream(t, upstream)}
 	for i := range n {
-		m := &member{
-			addr: rig.FreeAddr(t), admin: rig.FreeAddr(t),
-			config: filepath.Join(f.dir, fmt.Sprintf("%d.json", i)), log: filepath.Join(f.dir, fmt.Sprintf("%d.log", i)),
-		}
-		_, port, _ := net.SplitHostPort(m.addr)
+		addr, admin := rig.FreeAddr(t), rig.FreeAddr(t)
+		_, port, _ := net.SplitHostPort(addr)
 		text := rig.Caddyfile(rig.Options{Site: shop, RPC: chain.URL(), App: "public_url http://" + host},
 			f.dir, net.JoinHostPort(host, port), f.upstream.Addr())
-		config, err := rig.Adapt(strings.Replace(text, "admin off", "admin "+m.admin, 1))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(m.config, config, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		text = strings.Replace(text, "admin off", "admin "+admin, 1)
+		m := &member{Process: rig.NewProcess(t, f.dir, strconv.Itoa(i), addr, text), admin: admin}
 		f.members = append(f.members, m)
 		f.start(m)
-		t.Cleanup(func() { f.kill(m) })
 	}
 	return f
 }
 
-// start starts an instance, and waits until it answers.
 func (f *fleet) start(m *member) {
 	f.t.Helper()
-	log, err := os.OpenFile(m.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
+	if err := m.Start(); err != nil {
 		f.t.Fatal(err)
-	}
-	defer log.Close()
-	m.cmd = exec.Command(os.Args[0])
-	m.cmd.Stdout, m.cmd.Stderr = log, log
-	m.cmd.Env = append(os.Environ(), asServer+"="+m.config, "HOME="+f.dir, "XDG_CONFIG_HOME="+f.dir, "XDG_DATA_HOME="+f.dir)
-	if _, err := m.cmd.StdinPipe(); err != nil { // closed when we end, however that is
-		f.t.Fatal(err)
-	}
-	if err := m.cmd.Start(); err != nil {
-		f.t.Fatal(err)
-	}
-	f.await("an instance", 30*time.Second, func() bool {
-		c, err := net.Dial("tcp", m.addr)
-		if err != nil {
-			return false
-		}
-		return c.Close() == nil
-	})
-}
-
-// kill ends an instance as a power cut would.
-func (f *fleet) kill(m *member) {
-	if m.cmd == nil {
-		return
-	}
-	_ = m.cmd.Process.Signal(syscall.SIGKILL)
-	_ = m.cmd.Wait()
-	m.cmd = nil
-	if log, err := os.ReadFile(m.log); err == nil {
-		for _, word := range []string{"WARNING: DATA RACE", "panic:", "fatal error:"} {
-			if bytes.Contains(log, []byte(word)) {
-				f.t.Errorf("an instance says %q:\n%s", word, log)
-			}
-		}
 	}
 }
 
@@ -177,7 +94,7 @@ func (f *fleet) await(what string, most time.Duration, met func() bool) time.Dur
 
 // ask sends a request to an instance; header pairs follow.
 func (m *member) ask(b *rig.Buyer, path string, header ...string) rig.Answer {
-	return b.Get("http://"+m.addr+path, append(header, "Host", host)...)
+	return b.Get("http://"+m.Addr+path, append(header, "Host", host)...)
 }
 
 func bearer(token string) []string { return []string{"Authorization", "Bearer " + token} }
@@ -206,27 +123,10 @@ func (f *fleet) mustBuy(m *member, b *rig.Buyer) (token, header string) {
 	return token, header
 }
 
-// ran is how a command ended.
-type ran struct {
-	code     int
-	out, err string
-}
-
 // run runs "caddy x402 …".
-func (f *fleet) run(args ...string) ran {
+func (f *fleet) run(args ...string) rig.Ran {
 	f.t.Helper()
-	cmd := exec.CommandContext(f.t.Context(), os.Args[0], append([]string{"x402"}, args...)...)
-	cmd.Dir = f.dir
-	cmd.Env = append(os.Environ(), asCommand+"=1", "HOME="+f.dir, "XDG_CONFIG_HOME="+f.dir, "XDG_DATA_HOME="+f.dir)
-	var out, errOut bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errOut
-	err := cmd.Run()
-	if e, ok := errors.AsType[*exec.ExitError](err); ok {
-		return ran{e.ExitCode(), out.String(), errOut.String()}
-	} else if err != nil {
-		f.t.Fatal(err)
-	}
-	return ran{0, out.String(), errOut.String()}
+	return rig.Command(f.t, f.dir, append([]string{"x402"}, args...)...)
 }
 
 // keyList is what "caddy x402 keys" prints.
@@ -252,10 +152,10 @@ func (f *fleet) keys(code int, args ...string) keyList {
 	f.t.Helper()
 	r := f.run(append([]string{"keys"}, args...)...)
 	var list keyList
-	if err := json.Unmarshal([]byte(r.out), &list); err != nil || r.code != code {
-		f.t.Fatalf("keys %v: code %d, want %d: %v\n%s%s", args, r.code, code, err, r.out, r.err)
+	if err := json.Unmarshal([]byte(r.Out), &list); err != nil || r.Code != code {
+		f.t.Fatalf("keys %v: code %d, want %d: %v\n%s%s", args, r.Code, code, err, r.Out, r.Err)
 	}
-	if strings.Contains(r.out+r.err, "PRIVATE") {
+	if strings.Contains(r.Out+r.Err, "PRIVATE") {
 		f.t.Fatal("a command shows a private key")
 	}
 	return list

@@ -42,7 +42,7 @@ func TestRotationUnderLoad(t *testing.T) {
 	up := &proofs{}
 	f := newFleet(t, 3, up.serve)
 	jwks := func(m *member) *http.Client { // who looks for the site finds an instance
-		return &http.Client{Transport: &toHost{m.addr}}
+		return &http.Client{Transport: &toHost{m.Addr}}
 	}
 	v, err := verify.New(verify.Options{Issuer: "http://" + host, JWKS: "http://" + host + "/.well-known/jwks.json", Client: jwks(f.members[0])})
 	if err != nil {
@@ -174,8 +174,8 @@ func (f *fleet) takeBack() {
 	}
 	payment := f.members[0].ask(b, "/plans/x", x402.HeaderSignature, header).Header.Get("X-Payment-Id")
 	r := f.run("tokens", "revoke", payment, "--address", f.members[1].admin)
-	if r.code != 0 || !strings.Contains(r.out, payment) {
-		f.t.Fatalf("revoking: %d\n%s%s", r.code, r.out, r.err)
+	if r.Code != 0 || !strings.Contains(r.Out, payment) {
+		f.t.Fatalf("revoking: %d\n%s%s", r.Code, r.Out, r.Err)
 	}
 	took := f.await("all instances refuse what was revoked", time.Second, func() bool { return served(token) == 0 })
 	f.t.Logf("all instances refuse %s after the command has returned", took)
@@ -183,7 +183,7 @@ func (f *fleet) takeBack() {
 		f.t.Error("another's token is refused")
 	}
 	// It stays so over a crash, and for who proves that it is the one that paid.
-	f.kill(f.members[2])
+	f.members[2].Kill()
 	f.start(f.members[2])
 	if a := f.members[2].ask(b, "/plans/x", bearer(token)...); a.Status != http.StatusPaymentRequired || !strings.Contains(a.Body, "token_revoked") {
 		f.t.Errorf("after a crash: %d %s", a.Status, a.Body)
@@ -199,12 +199,12 @@ func (f *fleet) takeBack() {
 		f.t.Error("what was bought afterwards is not taken, or what was revoked is")
 	}
 	for args, code := range map[string]int{"pay_" + strings.Repeat("a", 28): 3, "nonsense": 3} {
-		if r := f.run("tokens", "revoke", args, "--address", f.members[1].admin); r.code != code {
-			f.t.Errorf("revoking %s: %d\n%s%s", args, r.code, r.out, r.err)
+		if r := f.run("tokens", "revoke", args, "--address", f.members[1].admin); r.Code != code {
+			f.t.Errorf("revoking %s: %d\n%s%s", args, r.Code, r.Out, r.Err)
 		}
 	}
-	if r := f.run("tokens", "revoke", payment, "--store", "sqlite:"+filepath.Join(f.dir, "ledger.db")); r.code != 0 {
-		f.t.Errorf("revoking again, straight in the ledger: %d\n%s%s", r.code, r.out, r.err)
+	if r := f.run("tokens", "revoke", payment, "--store", "sqlite:"+filepath.Join(f.dir, "ledger.db")); r.Code != 0 {
+		f.t.Errorf("revoking again, straight in the ledger: %d\n%s%s", r.Code, r.Out, r.Err)
 	}
 }
 
@@ -213,23 +213,23 @@ func TestKeysWithoutACaddy(t *testing.T) {
 	f := newFleet(t, 1, nil)
 	m := f.members[0]
 	token, _ := f.mustBuy(m, rig.NewBuyer(t, 1))
-	f.kill(m)
-	list := f.keys(0, "list", "--config", m.config)
+	m.Kill()
+	list := f.keys(0, "list", "--config", m.Config)
 	if len(list.Keys) != 1 || list.Source != "storage" || list.Keys[0].ID != kidOf(token) {
 		t.Fatalf("the ring: %+v", list)
 	}
-	rotated := f.keys(0, "rotate", "--algorithm", "ES256", "--config", m.config)
+	rotated := f.keys(0, "rotate", "--algorithm", "ES256", "--config", m.Config)
 	next := rotated.of("next")
 	if wait := time.Until(next.SignsFrom); next.Algorithm != "ES256" || wait < 9*time.Minute || wait > 11*time.Minute {
 		t.Errorf("the new key: %+v", next)
 	}
-	if again := f.keys(2, "rotate", "--config", m.config); again.Error.Code != "key_waiting" {
+	if again := f.keys(2, "rotate", "--config", m.Config); again.Error.Code != "key_waiting" {
 		t.Errorf("rotated twice: %+v", again)
 	}
-	if signs := f.keys(2, "retire", list.Keys[0].ID, "--force", "--config", m.config); signs.Error.Code != "key_signs" {
+	if signs := f.keys(2, "retire", list.Keys[0].ID, "--force", "--config", m.Config); signs.Error.Code != "key_signs" {
 		t.Errorf("retired the key that signs: %+v", signs)
 	}
-	if none := f.keys(3, "retire", "nobody", "--config", m.config); none.Error.Code != "key_not_found" {
+	if none := f.keys(3, "retire", "nobody", "--config", m.Config); none.Error.Code != "key_not_found" {
 		t.Errorf("retired no key: %+v", none)
 	}
 	f.start(m)

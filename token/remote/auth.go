@@ -56,10 +56,10 @@ const early = 10 * time.Second
 // within the time of the try that needs the token. refused forgets a token that was not accepted.
 func OAuth(c ClientCredentials, transport http.RoundTripper) (authorize func(*http.Request) error, refused func(), err error) {
 	if err := CheckURL(c.TokenURL); err != nil {
-		return nil, nil, fmt.Errorf("%w: the OAuth 2 server: %w", ErrConfig, err)
+		return nil, nil, fmt.Errorf("the OAuth 2 server: %w", err)
 	}
 	if c.ID == "" || c.Secret == "" {
-		return nil, nil, fmt.Errorf("%w: an OAuth 2 client needs an id and a secret", ErrConfig)
+		return nil, nil, errors.New("an OAuth 2 client needs an id and a secret")
 	}
 	if c.Now == nil {
 		c.Now = time.Now

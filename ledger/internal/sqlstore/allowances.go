@@ -58,20 +58,5 @@ func Allowance(run Query, key common.Hash) (ledger.Allowance, error) {
 
 // EachAllowance implements ledger.Books. No query is open while f runs.
 func EachAllowance(run Query, now time.Time, f func(ledger.Allowance) error) error {
-	const page = 500
-	for after := []byte{}; ; {
-		got, err := rows(run, ScanAllowance, SelectAllowances, after, Micros(now), page)
-		if err != nil {
-			return err
-		}
-		for i := range got {
-			if err := f(got[i]); err != nil {
-				return err
-			}
-		}
-		if len(got) < page {
-			return nil
-		}
-		after = got[len(got)-1].Key[:]
-	}
+	return eachByKey(run, SelectAllowances, ScanAllowance, func(a *ledger.Allowance) []byte { return a.Key[:] }, now, f)
 }

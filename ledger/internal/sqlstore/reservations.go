@@ -72,20 +72,27 @@ func Reservation(run Query, key common.Hash, now time.Time) (ledger.Reservation,
 
 // EachReservation implements ledger.Books. No query is open while f runs.
 func EachReservation(run Query, now time.Time, f func(ledger.Reservation) error) error {
+	return eachByKey(run, SelectReservations, ScanReservation, func(r *ledger.Reservation) []byte { return r.Key[:] }, now, f)
+}
+
+// eachByKey calls f with what a query gives that takes the key before, now and limit, page by page.
+func eachByKey[T any](
+	run Query, query string, scan func(Row, *T) error, key func(*T) []byte, now time.Time, f func(T) error,
+) error {
 	const page = 500
 	for after := []byte{}; ; {
-		got, err := rows(run, ScanReservation, SelectReservations, after, Micros(now), page)
+		got, err := rows(run, scan, query, after, Micros(now), page)
 		if err != nil {
 			return err
 		}
-		for _, r := range got {
-			if err := f(r); err != nil {
+		for _, v := range got {
+			if err := f(v); err != nil {
 				return err
 			}
 		}
 		if len(got) < page {
 			return nil
 		}
-		after = got[len(got)-1].Key[:]
+		after = key(&got[len(got)-1])
 	}
 }
