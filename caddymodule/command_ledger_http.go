@@ -118,7 +118,8 @@ func ask[T any](ctx context.Context, c *adminClient, path string, query url.Valu
 	if err != nil {
 		return v, err
 	}
-	err = c.read(res, &v)
+	defer func() { _ = res.Body.Close() }()
+	err = c.read(res.Body, &v)
 	return v, err
 }
 
@@ -132,14 +133,14 @@ func tell[T any](ctx context.Context, c *adminClient, path string, body any) (v 
 	if err != nil {
 		return v, err
 	}
-	err = c.read(res, &v)
+	defer func() { _ = res.Body.Close() }()
+	err = c.read(res.Body, &v)
 	return v, err
 }
 
-// read takes the object out of an answer, and closes that.
-func (c *adminClient) read(res *http.Response, into any) error {
-	defer func() { _ = res.Body.Close() }()
-	if err := json.NewDecoder(res.Body).Decode(into); err != nil {
+// read takes the object out of an answer.
+func (c *adminClient) read(body io.Reader, into any) error {
+	if err := json.NewDecoder(body).Decode(into); err != nil {
 		return &operatorError{0, codeUnavailable, fmt.Sprintf("reading what the Caddy at %s says: %v", c.listen, err), err}
 	}
 	return nil

@@ -105,7 +105,7 @@ type Engine struct {
 	answers   room // for answers that are held back
 	losses    losses
 	refunds   refunder
-	leases    *leaser // of what is used up
+	leases    *leaser                             // of what is used up
 	exhausted expiring.Map[common.Hash, struct{}] // windows of free tiers
 
 	mu       sync.Mutex
