@@ -89,8 +89,11 @@ func parseHandler(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 //			}
 //			free
 //		}
-//		key0_plans  <json or base64> { ttl <duration> }
-//		key0_routes <json or base64>
+//		key0_plans  <json or base64...> {        # the first that is not empty counts
+//			ttl    <duration>
+//			issuer <url> { ... }
+//		}
+//		key0_routes <json or base64...>
 //		unpriced free|deny
 //		exempt { <matchers> }
 //		idempotency off|optional|required {

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"net/http"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -55,16 +56,23 @@ func TestCatalogueInConfigurations(t *testing.T) {
 	}
 }
 
-// Key0's catalogue is taken as it is, from its environment variables: the file in deploy/ is one for who comes from Key0.
-func TestKey0Catalogue(t *testing.T) {
+// setKey0Env sets what Key0 has in its environment, and gives the Caddyfile that reads it.
+func setKey0Env(t *testing.T) (text string) {
+	t.Helper()
 	setExampleEnv(t)
 	for name, value := range map[string]string{
 		"KEY0_WALLET_ADDRESS": payTo, "RPC_URL_OVERRIDE": "https://rpc.example.com", "KEY0_WALLET_PRIVATE_KEY": os.Getenv("REFUND_WALLET_PRIVATE_KEY"),
 		"REDIS_URL": "redis://localhost:6379", "DATABASE_URL": "postgres://localhost/key0", "AGENT_URL": "https://api.example.com", "KEY0_PROXY_SECRET": "s",
+		"ISSUE_TOKEN_API": "https://backend.example.com/issue-token",
 	} {
 		t.Setenv(name, value)
 	}
-	text := readText(t, "../deploy/key0/Caddyfile")
+	return readText(t, "../deploy/key0/Caddyfile")
+}
+
+// Key0's catalogue is taken as it is, from its environment variables: the file in deploy/ is one for who comes from Key0.
+func TestKey0Catalogue(t *testing.T) {
+	text := setKey0Env(t)
 	if got := string(caddyfile.Format([]byte(text))); got != text {
 		t.Errorf("caddy fmt would write:\n%s", got)
 	}
@@ -82,6 +90,77 @@ func TestKey0Catalogue(t *testing.T) {
 				t.Errorf("%s on %s: %s", network, backend, config)
 			}
 		}
+	}
+}
+
+// Each of Key0's settings counts, in its own unit, and what contradicts itself is said before anything is opened.
+func TestKey0Environment(t *testing.T) {
+	text := setKey0Env(t)
+	const basic = "W3sicGxhbklkIjoiYmFzaWMiLCJ1bml0QW1vdW50IjoiJDAuMTAifV0="
+	for name, tc := range map[string]struct {
+		env        map[string]string // "": not set
+		want, says string            // in the configuration; in the error
+	}{
+		"defaults of refunds": {want: `"min_age":300000000000`},
+		"rounds of refunds":   {env: map[string]string{"REFUND_INTERVAL_MS": "5000", "REFUND_BATCH_SIZE": "7"}, want: `"refunds":{"interval":5000000000,"batch":7}`},
+		"grace":               {env: map[string]string{"REFUND_MIN_AGE_MS": "48000"}, want: `"min_age":48000000000`},
+		"too little grace":    {env: map[string]string{"REFUND_MIN_AGE_MS": "46000"}, says: "plan basic: the issuer may take 47s with all its tries, and payments are held for refund after min_age 46s"},
+		"a patient issuer":    {env: map[string]string{"TOKEN_ISSUE_TIMEOUT_MS": "90000", "TOKEN_ISSUE_RETRIES": "3"}, says: "the issuer may take 6m4s with all its tries, and payments are held for refund after min_age 5m0s"},
+		"a short one":         {env: map[string]string{"TOKEN_ISSUE_TIMEOUT_MS": "500", "TOKEN_ISSUE_RETRIES": "0"}, want: `"retries":0,"timeout":500000000`},
+		"by its secret":       {want: `"auth":{"secret":"{env.ISSUE_TOKEN_API_SECRET}","type":"bearer"}`},
+		"without its secret":  {env: map[string]string{"ISSUE_TOKEN_API_SECRET": ""}, says: "the issuer's secret: the placeholder {env.ISSUE_TOKEN_API_SECRET} gives nothing"},
+		"which is said":       {env: map[string]string{"ISSUE_TOKEN_API_SECRET": "", "BACKEND_AUTH_STRATEGY": "none"}, want: `"issuer":{"retries":2,`},
+		"by a token":          {env: map[string]string{"ISSUE_TOKEN_API_SECRET": "", "BACKEND_AUTH_STRATEGY": "jwt"}, want: `"auth":{"type":"jwt"}`},
+		"no issuer":           {env: map[string]string{"ISSUE_TOKEN_API": ""}, says: "the issuer's address: the placeholder {env.ISSUE_TOKEN_API} gives nothing"},
+		"an issuer in clear":  {env: map[string]string{"ISSUE_TOKEN_API": "http://backend:3001/issue-token"}, says: "the address must be https, since secrets are sent to it"},
+		"the wallet that earns": {
+			env:  map[string]string{"KEY0_WALLET_ADDRESS": "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"},
+			says: "the refund wallet 0x70997970C51812dc3A010C7d01b50e0d17dc79C8 is the pay_to of eip155:84532 as well; give refunds a wallet of their own",
+		},
+		"nothing to sell":   {env: map[string]string{"PLANS_B64": "", "ROUTES_B64": ""}, want: `"name":"basic","price":"$0.10"`},
+		"plans as JSON":     {env: map[string]string{"PLANS_B64": "", "PLANS": `[{"planId":"pro","unitAmount":"$2","quota":3}]`}, want: `"fields":{"quota":3}`},
+		"base64 before it":  {env: map[string]string{"PLANS_B64": basic, "PLANS": `[{"planId":"pro","unitAmount":"$2"}]`}, want: `"name":"basic"`},
+		"routes as JSON":    {env: map[string]string{"ROUTES_B64": "", "ROUTES": `[{"routeId":"j","method":"GET","path":"/j","unitAmount":"$0.5"}]`}, want: `"amount":"$0.5"`},
+		"routes alone":      {env: map[string]string{"PLANS_B64": "W10=", "ISSUE_TOKEN_API": ""}, want: `"id":"w"`},
+		"base64 of nothing": {env: map[string]string{"PLANS_B64": "x"}, says: "key0_plans is neither JSON nor base64"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for name, value := range tc.env {
+				t.Setenv(name, value)
+				set(t, name, value)
+			}
+			config, err := validate(text)
+			switch {
+			case err == nil && tc.says == "" && strings.Contains(string(config), tc.want):
+			case err != nil && tc.says != "" && strings.Contains(err.Error(), tc.says):
+			default:
+				t.Errorf("error: %v\nwant: %s\n%s", err, cmpOr(tc.says, tc.want), config)
+			}
+		})
+	}
+}
+
+// What the Caddyfile reads stands in the list beside it, and nothing else.
+func TestKey0EnvironmentIsListed(t *testing.T) {
+	read, listed := map[string]bool{}, map[string]bool{}
+	for _, m := range regexp.MustCompile(`\{(?:env\.|\$)([A-Z][A-Z0-9_]+)`).FindAllStringSubmatch(readText(t, "../deploy/key0/Caddyfile"), -1) {
+		read[m[1]] = m[1] != "NAME"
+	}
+	for _, m := range regexp.MustCompile(`(?m)^#?([A-Z][A-Z0-9_]+)=`).FindAllStringSubmatch(readText(t, "../deploy/key0/env.example"), -1) {
+		listed[m[1]] = true
+	}
+	for name := range listed {
+		if !read[name] {
+			t.Errorf("nobody reads %s", name)
+		}
+	}
+	for name, really := range read {
+		if really && !listed[name] {
+			t.Errorf("%s is not listed", name)
+		}
+	}
+	if len(listed) < 20 {
+		t.Errorf("only %d are listed", len(listed))
 	}
 }
 

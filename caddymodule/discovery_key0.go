@@ -4,7 +4,9 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,9 +19,53 @@ import (
 // Who comes from Key0 has its catalogue as JSON in PLANS and ROUTES, or in base64 in PLANS_B64 and ROUTES_B64.
 
 type key0PlanJSON struct {
-	PlanID     string `json:"planId"`
-	UnitAmount string `json:"unitAmount"`
-	Free       bool   `json:"free"`
+	PlanID      string `json:"planId"`
+	UnitAmount  string `json:"unitAmount"`
+	Description string `json:"description"`
+	Free        bool   `json:"free"`
+
+	// rest is all of it but its name and price, which every issuer is told.
+	rest map[string]json.RawMessage
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (p *key0PlanJSON) UnmarshalJSON(raw []byte) error {
+	type plain key0PlanJSON
+	if err := json.Unmarshal(raw, (*plain)(p)); err != nil {
+		return err
+	}
+	if err := json.Unmarshal(raw, &p.rest); err != nil {
+		return err
+	}
+	maps.DeleteFunc(p.rest, func(name string, _ json.RawMessage) bool {
+		return strings.EqualFold(name, "planId") || strings.EqualFold(name, "unitAmount")
+	})
+	return nil
+}
+
+// issuer is the one of all plans as it is asked for this one. Key0 tells its endpoint all that stands in a plan.
+func (p *key0PlanJSON) issuer(all *Issuer) *Issuer {
+	if all == nil {
+		return nil
+	}
+	i := *all
+	i.Fields = maps.Clone(all.Fields)
+	if i.Fields == nil {
+		i.Fields = make(map[string]json.RawMessage, len(p.rest))
+	}
+	for name, value := range p.rest {
+		i.Fields[name] = literal(value)
+	}
+	return &i
+}
+
+// literal makes sure that a text stays what it is, whatever braces are in it.
+func literal(value json.RawMessage) json.RawMessage {
+	var text *string
+	if json.Unmarshal(value, &text) != nil || text == nil || !strings.ContainsAny(*text, "{}") {
+		return value
+	}
+	return caddyconfig.JSON(strings.NewReplacer("{", `\{`, "}", `\}`).Replace(*text), nil)
 }
 
 type key0RouteJSON struct {
@@ -31,16 +77,17 @@ type key0RouteJSON struct {
 	Params      []*Param `json:"params"`
 }
 
-// key0JSON reads the argument of a subdirective: JSON, or base64 of it.
+// key0JSON reads the arguments of a subdirective, each JSON, or base64 of it: the first that is not empty counts, as with Key0's variables.
 func key0JSON(d *caddyfile.Dispenser, what string, into any) error {
-	var text string
-	if err := one(d, &text)(); err != nil {
-		return err
+	args := d.RemainingArgs()
+	if len(args) == 0 {
+		return d.ArgErr()
 	}
-	raw := []byte(strings.TrimSpace(text))
-	if len(raw) == 0 {
+	at := slices.IndexFunc(args, func(s string) bool { return strings.TrimSpace(s) != "" })
+	if at < 0 {
 		return nil
 	}
+	raw := []byte(strings.TrimSpace(args[at]))
 	if raw[0] != '[' {
 		plain, err := base64.StdEncoding.DecodeString(string(raw))
 		if err != nil {
@@ -63,14 +110,21 @@ func (h *Handler) parseKey0Plans(d *caddyfile.Dispenser) error {
 		return err
 	}
 	ttl := caddy.Duration(key0PlanTTL)
-	if err := subdirectives(d, "key0_plans", map[string]func() error{"ttl": duration(d, &ttl)}); err != nil {
+	var issuer *Issuer
+	if err := subdirectives(d, "key0_plans", map[string]func() error{
+		"ttl": duration(d, &ttl),
+		"issuer": func() (err error) {
+			issuer, err = parseIssuer(d)
+			return err
+		},
+	}); err != nil {
 		return err
 	}
 	for _, p := range list {
 		if p.Free || p.UnitAmount == "" {
 			return d.Errf("key0_plans: plan %s has no price; write it as a plan of its own", p.PlanID)
 		}
-		h.Plans = append(h.Plans, &Plan{Name: p.PlanID, Price: p.UnitAmount, TTL: ttl})
+		h.Plans = append(h.Plans, &Plan{Name: p.PlanID, Price: p.UnitAmount, Description: p.Description, TTL: ttl, Issuer: p.issuer(issuer)})
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -27,8 +28,9 @@ type Issuer struct {
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 	// How often it is asked again when it fails, with the same Idempotency-Key. What took too long is not. Default: 2.
 	Retries *int `json:"retries,omitempty"`
-	// Further members of what it is asked, such as those that the endpoint wants to know of the plan. None can replace a member of ours.
-	Fields map[string]string `json:"fields,omitempty"`
+	// Further members of what it is asked, such as those that the endpoint wants to know of the plan, of any value that JSON has. None can
+	// replace a member of ours. Placeholders in texts are replaced.
+	Fields map[string]json.RawMessage `json:"fields,omitempty"`
 }
 
 // EndpointAuth is what proves to an endpoint of the seller's who asks. Secrets are placeholders, such as `{env.ISSUER_SECRET}`.
@@ -74,14 +76,8 @@ func (h *Handler) granter(p *Plan) (paywall.Granter, error) {
 	if c.Authorize, c.Refused, err = i.Auth.authorize(h.app, "issuer", address, transport); err != nil {
 		return nil, err
 	}
-	for name, value := range i.Fields {
-		if value, err = resolve("the issuer's field "+name, value); err != nil {
-			return nil, err
-		}
-		if c.Extra == nil {
-			c.Extra = make(map[string]string, len(i.Fields))
-		}
-		c.Extra[name] = value
+	if c.Extra, err = i.extra(); err != nil {
+		return nil, err
 	}
 	client, err := remote.New(c)
 	if err != nil {
@@ -92,6 +88,24 @@ func (h *Handler) granter(p *Plan) (paywall.Granter, error) {
 			"write a longer min_age, or a shorter timeout", longest.Round(time.Second), time.Duration(h.app.MinAge))
 	}
 	return &granter{client: client, price: "$" + strings.TrimPrefix(p.Price, "$")}, nil
+}
+
+// extra are the fields as the endpoint gets them.
+func (i *Issuer) extra() (map[string]any, error) {
+	all := make(map[string]any, len(i.Fields))
+	for name, value := range i.Fields {
+		var text *string
+		if err := json.Unmarshal(value, &text); err != nil || text == nil || *text == "" {
+			all[name] = value
+			continue
+		}
+		resolved, err := resolve("the issuer's field "+name, *text)
+		if err != nil {
+			return nil, err
+		}
+		all[name] = resolved
+	}
+	return all, nil
 }
 
 // granter asks an endpoint for what a plan buys.

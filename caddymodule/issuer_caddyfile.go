@@ -1,8 +1,10 @@
 package caddymodule
 
 import (
+	"encoding/json"
 	"strconv"
 
+	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
@@ -49,9 +51,9 @@ func parseIssuer(d *caddyfile.Dispenser) (*Issuer, error) {
 				return d.Errf("the field %s is there twice", name)
 			}
 			if i.Fields == nil {
-				i.Fields = make(map[string]string)
+				i.Fields = make(map[string]json.RawMessage)
 			}
-			i.Fields[name] = value
+			i.Fields[name] = caddyconfig.JSON(value, nil)
 			return nil
 		},
 	}, "field")

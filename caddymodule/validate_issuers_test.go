@@ -5,6 +5,9 @@ import "testing"
 func TestIssuersInConfigurations(t *testing.T) {
 	plan := func(issuer string) string { return "x402 {\nplan a $1 {\nttl 1h\n" + issuer + "\n}\n}" }
 	const url = "https://backend.example.com/issue"
+	key0 := func(members string) string {
+		return "x402 {\nkey0_plans `[{\"planId\":\"b\",\"unitAmount\":\"$1\"," + members + "}]` {\nissuer " + url + "\n}\n}"
+	}
 	t.Setenv("T_ISSUER", url)
 	t.Setenv("T_PLAIN", "http://backend:3001/issue")
 	refusals(t, map[string]struct{ app, site, want string }{
@@ -31,6 +34,9 @@ func TestIssuersInConfigurations(t *testing.T) {
 		},
 		"min_age too short": {app: app("min_age 40s"), site: plan("issuer " + url), want: "the issuer may take 47s with all its tries, and payments are held for refund after min_age 40s"},
 		"just long enough":  {app: app("min_age 48s"), site: plan("issuer " + url)},
+		"of Key0's plans":   {site: key0("\"n\":1,\"text\":\"{none}\"")},
+		"Key0's, too slow":  {app: app("min_age 40s"), site: key0("\"n\":1"), want: "plan b: the issuer may take 47s with all its tries, and payments are held for refund after min_age 40s"},
+		"Key0's, forged":    {site: key0("\"txHash\":\"0x1\""), want: `plan b: issuer: the member "txHash" is set by us and can't be another's`},
 	})
 	t.Run("an auth that is none", func(t *testing.T) {
 		refused(t, changed(t, plan("issuer "+url), func(c map[string]any) {

@@ -29,6 +29,7 @@ type bank struct {
 	used      map[use]moved
 	banned    map[common.Address]bool
 	paused    bool
+	filled    int                 // so many transfers are refused before the wallet has money, and asked about after it
 	seen      []settlement.Intent // all that was ever shown to an endpoint: whoever runs it may execute it
 	transfers int
 }
@@ -73,6 +74,9 @@ func (b *bank) judge(a *x402.Authorization) error {
 		return x402.Refuse(x402.ReasonValidBefore, "expired")
 	case b.paused:
 		return x402.Refuse(x402.ReasonSimulationFailed, "the token refuses the transfer: Pausable: paused")
+	case b.filled > 0:
+		b.filled--
+		return x402.Refuse(x402.ReasonSimulationFailed, "the token refuses the transfer: ERC20: transfer amount exceeds balance")
 	case b.banned[a.To] || b.banned[a.From]:
 		return x402.Refuse(x402.ReasonSimulationFailed, "the token refuses the transfer: Blacklistable: account is blacklisted")
 	case b.balances[a.From] < a.Value.Uint64():

@@ -237,7 +237,7 @@ func (r *returning) send(ctx context.Context) (wait time.Duration, err error) {
 		switch why := x402.ReasonOf(err); {
 		case why == x402.ReasonNonceUsed: // it was paid, and forgotten
 		case why != "":
-			return 0, r.refused(ctx, *back, why, err)
+			return 0, r.refused(ctx, *back, in, why, err)
 		case err != nil:
 			return 0, err
 		}
@@ -251,7 +251,7 @@ func (r *returning) send(ctx context.Context) (wait time.Duration, err error) {
 		r.e.lookAgain(q.ID, r.e.untilSafe(&q))
 		return r.e.untilSafe(&q), err
 	case settlement.Failed:
-		return 0, r.refused(ctx, *back, out.Reason, out.Err)
+		return 0, r.refused(ctx, *back, in, out.Reason, out.Err)
 	}
 	if out.Err == nil {
 		out.Err = errors.New("nobody knows yet whether it was paid")
@@ -277,7 +277,7 @@ func (r *returning) mayBeSigned(ctx context.Context) (*ledger.Payment, error) {
 
 // refused decides what it means that the transfer back would not be made now. Where the refund wallet, the gas wallet or the token is
 // the cause, it waits; a payer that the token refuses is for the operator.
-func (r *returning) refused(ctx context.Context, back ledger.Payment, why x402.Reason, cause error) error {
+func (r *returning) refused(ctx context.Context, back ledger.Payment, in settlement.Intent, why x402.Reason, cause error) error {
 	switch why {
 	case x402.ReasonInsufficientBalance:
 		r.waits("wallet_empty", cause)
@@ -285,6 +285,12 @@ func (r *returning) refused(ctx context.Context, back ledger.Payment, why x402.R
 	case x402.ReasonSimulationFailed:
 		if cause != nil && strings.Contains(strings.ToLower(cause.Error()), "pause") {
 			r.waits("token_paused", cause)
+			return nil
+		}
+		// The cause is looked for after the refusal, and may be gone by then: the wallet was just filled. Only what is refused again is for
+		// the operator.
+		if _, again := r.y.Settler.Check(ctx, in); x402.ReasonOf(again) != why {
+			r.waits("not_settled", cause)
 			return nil
 		}
 		return r.fail(ctx, reasonRefused, cause)

@@ -99,6 +99,19 @@ func TestRefundToABlacklistedPayer(t *testing.T) {
 	w.is(p, "REFUNDED refund_refused_by_token")
 }
 
+// A wallet that is filled between a refusal and the question why makes nothing fail: who fills it need not retry anything.
+func TestRefundFromAWalletThatIsBeingFilled(t *testing.T) {
+	w := newRefundWorld(t)
+	w.fund(1 << 20)
+	w.bank.filled = 1
+	p := w.held(1, "")
+	w.run(20 * time.Minute)
+	w.is(p, "REFUNDED upstream_status_502")
+	if len(w.failures) != 0 {
+		t.Errorf("failures %v", w.failures)
+	}
+}
+
 // A plan of which something was drawn does not go back by itself, whatever is said of its delivery.
 func TestRefundOfAPlanInUse(t *testing.T) {
 	w := newRefundWorld(t)

@@ -130,12 +130,13 @@ func documents(t *testing.T, s *shop) {
 
 func setupUI(t *testing.T, s *shop) {
 	// Key0 serves a page at /setup that writes its configuration, to anybody and while it runs (W8), and pages for its tests (W7). Here
-	// the configuration is Caddy's: none of these paths exists, they go to the upstream as any other.
+	// the configuration is Caddy's: none of these paths exists, they go to the upstream as any other. So do those of MCP, where Key0 takes
+	// money for routes and then fails (W4).
 	b := rig.NewBuyer(t, 0)
 	before := b.Get(s.URL("/discover")).Body
 	for _, path := range []string{
 		"/setup", "/setup/", "/setup/assets/index.js", "/setup/assets/index.css", "/api/setup", "/api/setup/status", "/test/challenge/x",
-		"/test/write-paid-challenge", "/test/transition-challenge", "/test/audit/x", "/test/expire-request-id",
+		"/test/write-paid-challenge", "/test/transition-challenge", "/test/audit/x", "/test/expire-request-id", "/mcp", "/.well-known/mcp.json",
 	} {
 		for _, method := range []string{http.MethodGet, http.MethodPost} {
 			a := b.Do(t.Context(), method, s.URL(path), `{"walletAddress":"0x000000000000000000000000000000000000dEaD"}`)

@@ -1,9 +1,11 @@
 package key0
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -215,7 +217,22 @@ func doubleSpend(t *testing.T, s *shop) {
 		refused(t, s.post(t, b, body{"planId": "premium"}, x402.HeaderSignature, header), http.StatusPaymentRequired, "PAYMENT_FAILED")
 		// What the client says that it was signed for does not matter: it is used.
 		refused(t, s.post(t, b, second, x402.HeaderSignature, withoutEcho(t, header)), http.StatusPaymentRequired, "PAYMENT_FAILED")
+		// Nor does it in which case its digits are: Key0 takes a hash in another spelling for another one (W16).
+		refused(t, s.post(t, b, second, x402.HeaderSignature, inCapitals(t, withoutEcho(t, header))), http.StatusPaymentRequired, "PAYMENT_FAILED")
 	})
+}
+
+// inCapitals is the same payment with other hexadecimal digits.
+func inCapitals(t *testing.T, header string) string {
+	t.Helper()
+	var m map[string]json.RawMessage
+	if err := x402.DecodeHeader(header, 1<<20, &m); err != nil {
+		t.Fatal(err)
+	}
+	m["payload"] = regexp.MustCompile(`0x[0-9a-fA-F]+`).ReplaceAllFunc(m["payload"], func(hex []byte) []byte {
+		return append([]byte("0x"), bytes.ToUpper(hex[2:])...)
+	})
+	return rig.Encode(t, m)
 }
 
 // withoutEcho is a payment header as Key0's clients write it, which don't send extensions back.

@@ -1,6 +1,7 @@
 package key0
 
 import (
+	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -96,6 +97,7 @@ const site = `
 type shop struct {
 	*rig.Rig
 	options rig.Options
+	issuer  *issuer
 	payers  atomic.Int64
 }
 
@@ -132,7 +134,7 @@ func options(store, service string) rig.Options {
 
 func newShop(t *testing.T, store string) *shop {
 	o := options(store, "")
-	return &shop{Rig: rig.New(t, o), options: o}
+	return &shop{Rig: rig.New(t, o), options: o, issuer: newIssuer(t)}
 }
 
 // weather is the seller's API.
@@ -141,6 +143,13 @@ func weather(w http.ResponseWriter, r *http.Request) {
 		"planId": r.Header.Get("X-Payment-Plan"), "txHash": r.Header.Get("X-Payment-Transaction"), "payer": r.Header.Get("X-Payment-Payer"),
 	}
 	w.Header().Set("Content-Type", "application/json")
+	var body io.Writer = w
+	if r.URL.Path != "/api/binary" && strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+		w.Header().Set("Content-Encoding", "gzip")
+		z := gzip.NewWriter(w)
+		defer z.Close()
+		body = z
+	}
 	switch {
 	case strings.HasPrefix(r.URL.Path, "/api/weather/"):
 		answer["city"], answer["tempF"], answer["condition"] = strings.TrimPrefix(r.URL.Path, "/api/weather/"), 72, "sunny"
@@ -161,7 +170,7 @@ func weather(w http.ResponseWriter, r *http.Request) {
 	default:
 		answer["path"] = r.URL.Path
 	}
-	_ = json.NewEncoder(w).Encode(answer)
+	_ = json.NewEncoder(body).Encode(answer)
 }
 
 // payer is a new one, whom no plan of an earlier test covers.

@@ -50,8 +50,8 @@ type Config struct {
 	Authorize func(*http.Request) error
 	// Refused is called where the endpoint has answered 401 to what Authorize added, which is then tried again; may be nil.
 	Refused func()
-	// Extra are further members of what is asked. None may have the name of a member that we set.
-	Extra map[string]string
+	// Extra are further members of what is asked, of any value that JSON has. None may have the name of a member that we set.
+	Extra map[string]any
 	// Transport does the asking. Default: one of its own, which Close closes.
 	Transport http.RoundTripper
 	// Pause is that before the first retry. Default: 500 ms.
@@ -251,9 +251,7 @@ func (c *Client) encode(s *Sale) ([]byte, error) {
 		return ours, err
 	}
 	all := make(map[string]any, len(c.Extra)+len(members))
-	for name, value := range c.Extra {
-		all[name] = value
-	}
+	maps.Copy(all, c.Extra)
 	var set map[string]json.RawMessage
 	if err := json.Unmarshal(ours, &set); err != nil {
 		return nil, err
