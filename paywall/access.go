@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
@@ -166,7 +167,7 @@ func (a *attempt) accessTerms() common.Hash {
 	if a.Access.Plan {
 		kind = "plan"
 	}
-	return digest(append([]string{"order", kind, a.Access.Item, a.Access.ResourceID}, a.Access.Terms...)...)
+	return digest(slices.Concat([]string{"order", kind, a.Access.Item, a.Access.ResourceID}, a.Access.Terms, a.ofPrice())...)
 }
 
 func (a *attempt) newChallenge(key common.Hash) (*Challenge, error) {

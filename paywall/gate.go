@@ -457,10 +457,15 @@ func (a *attempt) newPayment(id x402.AuthorizationID, o option, head uint64) (le
 	if err != nil {
 		return ledger.Payment{}, fmt.Errorf("making a payment id: %w", err)
 	}
+	b := a.binding(o)
+	hash, err := a.hashFor(b.Plan)
+	if err != nil {
+		return ledger.Payment{}, err
+	}
 	return ledger.Payment{
 		ID: pid, AuthorizationID: id, PayTo: a.payee.PayTo, Amount: o.price.Amount,
 		ValidBefore: a.payload.Authorization.ValidBefore.Uint64(),
-		HeaderHash:  a.hash, Binding: a.binding(o), Flow: a.Route.Flow, ClaimBlock: head,
+		HeaderHash:  hash, Binding: b, Flow: a.Route.Flow, ClaimBlock: head,
 	}, nil
 }
 

@@ -100,6 +100,18 @@ func (a *attempt) subject() (string, error) {
 	return s, nil
 }
 
+// ofPrice is what else makes a request the same as another one, where its price moves: what that depends on.
+func (a *attempt) ofPrice() []string {
+	if a.Route.moving == nil {
+		return nil
+	}
+	subject, err := a.subject()
+	if err != nil {
+		return []string{"no price"} // it is refused, wherever it would be paid for
+	}
+	return []string{"price", subject}
+}
+
 // pricedNow finds out what the request costs now, once. Its error is a *refusal.
 func (a *attempt) pricedNow() error {
 	if a.Route.moving == nil || a.price != nil {
