@@ -191,7 +191,7 @@ func (a *attempt) offerEchoed() (*offer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !a.tokens.Issuer.Keyring.CheckMAC(purposeQuote, a.quoted(subject, amount, end, key), sum) {
+	if !a.tokens.Issuer.Keyring.CheckMAC(purposeQuote, a.quoted(subject, amount, end, key), sum, a.Now()) {
 		return nil, nil
 	}
 	f, err := a.Route.moving.of(amount)

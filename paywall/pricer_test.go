@@ -377,7 +377,8 @@ func TestQuote(t *testing.T) {
 			t.Fatalf("%q gives %q %d %v", text, gotAmount, gotEnd, ok)
 		}
 		ring := a.tokens.Issuer.Keyring
-		if !ring.CheckMAC(purposeQuote, a.quoted(subject, amount, end, "key"), sum) || ring.CheckMAC(purposeQuote, a.quoted(subject, amount+"0", end, "key"), sum) {
+		if !ring.CheckMAC(purposeQuote, a.quoted(subject, amount, end, "key"), sum, time.Now()) ||
+			ring.CheckMAC(purposeQuote, a.quoted(subject, amount+"0", end, "key"), sum, time.Now()) {
 			t.Fatal("the MAC is not that of what it says")
 		}
 	})
