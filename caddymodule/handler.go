@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -101,6 +102,7 @@ type Handler struct {
 	CORS *CORS `json:"cors,omitempty"`
 
 	app    *App
+	site   func() string // see siteName
 	gate   *paywall.Gate
 	passes []*paywall.Route // of each plan, for who buys it by POST /x402/access
 	exempt caddyhttp.MatcherSets
@@ -168,6 +170,7 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 // Provision implements caddy.Provisioner.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.log = ctx.Logger()
+	h.site = sync.OnceValue(func() string { return siteName(ctx, h) })
 	app, err := ctx.AppIfConfigured("x402")
 	if errors.Is(err, caddy.ErrNotConfigured) {
 		return fmt.Errorf("the x402 handler needs the x402 app; add the global option x402 with a network, pay_to, rpc and wallet: %w", err)
@@ -415,7 +418,7 @@ func (h *Handler) request(r *http.Request, route *paywall.Route) paywall.Request
 	}
 	uri := original.URL.RequestURI()
 	client, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
-	return paywall.Request{Client: client, Route: route, URL: base + uri, Host: host, URI: uri, Audience: audience}
+	return paywall.Request{Client: client, Route: route, URL: base + uri, Host: host, URI: uri, Site: h.site(), Audience: audience}
 }
 
 // scheme is how the client reached us. Only a trusted proxy is believed about it.

@@ -116,6 +116,8 @@ type Request struct {
 	URL string
 	// Host and URI are those of the request as the client sent it.
 	Host, URI string
+	// Site names the site by something that its clients don't choose, as they do Host: what is free is counted by it. Default: the host.
+	Site string
 	// Client is the address of the client, as far as it is known.
 	Client string
 	// Audience is whom access tokens of this site are for.
