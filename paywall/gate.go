@@ -322,6 +322,9 @@ func (a *attempt) fresh(id x402.AuthorizationID) error {
 	if opt.price.Payee != a.payee {
 		return refuse(x402.Refuse(x402.ReasonNetworkMismatch, "asset and network don't belong together; choose one of accepts"))
 	}
+	if err := a.mayBuy(&opt); err != nil {
+		return err
+	}
 	terms := x402.Terms{
 		Network: a.payee.Network, PayTo: a.payee.PayTo, Amount: opt.price.Amount,
 		MinRemaining: a.MinRemaining, MaxValidity: a.MaxValidity,

@@ -72,6 +72,18 @@ const site = `
 			requests 5
 		}
 	}
+	x402 /fund/* {
+		name fund
+		price $0.01 {
+			match {
+				path /fund/cheap
+			}
+		}
+		price $0.10
+		plan small $0.05 {
+			credit $0.06
+		}
+	}
 	x402 /few/* $0.01 {
 		free_tier 20 24h {header.X-Key}
 	}
