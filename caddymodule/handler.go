@@ -335,7 +335,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, t *told, next ca
 	if price == nil {
 		decided(r, outcome, "")
 		t.setAside(r)
-		paywall.CleanRequest(r)
+		h.gate.Clean(r, h.Name)
 		if outcome == outcomeDenied {
 			return caddyhttp.Error(http.StatusForbidden, errors.New("no price matches the request, and unpriced is deny"))
 		}

@@ -184,6 +184,9 @@ func TestCookie(t *testing.T) {
 	if h := s.Upstream.Last().Header; h["Cookie"] != nil || !strings.HasPrefix(h.Get("Authorization"), "Bearer ") {
 		t.Errorf("the upstream got %v", h)
 	}
+	if a := b.Get(s.URL("/web/open"), "Cookie", "a=1; "+mine); a.Status != http.StatusOK || s.Upstream.Last().Header.Get("Cookie") != "a=1" {
+		t.Errorf("where nothing is paid: %d, and the upstream got %v", a.Status, s.Upstream.Last().Header)
+	}
 	forged := []byte(mine)
 	if at := &forged[len(forged)-10]; *at == 'A' {
 		*at = 'B'

@@ -67,6 +67,7 @@ const site = `
 	x402 /web/* {
 		name web
 		cookie
+		exempt path /web/open
 		plan day $0.02 {
 			ttl 24h
 			requests 5
