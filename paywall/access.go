@@ -346,7 +346,11 @@ func (a *attempt) accessOrder() *Order {
 
 // serveGrant answers the buyer of a plan with what it has bought.
 func (a *attempt) serveGrant(p *ledger.Payment, c *Credential) error {
-	if a.challenge == nil || a.challenge.payment() != p.ID {
+	if a.named() && (a.challenge == nil || a.challenge.payment() != p.ID) {
+		// It has a plan already, and pays nothing for the name, which is kept all the same.
+		if !a.engine.limits.spend(clientKey(a.Client), challengeUnits, time.Now()) {
+			return tooManyChallenges()
+		}
 		ctx, cancel := a.detached()
 		if _, err := a.bindAccess(ctx, p); err != nil {
 			a.Logger.Debug("a request id stays without its payment", slog.String("payment", p.ID), slog.Any("error", err))
