@@ -42,6 +42,8 @@ func TestKey0(t *testing.T) {
 				{"ours: W12", resumed},
 				{"ours: W14, W18", oneChallenge},
 				{"ours: clients that know no request ids", stockClient},
+				{"ours: pages of other sites", crossSite},
+				{"ours: long requests", longRequests},
 				{"ours: W35", strangers}, // last: it uses up what one address may ask
 			} {
 				t.Run(scene.file, func(t *testing.T) { scene.run(t, s) })
