@@ -258,6 +258,7 @@ func (a *attempt) keepCredential(ctx context.Context, p *ledger.Payment, plan *P
 	if err != nil {
 		return Credential{}, err
 	}
+	a.issuedTo.forgetStrange(c.Token)
 	faultpoint.Reached("kept")
 	return c, nil
 }

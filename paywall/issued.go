@@ -24,8 +24,12 @@ import (
 // issuedFor is how long a credential is taken without another look at its payment.
 const issuedFor = 30 * time.Second
 
-// mostIssued bounds how many credentials are remembered.
+// mostIssued bounds how many credentials are remembered, and how many tokens that are none.
 const mostIssued = 4096
+
+// strangeFor is how long a token is remembered that is no credential: a client's own for the upstream, which comes with each of its
+// requests, paid ones too. What is issued meanwhile by another instance is found that much later.
+const strangeFor = 2 * time.Second
 
 // strangeUnits are what a bearer token that nobody knows takes of its client's allowance: it costs a look into the ledger.
 const strangeUnits = 16
@@ -57,6 +61,7 @@ func (e *Engine) rememberIssued(ctx context.Context, c *Credential, payment stri
 type issuedCache struct {
 	mu      sync.Mutex
 	entries map[[sha256.Size]byte]issuedEntry
+	strange map[[sha256.Size]byte]time.Time // until when
 }
 
 type issuedEntry struct {
@@ -84,6 +89,29 @@ func (c *issuedCache) put(credential string, p ledger.Payment, now time.Time) {
 		clear(c.entries)
 	}
 	c.entries[sha256.Sum256([]byte(credential))] = issuedEntry{payment: p, until: now.Add(issuedFor)}
+}
+
+// isStrange reports whether a token is known to be no credential.
+func (c *issuedCache) isStrange(token string, now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return now.Before(c.strange[sha256.Sum256([]byte(token))])
+}
+
+func (c *issuedCache) putStrange(token string, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.strange == nil || len(c.strange) >= mostIssued {
+		c.strange = make(map[[sha256.Size]byte]time.Time)
+	}
+	c.strange[sha256.Sum256([]byte(token))] = now.Add(strangeFor)
+}
+
+// forgetStrange is for a credential that has just been issued.
+func (c *issuedCache) forgetStrange(token string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.strange, sha256.Sum256([]byte(token)))
 }
 
 // serveForeign is the way of a request with a bearer token that is none of ours, for the reason why.
@@ -138,7 +166,7 @@ func (a *attempt) issuedPayment(bearer string) (p ledger.Payment, ok bool, err e
 
 // findIssued asks the ledger.
 func (a *attempt) findIssued(bearer string) (p ledger.Payment, ok bool, err error) {
-	if len(bearer) > token.MaxSize*2 {
+	if len(bearer) > token.MaxSize*2 || a.issuedTo.isStrange(bearer, a.Now()) {
 		return p, false, nil
 	}
 	engine := a.engine
@@ -152,6 +180,7 @@ func (a *attempt) findIssued(bearer string) (p ledger.Payment, ok bool, err erro
 	switch {
 	case errors.Is(err, ledger.ErrNotFound):
 		engine.limits.spend(clientKey(a.Client), strangeUnits, time.Now())
+		a.issuedTo.putStrange(bearer, a.Now())
 		return p, false, nil
 	case err != nil:
 		return p, false, unavailable(codeStore, err)
