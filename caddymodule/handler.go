@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -100,6 +101,7 @@ type Handler struct {
 	CORS *CORS `json:"cors,omitempty"`
 
 	app    *App
+	site   func() string // see siteName
 	gate   *paywall.Gate
 	passes []*paywall.Route // of each plan, for who buys it by POST /x402/access
 	exempt caddyhttp.MatcherSets
@@ -114,6 +116,7 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 // Provision implements caddy.Provisioner.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.log = ctx.Logger()
+	h.site = sync.OnceValue(func() string { return siteName(ctx, h) })
 	app, err := ctx.AppIfConfigured("x402")
 	if errors.Is(err, caddy.ErrNotConfigured) {
 		return fmt.Errorf("the x402 handler needs the x402 app; add the global option x402 with a network, pay_to, rpc and wallet: %w", err)
@@ -278,7 +281,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, t *told, next ca
 	if price == nil {
 		decided(r, outcome, "")
 		t.setAside(r)
-		paywall.CleanRequest(r)
+		h.gate.Clean(r, h.Name)
 		if outcome == outcomeDenied {
 			return caddyhttp.Error(http.StatusForbidden, errors.New("no price matches the request, and unpriced is deny"))
 		}
@@ -358,7 +361,7 @@ func (h *Handler) request(r *http.Request, route *paywall.Route) paywall.Request
 	}
 	uri := original.URL.RequestURI()
 	client, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
-	return paywall.Request{Client: client, Route: route, URL: base + uri, Host: host, URI: uri, Audience: audience}
+	return paywall.Request{Client: client, Route: route, URL: base + uri, Host: host, URI: uri, Site: h.site(), Audience: audience}
 }
 
 // siteURL is the public address of the site that r came to.

@@ -58,9 +58,10 @@ type Service struct {
 	ctx caddy.Context
 	log *zap.Logger
 
-	once  sync.Once
-	shelf shelf
-	held  atomic.Int64 // of answers to calls
+	once   sync.Once
+	shelf  shelf
+	held   atomic.Int64 // of answers to calls
+	bodies atomic.Int64 // of what was posted to pathAccess
 
 	mu     sync.Mutex
 	health health

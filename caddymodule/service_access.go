@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"mime"
 	"net/http"
 	"net/url"
 	"strings"
@@ -82,10 +83,21 @@ func (s *Service) access(w http.ResponseWriter, r *http.Request) error {
 	if r.Header.Get("X-A2a-Extensions") != "" {
 		return refuseAccess(http.StatusNotImplemented, "A2A_NOT_SUPPORTED", noA2A)
 	}
+	if unasked(r) {
+		return refuseAccess(http.StatusUnsupportedMediaType, paywall.CodeInvalidRequest, "the Content-Type must be application/json")
+	}
+	taken := bodySize(r)
+	defer func() { s.bodies.Add(-taken) }()
+	if s.bodies.Add(taken) > mostBodies && taken > smallAccess {
+		w.Header().Set("Retry-After", "1")
+		return refuseAccess(http.StatusServiceUnavailable, paywall.CodeInternalError, "too many long requests are being read; send the same request again")
+	}
 	body, err := readAccess(w, r)
 	if err != nil {
 		return err
 	}
+	s.bodies.Add(r.ContentLength - taken)
+	taken = r.ContentLength
 	// Key0 takes base64url as well, and its clients send it.
 	if v := r.Header.Get(x402.HeaderSignature); strings.ContainsAny(v, "-_") {
 		r.Header.Set(x402.HeaderSignature, strings.NewReplacer("-", "+", "_", "/").Replace(v))
@@ -101,6 +113,31 @@ func (s *Service) access(w http.ResponseWriter, r *http.Request) error {
 		return &accessError{status: http.StatusBadRequest, Text: choosePlan}
 	}
 	return s.accessPlan(w, r, body)
+}
+
+// unasked reports whether a browser may have sent r for a page of another site, with all that it knows of this one, such as cookies: it asks
+// nobody before it posts a form or a text. What is called by its id comes to the upstream by another method, as JSON, and without an Origin, so
+// that the upstream can't tell.
+func unasked(r *http.Request) bool {
+	if r.Header.Get("Origin") == "" && r.Header.Get("Cookie") == "" && r.Header.Get("Sec-Fetch-Site") == "" {
+		return false // no browser
+	}
+	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	return err != nil || kind != "application/json"
+}
+
+// Bodies that are longer than smallAccess, or may be, take no more of memory than mostBodies, all together.
+const (
+	smallAccess = 16 << 10
+	mostBodies  = 64 << 20
+)
+
+// bodySize is how much of memory the body of r may take.
+func bodySize(r *http.Request) int64 {
+	if r.ContentLength < 0 || r.ContentLength > mostAccess {
+		return mostAccess
+	}
+	return r.ContentLength
 }
 
 // readAccess reads what was posted, and leaves it to be read again.

@@ -2,7 +2,9 @@ package caddymodule
 
 import (
 	"slices"
+	"strings"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
@@ -53,10 +55,25 @@ func (a site) together(b site) bool {
 // looked at, all are.
 func (s *Service) neighbours() func(*Handler) bool {
 	all := func(*Handler) bool { return true }
-	mod, err := s.ctx.AppIfConfigured("http")
+	sites := sitesOf(s.ctx)
+	own := sites[s]
+	if len(own) == 0 {
+		return all
+	}
+	return func(h *Handler) bool {
+		return slices.ContainsFunc(sites[h], func(a site) bool {
+			return slices.ContainsFunc(own, a.together)
+		})
+	}
+}
+
+// sitesOf tells where the handlers of a configuration stand; nil where it can't be looked at. Those that stand within handlers of others
+// are not found.
+func sitesOf(ctx caddy.Context) map[any][]site {
+	mod, err := ctx.AppIfConfigured("http")
 	app, ok := mod.(*caddyhttp.App)
 	if err != nil || !ok {
-		return all
+		return nil
 	}
 	sites := map[any][]site{}
 	for name, server := range app.Servers {
@@ -69,16 +86,30 @@ func (s *Service) neighbours() func(*Handler) bool {
 			eachHandler(*route, func(h any) { sites[h] = append(sites[h], at) })
 		}
 	}
-	own := sites[s]
-	if len(own) == 0 {
-		return all
-	}
-	return func(h *Handler) bool {
-		return slices.ContainsFunc(sites[h], func(a site) bool {
-			return slices.ContainsFunc(own, a.together)
-		})
-	}
+	return sites
 }
+
+// siteName names the site that h stands on by what the configuration says of it. A Host is what the client says: any port goes with it, and
+// a wildcard, or a site without a name, takes any.
+func siteName(ctx caddy.Context, h *Handler) string {
+	var hosts []string
+	for _, s := range sitesOf(ctx)[h] {
+		for _, host := range s.hosts {
+			hosts = append(hosts, strings.ToLower(host))
+		}
+		if len(s.hosts) == 0 {
+			hosts = append(hosts, anyHost)
+		}
+	}
+	if len(hosts) == 0 {
+		return anyHost
+	}
+	slices.Sort(hosts)
+	return strings.Join(slices.Compact(hosts), ",")
+}
+
+// anyHost stands for the hosts of a site that takes all.
+const anyHost = "*"
 
 func hostsOf(r caddyhttp.Route) (hosts []string) {
 	for _, set := range r.MatcherSets {

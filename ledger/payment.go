@@ -116,8 +116,8 @@ type Payment struct {
 	Amount uint256.Int `json:"amount"`
 	// ValidBefore is the authorization's end, in unix seconds.
 	ValidBefore uint64 `json:"valid_before"`
-	// HeaderHash is the SHA-256 of the payment header that claimed it. Zero: the header carried no
-	// random echo, so it could be rebuilt from calldata and must never resume this payment.
+	// HeaderHash is of the payment header that claimed it, and of what the price depended on beside the binding, if on anything. Zero: the
+	// header carried no random echo, so it could be rebuilt from calldata and must never resume this payment.
 	HeaderHash common.Hash `json:"header_hash,omitzero"`
 	Binding    Binding     `json:"binding"`
 	// Flow is "upfront", "authorization" or "deferred", or "facilitator" or "refund": see Facilitated and PaysBack.

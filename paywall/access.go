@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
@@ -166,7 +167,7 @@ func (a *attempt) accessTerms() common.Hash {
 	if a.Access.Plan {
 		kind = "plan"
 	}
-	return digest(append([]string{"order", kind, a.Access.Item, a.Access.ResourceID}, a.Access.Terms...)...)
+	return digest(slices.Concat([]string{"order", kind, a.Access.Item, a.Access.ResourceID}, a.Access.Terms, a.ofPrice())...)
 }
 
 func (a *attempt) newChallenge(key common.Hash) (*Challenge, error) {
@@ -345,7 +346,11 @@ func (a *attempt) accessOrder() Order {
 
 // serveGrant answers the buyer of a plan with what it has bought.
 func (a *attempt) serveGrant(p *ledger.Payment, c *Credential) error {
-	if a.challenge == nil || a.challenge.payment() != p.ID {
+	if a.named() && (a.challenge == nil || a.challenge.payment() != p.ID) {
+		// It has a plan already, and pays nothing for the name, which is kept all the same.
+		if !a.engine.limits.spend(clientKey(a.Client), challengeUnits, time.Now()) {
+			return tooManyChallenges()
+		}
 		ctx, cancel := a.detached()
 		if _, err := a.bindAccess(ctx, p); err != nil {
 			a.Logger.Debug("a request id stays without its payment", slog.String("payment", p.ID), slog.Any("error", err))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -109,6 +110,29 @@ func TestTwoInstancesOneChallenge(t *testing.T) {
 	if err != nil || s.State != ledger.StatePending || s.PlanID != "day" || s.Amount != "100000" || s.PayTo != seller.Hex() {
 		t.Errorf("%+v, %v", s, err)
 	}
+}
+
+// Who has a plan pays nothing for another name, and can't fill the ledger with names.
+func TestNamesForNothing(t *testing.T) {
+	c := newCluster(t, 1, Settings{}, nil)
+	if a := c.access(0, "/access", "first", headerSignature, c.signOffer(c.access(0, "/access", "first"), 1, "day", nil)); a.status != http.StatusOK {
+		t.Fatal(a.status, a.body)
+	}
+	fresh, given := c.sign(0, 1, "day"), 0
+	for given < 400 {
+		a := c.access(0, "/access", fmt.Sprint("name ", given), headerSignature, fresh)
+		if a.status != http.StatusOK {
+			if a.status != http.StatusTooManyRequests || challengeOf(t, a).Code != CodeRateLimited {
+				t.Errorf("%d %s", a.status, a.body)
+			}
+			break
+		}
+		given++
+	}
+	if given < 32 || given == 400 {
+		t.Errorf("%d names were kept for nothing", given)
+	}
+	c.saw(0, 10*cent)
 }
 
 // Who pays and who cancels at the same moment, on two instances: one of them has it.

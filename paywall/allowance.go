@@ -31,6 +31,33 @@ func (p *Plan) creditOn(network, asset string) (credit uint256.Int) {
 	return priceOn(p.Credit, network, asset)
 }
 
+// affords reports whether the plan, bought on the network of y, has credit enough for a request that costs prices. Routes that sell plans
+// alone have no prices, and draw nothing.
+func (p *Plan) affords(prices []Price, y *Payee) bool {
+	if len(p.Credit) == 0 || len(prices) == 0 {
+		return true
+	}
+	network, asset := y.Network.ID, y.Network.Asset.Address.Hex()
+	costs, credit := priceOn(prices, network, asset), p.creditOn(network, asset)
+	return !costs.IsZero() && !credit.Lt(&costs)
+}
+
+// mayBuy refuses a plan whose credit would not do for the very request that buys it: it would be paid, and nothing be got for it. What the
+// request costs may have moved since it was offered.
+func (a *attempt) mayBuy(o *option) error {
+	if o.plan == nil || len(o.plan.Credit) == 0 || a.buysGrant() {
+		return nil
+	}
+	prices, err := a.requestPrices()
+	if err != nil {
+		return err
+	}
+	if !o.plan.affords(prices, o.price.Payee) {
+		return refuse(x402.Refuse(x402.ReasonNoMatchingRequirements, "this request costs more than the plan %q has credit; choose one of accepts", o.plan.Name))
+	}
+	return nil
+}
+
 // priceOn is the price in an asset of a network; zero if there is none.
 func priceOn(prices []Price, network, asset string) (amount uint256.Int) {
 	for i := range prices {

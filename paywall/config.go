@@ -48,7 +48,9 @@ type Config struct {
 // Gate decides about every request of one set of routes. It is safe for concurrent use.
 type Gate struct {
 	Config
-	issuedTo expiring.Map[[sha256.Size]byte, ledger.Payment] // by the SHA-256 of a credential that somebody else has issued
+	// By the SHA-256 of a bearer token that is none of ours: the payment that bought it, or that it is no credential.
+	issuedTo expiring.Map[[sha256.Size]byte, ledger.Payment]
+	strange  expiring.Map[[sha256.Size]byte, struct{}]
 }
 
 // NewGate makes a gate, and prepares the offers of its routes.
@@ -83,7 +85,11 @@ func NewGate(c Config, routes ...*Route) (*Gate, error) {
 			r.moving.payees = c.Payees
 		}
 	}
-	return &Gate{Config: c, issuedTo: expiring.Map[[sha256.Size]byte, ledger.Payment]{Most: mostIssued}}, nil
+	return &Gate{
+		Config:   c,
+		issuedTo: expiring.Map[[sha256.Size]byte, ledger.Payment]{Most: mostIssued},
+		strange:  expiring.Map[[sha256.Size]byte, struct{}]{Most: mostIssued},
+	}, nil
 }
 
 // extensions are those that every offer announces, beside the resume key.

@@ -1,6 +1,7 @@
 package paywall
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -65,7 +66,7 @@ func (a *attempt) serveFreeTier(t *FreeTier, reason x402.Reason) (done bool, err
 	now := engine.store.Now()
 	start := now.Truncate(t.Window)
 	d := due{
-		key:   digest(kindFreeTier, t.Name, a.Host, strconv.FormatInt(start.Unix(), 10), t.Window.String(), clientKey(who)),
+		key:   digest(kindFreeTier, t.Name, a.site(), strconv.FormatInt(start.Unix(), 10), t.Window.String(), clientKey(who)),
 		units: *uint256.NewInt(1), limit: *uint256.NewInt(t.Requests), until: start.Add(t.Window), policy: kindFreeTier, window: t.Window,
 	}
 	s, ok := engine.drawOne(a.r.Context(), &d, now)
@@ -83,6 +84,10 @@ func (a *attempt) serveFreeTier(t *FreeTier, reason x402.Reason) (done bool, err
 	}
 	return true, a.pass(outcomeFree, nil)
 }
+
+// site is what names the site, whatever its clients call it by: who came by another port, or by another of the names that a wildcard stands
+// for, would get what is free anew.
+func (q *Request) site() string { return cmp.Or(q.Site, q.Host) }
 
 // outcomeFree is what the gate says of a request that was free.
 const outcomeFree = "free"
@@ -126,10 +131,10 @@ type trial struct {
 var errTrialLimit = errors.New("paywall: the free plan was given to too many payers from one address")
 
 // openTrial gives payer the free plan of a set of routes, or finds the one that it has: each payer gets it once in the plan's TTL, and
-// an address so many times for all payers that come from it. payer must be proven. audience is the site's, as in Request; client
-// is the address, or whatever else is known of who asks.
-func (e *Engine) openTrial(ctx context.Context, plan *Plan, scope, audience string, payer common.Address, client string) (trial, error) {
-	sum := digest(kindTrial, scope, plan.Name, audience, string(payer[:]))
+// an address so many times for all payers that come from it. payer must be proven. site is as in Request; client is the address, or whatever
+// else is known of who asks.
+func (e *Engine) openTrial(ctx context.Context, plan *Plan, scope, site string, payer common.Address, client string) (trial, error) {
+	sum := digest(kindTrial, scope, plan.Name, site, string(payer[:]))
 	t := trial{id: "free_" + hex.EncodeToString(sum[:16])}
 	key, one := allowanceKey(kindTrial, t.id), *uint256.NewInt(1)
 	al, err := e.store.Allowance(ctx, key)
@@ -141,7 +146,7 @@ func (e *Engine) openTrial(ctx context.Context, plan *Plan, scope, audience stri
 		return t, fmt.Errorf("looking for a free plan: %w", err)
 	}
 	until := e.store.Now().Add(plan.TTL)
-	address := digest(kindAddress, scope, plan.Name, audience, clientKey(client))
+	address := digest(kindAddress, scope, plan.Name, site, clientKey(client))
 	n, _, err := e.store.Draw(ctx, ledger.Draw{Key: address, Least: one, Want: one, Limit: *uint256.NewInt(trialsPerAddress), Until: until})
 	switch {
 	case err != nil:
@@ -159,13 +164,17 @@ func (e *Engine) openTrial(ctx context.Context, plan *Plan, scope, audience stri
 
 // serveFree serves this request under a free plan, for which its signature proves the payer: nothing is claimed, and nothing settled.
 func (a *attempt) serveFree(ctx context.Context, f *proof) error {
-	t, err := a.engine.openTrial(ctx, f.opt.plan, a.Route.Scope, a.Audience, f.id.Payer, a.Client)
+	t, err := a.engine.openTrial(ctx, f.opt.plan, a.Route.Scope, a.site(), f.id.Payer, a.Client)
 	switch {
 	case errors.Is(err, errTrialLimit):
+		a.charge()
 		return refuse(x402.Refuse(ReasonFreeLimit, "the plan %q was given to too many payers from your address; choose another of accepts", f.opt.plan.Name))
 	case err != nil:
 		return unavailable(codeStore, err)
 	}
 	p := ledger.Payment{ID: t.id, AuthorizationID: f.id, PayTo: a.payee.PayTo, Binding: a.binding(f.opt), PlanUntil: t.until}
-	return a.servePlan(p, false)
+	if err = a.servePlan(p, false); usedUp(err) {
+		a.charge() // what such signatures cost us is paid by nobody
+	}
+	return err
 }

@@ -26,6 +26,8 @@ type Request struct {
 	URL string
 	// Host and URI are those of the request as the client sent it.
 	Host, URI string
+	// Site names the site by something that its clients don't choose, as they do Host: what is free is counted by it. Default: the host.
+	Site string
 	// Client is the address of the client, as far as it is known.
 	Client string
 	// Audience is whom access tokens of this site are for.
@@ -228,6 +230,9 @@ func (a *attempt) fresh(id x402.AuthorizationID) error {
 	if opt.price.Payee != a.payee {
 		return refuse(x402.Refuse(x402.ReasonNetworkMismatch, "asset and network don't belong together; choose one of accepts"))
 	}
+	if err := a.mayBuy(&opt); err != nil {
+		return err
+	}
 	terms := x402.Terms{
 		Network: a.payee.Network, PayTo: a.payee.PayTo, Amount: opt.price.Amount,
 		MinRemaining: a.MinRemaining, MaxValidity: a.MaxValidity,
@@ -365,10 +370,15 @@ func (a *attempt) newPayment(id x402.AuthorizationID, o option, head uint64) (le
 	if err != nil {
 		return ledger.Payment{}, fmt.Errorf("making a payment id: %w", err)
 	}
+	b := a.binding(o)
+	hash, err := a.hashFor(b.Plan)
+	if err != nil {
+		return ledger.Payment{}, err
+	}
 	return ledger.Payment{
 		ID: pid, AuthorizationID: id, PayTo: a.payee.PayTo, Amount: o.price.Amount,
 		ValidBefore: a.payload.Authorization.ValidBefore.Uint64(),
-		HeaderHash:  a.hash, Binding: a.binding(o), Flow: a.Route.Flow, ClaimBlock: head,
+		HeaderHash:  hash, Binding: b, Flow: a.Route.Flow, ClaimBlock: head,
 	}, nil
 }
 

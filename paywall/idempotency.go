@@ -183,6 +183,9 @@ func (a *attempt) fingerprint(b ledger.Binding, id x402.AuthorizationID) common.
 	} {
 		parts = append(parts, strings.Join(a.r.Header[name], ", "))
 	}
+	if b.Plan == "" {
+		parts = append(parts, a.ofPrice()...)
+	}
 	return digest(parts...)
 }
 

@@ -2,6 +2,7 @@ package paywall
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -240,6 +241,7 @@ func (a *attempt) keepCredential(ctx context.Context, p *ledger.Payment, plan *P
 	if err != nil {
 		return Credential{}, err
 	}
+	a.strange.Delete(sha256.Sum256([]byte(c.Token)))
 	faultpoint.Reached("kept")
 	return c, nil
 }

@@ -413,6 +413,34 @@ func TestBuyerThatLeavesWhileIssuing(t *testing.T) {
 	c.saw(1, 10*cent)
 }
 
+// A client's own token for the upstream, which comes with each of its requests, is looked up once in a while; many that nobody knows are
+// slowed down. One that turns out to be a credential opens the gate at once.
+func TestClientsOwnToken(t *testing.T) {
+	c := emptyCluster(t)
+	c.granter = &backend{answer: func(int, Sale) (Credential, error) { return Credential{Token: "own", Type: "Bearer"}, nil }}
+	c.startAll(1, Settings{}, nil)
+	for i := range 300 {
+		if a := c.ask(0, http.MethodGet, "/", "", "Authorization", "Bearer own"); a.status != http.StatusPaymentRequired {
+			t.Fatalf("request %d: %d %s", i, a.status, a.body)
+		}
+	}
+	if a := c.ask(0, http.MethodGet, "/", "", "Authorization", "Bearer own", headerSignature, c.sign(0, 1, "day")); a.status != http.StatusOK {
+		t.Errorf("a payment: %d %s", a.status, a.body)
+	}
+	if a := c.ask(0, http.MethodGet, "/", "", "Authorization", "Bearer own"); a.status != http.StatusOK {
+		t.Errorf("what was bought: %d %s", a.status, a.body)
+	}
+	limited := 0
+	for i := range 300 {
+		if c.ask(0, http.MethodGet, "/", "", "Authorization", fmt.Sprint("Bearer other", i)).status == http.StatusTooManyRequests {
+			limited++
+		}
+	}
+	if limited == 0 {
+		t.Error("strangers are not slowed down")
+	}
+}
+
 // A credential that is no bearer token is given in the receipt alone; and what can't stand in a header does not.
 func TestCredentialThatIsNoToken(t *testing.T) {
 	c := emptyCluster(t)

@@ -22,8 +22,12 @@ import (
 // issuedFor is how long a credential is taken without another look at its payment.
 const issuedFor = 30 * time.Second
 
-// mostIssued bounds how many credentials are remembered.
+// mostIssued bounds how many credentials are remembered, and how many tokens that are none.
 const mostIssued = 4096
+
+// strangeFor is how long a token is remembered that is no credential: a client's own for the upstream, which comes with each of its
+// requests, paid ones too. What is issued meanwhile by another instance is found that much later.
+const strangeFor = 2 * time.Second
 
 // strangeUnits are what a bearer token that nobody knows takes of its client's allowance: it costs a look into the ledger.
 const strangeUnits = 16
@@ -101,9 +105,15 @@ func (a *attempt) issuedPayment(bearer string) (p ledger.Payment, ok bool, err e
 	return p, ok, err
 }
 
+// isStrange reports whether a bearer token is known to be no credential.
+func (a *attempt) isStrange(bearer string) bool {
+	_, ok := a.strange.Get(sha256.Sum256([]byte(bearer)), a.Now())
+	return ok
+}
+
 // findIssued asks the ledger.
 func (a *attempt) findIssued(bearer string) (p ledger.Payment, ok bool, err error) {
-	if len(bearer) > token.MaxSize*2 {
+	if len(bearer) > token.MaxSize*2 || a.isStrange(bearer) {
 		return p, false, nil
 	}
 	engine := a.engine
@@ -117,6 +127,8 @@ func (a *attempt) findIssued(bearer string) (p ledger.Payment, ok bool, err erro
 	switch {
 	case errors.Is(err, ledger.ErrNotFound):
 		engine.limits.spend(clientKey(a.Client), strangeUnits, time.Now())
+		now := a.Now()
+		a.strange.Put(sha256.Sum256([]byte(bearer)), struct{}{}, now.Add(strangeFor), now)
 		return p, false, nil
 	case err != nil:
 		return p, false, unavailable(codeStore, err)

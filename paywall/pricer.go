@@ -100,6 +100,18 @@ func (a *attempt) subject() (string, error) {
 	return s, nil
 }
 
+// ofPrice is what else makes a request the same as another one, where its price moves: what that depends on.
+func (a *attempt) ofPrice() []string {
+	if a.Route.moving == nil {
+		return nil
+	}
+	subject, err := a.subject()
+	if err != nil {
+		return []string{"no price"} // it is refused, wherever it would be paid for
+	}
+	return []string{"price", subject}
+}
+
 // pricedNow finds out what the request costs now, once. Its error is a *refusal.
 func (a *attempt) pricedNow() error {
 	if a.Route.moving == nil || a.price != nil {
@@ -179,7 +191,7 @@ func (a *attempt) offerEchoed() (*offer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !a.tokens.Issuer.Keyring.CheckMAC(purposeQuote, a.quoted(subject, amount, end, key), sum) {
+	if !a.tokens.Issuer.Keyring.CheckMAC(purposeQuote, a.quoted(subject, amount, end, key), sum, a.Now()) {
 		return nil, nil
 	}
 	f, err := a.Route.moving.of(amount)

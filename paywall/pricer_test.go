@@ -192,6 +192,69 @@ func TestOfferIsForOneThing(t *testing.T) {
 	c.saw(1, cent)
 }
 
+// What was paid for little is not served with much: who leaves before the answer may come back for what was paid for, by whatever way, and for
+// nothing dearer.
+func TestPaidForIsWhatIsServed(t *testing.T) {
+	const path = "/x"
+	for way, c := range map[string]struct {
+		with   []string
+		status int
+	}{
+		"its header":     {nil, http.StatusPaymentRequired},
+		"its key":        {[]string{headerIdempotencyKey, "key"}, http.StatusUnprocessableEntity},
+		"its request id": {[]string{"X-Access", "name"}, http.StatusConflict},
+	} {
+		t.Run(way, func(t *testing.T) { leaveAndReturn(t, path, c.with, c.status) })
+	}
+}
+
+// leaveAndReturn pays for one unit, with some header, leaves, and comes back for ten.
+func leaveAndReturn(t *testing.T, path string, with []string, want int) {
+	c, _, _ := newMarket(t, 1)
+	answer, reached := c.serve, make(chan struct{})
+	c.serve = func(_ http.ResponseWriter, r *http.Request) {
+		close(reached)
+		<-r.Context().Done()
+	}
+	units := func(n string, more ...string) []string {
+		return append(append([]string{"X-Units", n}, with...), more...)
+	}
+	paid := c.signOffer(c.ask(0, http.MethodGet, path, "", units("one")...), 1, "", nil)
+	ctx, leave := context.WithCancel(t.Context())
+	left := make(chan struct{})
+	go func() {
+		defer close(left)
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, c.instances[0].server.URL+path, http.NoBody)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		for h := units("one", headerSignature, paid); len(h) > 0; h = h[2:] {
+			r.Header.Add(h[0], h[1])
+		}
+		if res, err := c.instances[0].server.Client().Do(r); err == nil {
+			_ = res.Body.Close()
+			t.Errorf("nobody left: %d", res.StatusCode)
+		}
+	}()
+	<-reached
+	c.serve = answer
+	leave()
+	<-left
+	fresh := c.signFirst(1, c.offerFor(http.MethodGet, path, "X-Units", "ten"))
+	if with == nil {
+		fresh = paid
+	}
+	if a := c.ask(0, http.MethodGet, path, "", units("ten", headerSignature, fresh)...); a.status != want {
+		t.Errorf("for ten: %d %s, want %d", a.status, a.body, want)
+	}
+	c.saw(1, cent)
+	if a := c.ask(0, http.MethodGet, path, "", units("one", headerSignature, paid)...); a.status != http.StatusOK {
+		t.Errorf("for one: %d %s", a.status, a.body)
+	}
+	c.saw(2, cent)
+}
+
 // Clients of version 1 echo nothing: they pay the price of now.
 func TestVersion1PaysThePriceOfNow(t *testing.T) {
 	c, m, _ := newMarket(t, 1)
@@ -314,7 +377,8 @@ func TestQuote(t *testing.T) {
 			t.Fatalf("%q gives %q %d %v", text, gotAmount, gotEnd, ok)
 		}
 		ring := a.tokens.Issuer.Keyring
-		if !ring.CheckMAC(purposeQuote, a.quoted(subject, amount, end, "key"), sum) || ring.CheckMAC(purposeQuote, a.quoted(subject, amount+"0", end, "key"), sum) {
+		if !ring.CheckMAC(purposeQuote, a.quoted(subject, amount, end, "key"), sum, time.Now()) ||
+			ring.CheckMAC(purposeQuote, a.quoted(subject, amount+"0", end, "key"), sum, time.Now()) {
 			t.Fatal("the MAC is not that of what it says")
 		}
 	})

@@ -14,8 +14,26 @@ import (
 
 // resumes reports whether this request is the one that p was claimed for, sent again: the byte-identical
 // header with its random echo (rule 7), for the same thing.
-func (a *attempt) resumes(p *ledger.Payment) bool {
-	return a.hash != (common.Hash{}) && a.hash == p.HeaderHash && a.sameRequest(p)
+func (a *attempt) resumes(p *ledger.Payment) (bool, error) {
+	if a.hash == (common.Hash{}) || !a.sameRequest(p) {
+		return false, nil
+	}
+	hash, err := a.hashFor(p.Binding.Plan)
+	return err == nil && hash == p.HeaderHash, err
+}
+
+// hashFor is what a payment of this request for a plan, or for the request itself, remembers of the header that claims it; zero if that
+// may not resume it. Where the price depends on more of the request than a binding has, that is a part of it: what was paid for one unit
+// must not be served with a thousand. Its error is a *refusal.
+func (a *attempt) hashFor(plan string) (common.Hash, error) {
+	if a.hash == (common.Hash{}) || plan != "" || a.repays != "" || a.Route.moving == nil {
+		return a.hash, nil
+	}
+	subject, err := a.subject()
+	if err != nil {
+		return common.Hash{}, err
+	}
+	return digest("header", string(a.hash[:]), subject), nil
 }
 
 func (a *attempt) sameRequest(p *ledger.Payment) bool {
@@ -30,7 +48,9 @@ func (a *attempt) known(p ledger.Payment) error {
 	if a.repaysWith(&p) {
 		return a.resumeRepayment(p)
 	}
-	if !a.resumes(&p) {
+	if ok, err := a.resumes(&p); err != nil {
+		return err
+	} else if !ok {
 		if p.Settlement == ledger.Claimed || p.Settlement == ledger.Settling {
 			return busy("")
 		}

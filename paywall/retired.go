@@ -28,8 +28,11 @@ func (a *attempt) retired() (*ledger.Payment, error) {
 		return nil, nil
 	case err != nil:
 		return nil, unavailable(codeStore, err)
-	case !sameAuthorization(&p, id) || !a.resumes(&p):
+	case !sameAuthorization(&p, id):
 		return nil, nil
+	}
+	if ok, err := a.resumes(&p); err != nil || !ok {
+		return nil, err
 	}
 	return &p, nil
 }

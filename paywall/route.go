@@ -133,7 +133,9 @@ func (r *Route) newOffer(prices []Price, extensions map[string]json.RawMessage) 
 	var passes []option
 	for i := range r.Plans {
 		for _, p := range r.Plans[i].Prices {
-			passes = append(passes, option{price: p, plan: &r.Plans[i]})
+			if r.Plans[i].affords(prices, p.Payee) {
+				passes = append(passes, option{price: p, plan: &r.Plans[i]})
+			}
 		}
 	}
 	slices.SortStableFunc(passes, func(a, b option) int {

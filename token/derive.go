@@ -71,9 +71,13 @@ func (r *Keyring) MAC(purpose string, data []byte, now time.Time) []byte {
 	return mac(r.SigningKey(now).derive(purpose), data)
 }
 
-// CheckMAC reports whether mac is the MAC of data for that purpose, by any key of the ring: one that signs no more still counts.
-func (r *Keyring) CheckMAC(purpose string, data, sum []byte) bool {
+// CheckMAC reports whether mac is the MAC of data for that purpose, by a key of the ring that is in use at now: one that signs no more still
+// counts, and one that was ended does not, since it may have been stolen.
+func (r *Keyring) CheckMAC(purpose string, data, sum []byte, now time.Time) bool {
 	for _, k := range r.keys.Load().keys {
+		if k.expired(now) {
+			continue
+		}
 		if secret := k.derive(purpose); secret != nil && hmac.Equal(mac(secret, data), sum) {
 			return true
 		}

@@ -59,15 +59,15 @@ func TestSeal(t *testing.T) {
 func TestMAC(t *testing.T) {
 	ring, other := ringOf(t, edKey(t)), ringOf(t, edKey(t))
 	sum := ring.MAC("quote", []byte("data"), start)
-	if len(sum) != 32 || !ring.CheckMAC("quote", []byte("data"), sum) {
+	if len(sum) != 32 || !ring.CheckMAC("quote", []byte("data"), sum, start) {
 		t.Fatalf("%x", sum)
 	}
 	for what, ok := range map[string]bool{
-		"another purpose": ring.CheckMAC("credential", []byte("data"), sum),
-		"other data":      ring.CheckMAC("quote", []byte("datum"), sum),
-		"another ring":    other.CheckMAC("quote", []byte("data"), sum),
-		"half of it":      ring.CheckMAC("quote", []byte("data"), sum[:16]),
-		"nothing":         ring.CheckMAC("quote", []byte("data"), nil),
+		"another purpose": ring.CheckMAC("credential", []byte("data"), sum, start),
+		"other data":      ring.CheckMAC("quote", []byte("datum"), sum, start),
+		"another ring":    other.CheckMAC("quote", []byte("data"), sum, start),
+		"half of it":      ring.CheckMAC("quote", []byte("data"), sum[:16], start),
+		"nothing":         ring.CheckMAC("quote", []byte("data"), nil, start),
 	} {
 		if ok {
 			t.Errorf("%s: taken", what)
@@ -75,8 +75,12 @@ func TestMAC(t *testing.T) {
 	}
 	key := edKey(t)
 	sum = ringOf(t, key).MAC("quote", []byte("data"), start)
-	if !ringOf(t, edKey(t), key.Retired(start.Add(time.Hour))).CheckMAC("quote", []byte("data"), sum) {
+	if !ringOf(t, edKey(t), key.Retired(start.Add(time.Hour))).CheckMAC("quote", []byte("data"), sum, start) {
 		t.Error("refused when its key signs no more")
+	}
+	// A key that was stolen is ended before its time; it stays in the ring, to be seen.
+	if ringOf(t, edKey(t), key.Retired(start)).CheckMAC("quote", []byte("data"), sum, start) {
+		t.Error("taken though its key has ended")
 	}
 	// A public half alone checks nothing, and is nobody's secret.
 	public, err := newPublicKey(key.verify)
@@ -84,7 +88,7 @@ func TestMAC(t *testing.T) {
 		t.Fatal(err)
 	}
 	half := ringOf(t, edKey(t), public)
-	if half.CheckMAC("quote", []byte("data"), mac(nil, []byte("data"))) {
+	if half.CheckMAC("quote", []byte("data"), mac(nil, []byte("data")), start) {
 		t.Error("a MAC of nobody's is taken")
 	}
 	secret := parsed(t, []byte(goodSecret))

@@ -57,6 +57,7 @@ func RunForeign(t *testing.T, h *Harness) {
 		{"taken back before it is confirmed", reorganized},
 		{"taken back, and can't be made again", reorganizedAndSpent},
 		{"many looked at together", reviews},
+		{"payers of one nonce", payersOfNonce},
 		{"ready", readyForeign},
 	}
 	for _, tc := range cases {

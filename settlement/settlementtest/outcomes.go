@@ -353,3 +353,31 @@ func wantReason(c *Case, err error, want x402.Reason) {
 		c.Fatalf("got %v, want %s", err, want)
 	}
 }
+
+// Who has made a payment is found by its nonce alone, though strangers have used the same for nothing, as often as they like.
+func payersOfNonce(c *Case) {
+	tracer, ok := c.Settler.(settlement.Tracer)
+	if !ok {
+		c.Fatalf("%T finds no payers", c.Settler)
+	}
+	in := c.Claimed()
+	c.WantSettled(in, c.Settle(in))
+	stranger, last := c.H.Fresh(), common.Hash{}
+	for range 40 {
+		key, err := crypto.GenerateKey()
+		c.Must(err)
+		spam := c.Sign(key, func(a *x402.Authorization) {
+			a.Nonce = in.Authorization.Nonce
+			a.Value.Clear()
+		})
+		last = c.Send(stranger, spam.Authorization.TransferCalldata(spam.Signature), nil)
+	}
+	if r := c.Mined(last); r.Status != 1 {
+		c.Error("the nonce can't be used for nothing")
+	}
+	in.Authorization.From = common.Address{}
+	who, err := tracer.Payers(c.Ctx(), in)
+	if err != nil || len(who) != 1 || who[0] != crypto.PubkeyToAddress(c.Payer.PublicKey) {
+		c.Errorf("got %v, %v, want the payer", who, err)
+	}
+}

@@ -103,6 +103,7 @@ func Run(t *testing.T, h *Harness) {
 		{"taken back and forgotten before it is confirmed", reorganizedAndForgotten},
 		{"taken back, and can't be made again", reorganizedAndSpent},
 		{"many looked at together", reviews},
+		{"payers of one nonce", payersOfNonce},
 		{"ready", ready},
 	}
 	for _, tc := range cases {

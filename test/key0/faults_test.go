@@ -3,6 +3,8 @@ package key0
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -172,6 +174,72 @@ func stockClient(t *testing.T, s *shop) {
 			t.Errorf("at the resource: %d %s", a.Status, a.Body)
 		}
 	})
+}
+
+// A page of another site can have a browser post a text here, with the visitor's cookies and without asking first. What is called by its id
+// would come to the upstream as another method, as JSON and without an Origin, which is how upstreams know such requests.
+func crossSite(t *testing.T, s *shop) {
+	b := s.payer(t)
+	raw, _ := json.Marshal(body{"routeId": "status", "resource": call("GET", "/api/status")})
+	post := func(header ...string) rig.Answer {
+		return b.Do(t.Context(), http.MethodPost, s.URL("/x402/access"), string(raw), header...)
+	}
+	calls := s.Upstream.Calls()
+	for _, kind := range []string{"text/plain", "text/plain; charset=application/json", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""} {
+		for _, browser := range [][]string{{"Origin", "https://evil.example"}, {"Cookie", "session=1"}, {"Sec-Fetch-Site", "cross-site"}} {
+			header := browser
+			if kind != "" {
+				header = append([]string{"Content-Type", kind}, browser...)
+			}
+			refused(t, post(header...), http.StatusUnsupportedMediaType, "INVALID_REQUEST")
+		}
+	}
+	if s.Upstream.Calls() != calls {
+		t.Error("the upstream was called")
+	}
+	for _, header := range [][]string{{}, {"Content-Type", "text/plain"}, {"Content-Type", "application/json; charset=utf-8", "Origin", "https://page.example", "Cookie", "session=1"}} {
+		if a := post(header...); a.Status != http.StatusOK {
+			t.Errorf("%v: %d %s", header, a.Status, a.Body)
+		}
+	}
+}
+
+// Strangers who begin to send long requests, and never end, take so much of memory and no more; short ones are read meanwhile.
+func longRequests(t *testing.T, s *shop) {
+	const long, most = 1 << 20, 64
+	var stalled []net.Conn
+	defer func() {
+		for _, c := range stalled {
+			_ = c.Close()
+		}
+	}()
+	for range most {
+		c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", s.Addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stalled = append(stalled, c)
+		if _, err := fmt.Fprintf(c, "POST /x402/access HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n\r\n{", s.Addr, long); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := s.payer(t)
+	length := func(n int) rig.Answer { return s.post(t, b, body{"planId": "none", "text": strings.Repeat("x", n)}) }
+	var a rig.Answer
+	eventually(t, "the limit", func() bool {
+		a = length(20 << 10)
+		return a.Status != http.StatusNotFound
+	})
+	refused(t, a, http.StatusServiceUnavailable, "INTERNAL_ERROR")
+	if a.Header.Get("Retry-After") == "" {
+		t.Error("nobody is told when to come back")
+	}
+	refused(t, length(0), http.StatusNotFound, "TIER_NOT_FOUND")
+	for _, c := range stalled {
+		_ = c.Close()
+	}
+	stalled = nil
+	eventually(t, "room", func() bool { return length(20<<10).Status == http.StatusNotFound })
 }
 
 // W35: who asks for much and pays nothing is slowed down, and Web pages may pay as elsewhere.

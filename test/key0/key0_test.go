@@ -44,6 +44,8 @@ var scenes = []scene{
 	{"ours: W39", brokenSubscriber},
 	{"ours: clients that know no request ids", stockClient},
 	{"ours: one price for everything", onePrice},
+	{"ours: pages of other sites", crossSite},
+	{"ours: long requests", longRequests},
 	{"ours: W35", strangers}, // last: it uses up what one address may ask
 }
 

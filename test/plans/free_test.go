@@ -49,6 +49,8 @@ func TestFreeTier(t *testing.T) {
 	if h := s.Upstream.Last().Header; h.Get("X-Payment-Id") != "" || h.Get("X-Payment-Token") != "" {
 		t.Errorf("the upstream was told of a payment: %v", h)
 	}
+	// A Host may have any port, and still be the site's.
+	want(t, "by another port", b.Get(url, "X-Key", "one", "Host", "127.0.0.1:1"), http.StatusPaymentRequired, "Payment required")
 	want(t, "nobody", b.Get(url), http.StatusPaymentRequired, "Payment required")
 	// Who pays uses nothing up.
 	o := b.Offer(url)
@@ -86,6 +88,7 @@ func TestFreePlan(t *testing.T) {
 	want(t, "used up", b.Get(s.URL("/trial/y"), bearer(token)...), http.StatusPaymentRequired, "plan_used_up")
 	fresh := s.sign(b, "/trial/x", "trial")
 	want(t, "another trial", b.Get(s.URL("/trial/y"), x402.HeaderSignature, fresh), http.StatusPaymentRequired, "plan_used_up")
+	want(t, "by another port", b.Get(s.URL("/trial/y"), x402.HeaderSignature, fresh, "Host", "127.0.0.1:1"), http.StatusPaymentRequired, "plan_used_up")
 	for i := 2; i < 9; i++ {
 		other := rig.NewBuyer(t, i)
 		a := other.Get(s.URL("/trial/x"), x402.HeaderSignature, s.sign(other, "/trial/x", "trial"))
@@ -103,5 +106,13 @@ func TestFreePlan(t *testing.T) {
 	want(t, "a payment", b.Get(s.URL("/trial/x"), x402.HeaderSignature, s.sign(b, "/trial/x", "")), http.StatusOK, "")
 	if s.Earned() != cent || s.calls.Load() != 8 {
 		t.Errorf("%d units for %d requests", s.Earned(), s.calls.Load())
+	}
+	// Signatures over nothing cost nobody anything but us, who ask the chain about each.
+	limited := rig.Answer{}
+	for i := 0; i < 64 && limited.Status != http.StatusTooManyRequests; i++ {
+		limited = b.Get(s.URL("/trial/y"), x402.HeaderSignature, fresh)
+	}
+	if limited.Status != http.StatusTooManyRequests {
+		t.Errorf("again and again: %d %s", limited.Status, limited.Body)
 	}
 }

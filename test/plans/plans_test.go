@@ -184,6 +184,9 @@ func TestCookie(t *testing.T) {
 	if h := s.Upstream.Last().Header; h["Cookie"] != nil || !strings.HasPrefix(h.Get("Authorization"), "Bearer ") {
 		t.Errorf("the upstream got %v", h)
 	}
+	if a := b.Get(s.URL("/web/open"), "Cookie", "a=1; "+mine); a.Status != http.StatusOK || s.Upstream.Last().Header.Get("Cookie") != "a=1" {
+		t.Errorf("where nothing is paid: %d, and the upstream got %v", a.Status, s.Upstream.Last().Header)
+	}
 	forged := []byte(mine)
 	if at := &forged[len(forged)-10]; *at == 'A' {
 		*at = 'B'
@@ -195,6 +198,23 @@ func TestCookie(t *testing.T) {
 	want(t, "one more", ask("Cookie", mine), http.StatusOK, "")
 	want(t, "the last", ask("Cookie", mine), http.StatusOK, "")
 	want(t, "used up", ask("Cookie", mine), http.StatusPaymentRequired, "plan_used_up")
+}
+
+// A plan whose credit does not do for the request that buys it is not offered there, and can't be bought: its buyer would pay and get nothing.
+func TestCreditThatIsTooSmall(t *testing.T) {
+	s := newShop(t)
+	b := rig.NewBuyer(t, 1)
+	if o := b.Offer(s.URL("/fund/dear")); option(o, "small") >= 0 || len(o.Accepts) != 1 {
+		t.Errorf("offered: %+v", o.Accepts)
+	}
+	want(t, "bought all the same", b.Get(s.URL("/fund/dear"), x402.HeaderSignature, s.sign(b, "/fund/cheap", "small")),
+		http.StatusPaymentRequired, x402.ReasonNoMatchingRequirements)
+	if s.Earned() != 0 {
+		t.Errorf("%d units were paid for nothing", s.Earned())
+	}
+	token, _ := s.buy(b, "/fund/cheap", "small")
+	want(t, "what is dear", b.Get(s.URL("/fund/dear"), bearer(token)...), http.StatusPaymentRequired, "plan_used_up")
+	want(t, "what is cheap", b.Get(s.URL("/fund/cheap"), bearer(token)...), http.StatusOK, "")
 }
 
 // Routes and plans of one price: a signature that was claimed for one opens no other.

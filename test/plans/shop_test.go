@@ -67,9 +67,22 @@ const site = `
 	x402 /web/* {
 		name web
 		cookie
+		exempt path /web/open
 		plan day $0.02 {
 			ttl 24h
 			requests 5
+		}
+	}
+	x402 /fund/* {
+		name fund
+		price $0.01 {
+			match {
+				path /fund/cheap
+			}
+		}
+		price $0.10
+		plan small $0.05 {
+			credit $0.06
 		}
 	}
 	x402 /few/* $0.01 {
