@@ -144,6 +144,9 @@ func eventData(f *paywall.Fact) map[string]any {
 	if p.Transaction != ([32]byte{}) {
 		data["txHash"] = p.Transaction.Hex()
 	}
+	if f.Back != ([32]byte{}) {
+		data["refundTransaction"] = f.Back.Hex()
+	}
 	if f.Reason != "" {
 		data["reason"] = f.Reason
 	}

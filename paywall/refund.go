@@ -39,8 +39,6 @@ type Refunds struct {
 	MinAge time.Duration
 	// Batch is how many refunds one process begins in an interval, and has on their way at once. Default: 50.
 	Batch int
-	// Notify hears of every refund that has come to an end. May be nil.
-	Notify func(RefundNotice)
 }
 
 // RefundLimits bound what goes back by itself, in atomic units of a payee's asset; zero: there is no bound.
@@ -49,15 +47,6 @@ type RefundLimits struct {
 	PerPayment uint256.Int
 	// PerDay is for all instances and each day of UTC together: what is above waits for the next day.
 	PerDay uint256.Int
-}
-
-// RefundNotice tells the operator of a refund that has come to an end.
-type RefundNotice struct {
-	Payment ledger.Payment
-	// Refunded: it was paid, by Transaction; else it is REFUND_FAILED for Reason.
-	Refunded    bool
-	Reason      string
-	Transaction common.Hash
 }
 
 func (r *Refunds) withDefaults() *Refunds {
@@ -260,7 +249,7 @@ func (e *Engine) refunded(ctx context.Context, p ledger.Payment, back *ledger.Pa
 		return err
 	}
 	e.log(q.ID).Info("a payment was paid back", slog.String("transaction", back.Transaction.Hex()), slog.String("amount", q.Amount.Dec()))
-	e.told(RefundNotice{Payment: q, Refunded: true, Transaction: back.Transaction})
+	e.countRefund(&q, "refunded", "")
 	return nil
 }
 
@@ -277,17 +266,9 @@ func (e *Engine) closeRefund(ctx context.Context, back *ledger.Payment) error {
 	return err
 }
 
-// told counts a refund that has come to an end, and tells of it.
-func (e *Engine) told(n RefundNotice) {
-	s := e.current()
-	o := Observation{Event: "refund", Network: networkID(n.Payment.ChainID), Outcome: "failed", Reason: n.Reason, Amount: n.Payment.Amount}
-	if n.Refunded {
-		o.Outcome = "refunded"
-	}
-	s.Observe(o)
-	if s.Refunds != nil && s.Refunds.Notify != nil {
-		e.background.Go(func() { s.Refunds.Notify(n) })
-	}
+// countRefund counts a refund that has come to an end.
+func (e *Engine) countRefund(p *ledger.Payment, outcome, why string) {
+	e.current().Observe(Observation{Event: "refund", Network: networkID(p.ChainID), Outcome: outcome, Reason: why, Amount: p.Amount})
 }
 
 // foundBack writes what was found out about a transfer back. That it would fail now ends nothing: only one that was given up is over,

@@ -323,7 +323,7 @@ func (r *returning) fail(ctx context.Context, why string, cause error) error {
 	r.e.log(q.ID).Error("a payment can't be paid back", slog.String("network", r.y.Network.ID), slog.String("reason", why),
 		slog.String("amount", q.Amount.Dec()), slog.Any("error", cause),
 		slog.String("what_to_do", "see caddy x402 refunds list; when the cause is gone, caddy x402 refunds retry "+q.ID))
-	r.e.told(RefundNotice{Payment: q, Reason: why})
+	r.e.countRefund(&q, "failed", why)
 	return nil
 }
 
