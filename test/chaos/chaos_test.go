@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/big"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -13,7 +14,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/ethclient"
+	"github.com/holiman/uint256"
 
 	"github.com/caddy-x402/caddy-x402/devnet"
 	"github.com/caddy-x402/caddy-x402/ledger"
@@ -78,6 +81,8 @@ type scene struct {
 	payers    []*payer
 	mischief  *mischief
 	begun     time.Time
+	// purses are what everybody had at the beginning.
+	purses map[common.Address]*big.Int
 }
 
 func newScene(t *testing.T, store string, seed uint64, open func(*testing.T, string, int) *backend) *scene {
@@ -89,6 +94,9 @@ func newScene(t *testing.T, store string, seed uint64, open func(*testing.T, str
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.chain.Close() })
+	if err := s.chain.Mint(t.Context(), refundWallet.Address, uint256.NewInt(refundMoney)); err != nil {
+		t.Fatal(err)
+	}
 	s.upstream = newUpstream(t, s.dice(1))
 	s.backend = open(t, s.dir, instances)
 	node, err := ethclient.DialContext(t.Context(), s.chain.URL())
@@ -112,6 +120,9 @@ func newScene(t *testing.T, store string, seed uint64, open func(*testing.T, str
 			p.cheats = &cheat{chain: node, stash: devnet.Payer(payers + i)}
 		}
 		s.payers = append(s.payers, p)
+	}
+	if s.purses, err = readPurses(t.Context(), node, s.payers); err != nil {
+		t.Fatal(err)
 	}
 	return s
 }
@@ -202,6 +213,7 @@ func (s *scene) play(lasts time.Duration) {
 			}
 		}
 		s.await(settling, "what was forgotten to be found", s.accounted)
+		s.await(settling, "all payments to end", func() error { return s.unsettled("") })
 		s.report(forgotten(s.gather()))
 		return
 	}
@@ -375,6 +387,15 @@ func (s *scene) gather() *evidence {
 	if err != nil {
 		s.t.Fatal("reading the chain: ", err)
 	}
+	node, err := ethclient.DialContext(ctx, s.chain.URL())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer node.Close()
+	purses, err := readPurses(ctx, node, s.payers)
+	if err != nil {
+		s.t.Fatal(err)
+	}
 	records, gas, err := readLedger(ctx, s.backend)
 	if err != nil {
 		s.t.Fatal(err)
@@ -385,5 +406,6 @@ func (s *scene) gather() *evidence {
 	}
 	return &evidence{
 		verified: verified, records: records, chain: chain, wallets: gas, forwards: s.upstream.seen(), payers: s.payers,
+		before: s.purses, after: purses,
 	}
 }
