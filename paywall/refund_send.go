@@ -280,11 +280,11 @@ func (r *returning) mayBeSigned(ctx context.Context) (*ledger.Payment, error) {
 func (r *returning) refused(ctx context.Context, back ledger.Payment, why x402.Reason, cause error) error {
 	switch why {
 	case x402.ReasonInsufficientBalance:
-		r.waits("wallet_empty", cause)
+		r.waits(waitsEmpty, cause)
 		return nil
 	case x402.ReasonSimulationFailed:
-		if cause != nil && strings.Contains(strings.ToLower(cause.Error()), "pause") {
-			r.waits("token_paused", cause)
+		if passing := r.passing(ctx, cause); passing != "" {
+			r.waits(passing, cause)
 			return nil
 		}
 		return r.fail(ctx, reasonRefused, cause)
@@ -299,6 +299,28 @@ func (r *returning) refused(ctx context.Context, back ledger.Payment, why x402.R
 	r.waits("not_settled", fmt.Errorf("%s: %w", why, cause))
 	return nil
 }
+
+// passing says why the token refuses all transfers of the refund wallet for now; empty if it may be this one's payee that it refuses. That the
+// wallet has too little is told by the simulation where others took what was there when its balance was read.
+func (r *returning) passing(ctx context.Context, cause error) string {
+	said := ""
+	if cause != nil {
+		said = strings.ToLower(cause.Error())
+	}
+	switch {
+	case strings.Contains(said, "pause"):
+		return "token_paused"
+	case strings.Contains(said, "exceeds balance"):
+		return waitsEmpty
+	}
+	if balance, err := r.e.refundBalance(ctx, r.y, r.wallet); err == nil && balance != nil && balance.Lt(&r.p.Amount) {
+		return waitsEmpty
+	}
+	return ""
+}
+
+// waitsEmpty is why refunds wait that the refund wallet has too little for.
+const waitsEmpty = "wallet_empty"
 
 // waits counts a refund that can't be paid now, and says why, once for all that wait for the same.
 func (r *returning) waits(why string, cause error) {

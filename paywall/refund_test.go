@@ -99,6 +99,19 @@ func TestRefundToABlacklistedPayer(t *testing.T) {
 	w.is(p, "REFUNDED refund_refused_by_token")
 }
 
+// That others were faster to take what the refund wallet has is no reason to give up.
+func TestRefundFromACrowdedWallet(t *testing.T) {
+	w := newRefundWorld(t)
+	w.fund(1 << 20)
+	p := w.held(1, "")
+	w.bank.crowded = true
+	w.run(time.Hour)
+	w.is(p, "REFUND_PENDING upstream_status_502")
+	w.bank.crowded = false
+	w.run(10 * time.Minute)
+	w.is(p, "REFUNDED upstream_status_502")
+}
+
 // A plan of which something was drawn does not go back by itself, whatever is said of its delivery.
 func TestRefundOfAPlanInUse(t *testing.T) {
 	w := newRefundWorld(t)
