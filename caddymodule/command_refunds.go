@@ -53,12 +53,12 @@ func newRefundsRetry(pi payIO) *cobra.Command {
 		Short: "Has refunds that failed tried again",
 		Long: `Makes refunds that are REFUND_FAILED pending again, so that the Caddy that is running pays them. It goes on with the transfer that
 was begun, so nothing is paid twice. What was found on the chain and not in the ledger (reason quarantine) goes back only if it is
-named: find out first whether the payer was served.` + ledgerHelp + exitHelp,
+named: find out first whether the payer was served. So does what is more than max_payment: who names it has decided.` + ledgerHelp + exitHelp,
 		RunE: pi.operate(&f.json, f.retry),
 	})
 	fs := cmd.Flags()
 	fs.SortFlags = false
-	fs.BoolVar(&f.all, "all", false, "all that failed, but for what is in quarantine")
+	fs.BoolVar(&f.all, "all", false, "all that failed, but for what is in quarantine or more than max_payment")
 	f.common(cmd)
 	return cmd
 }
@@ -148,7 +148,7 @@ func (f *refundsFlags) retry(ctx context.Context, o *operator, ids []string) err
 	if f.all {
 		err := eachOf(ctx, ops, ledger.StateRefundFailed, common.Address{}, 0, func(page []operatorPayment) error {
 			for i := range page {
-				if page[i].Reason != ledger.ReasonQuarantine {
+				if why := page[i].Reason; why != ledger.ReasonQuarantine && why != paywall.ReasonRefundTooDear {
 					ids = append(ids, page[i].ID)
 				}
 			}

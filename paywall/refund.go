@@ -43,10 +43,15 @@ type Refunds struct {
 
 // RefundLimits bound what goes back by itself, in atomic units of a payee's asset; zero: there is no bound.
 type RefundLimits struct {
-	// PerPayment: what is more than this is REFUND_FAILED, for the operator to decide.
+	// PerPayment: what is more than this is REFUND_FAILED, for the operator to decide: who has that tried again has it paid.
 	PerPayment uint256.Int
 	// PerDay is for all instances and each day of UTC together: what is above waits for the next day.
 	PerDay uint256.Int
+}
+
+// tooDear reports whether p is not to go back by itself. That it failed for this, and is pending again, is an operator's decision.
+func (l *RefundLimits) tooDear(p *ledger.Payment) bool {
+	return !l.PerPayment.IsZero() && p.Amount.Gt(&l.PerPayment) && p.Reason != ReasonRefundTooDear
 }
 
 func (r *Refunds) withDefaults() *Refunds {
@@ -82,14 +87,16 @@ const (
 	slowestRefund = time.Hour
 )
 
-// Reasons of refunds that failed.
+// ReasonRefundTooDear is why a refund has failed that is more than RefundLimits.PerPayment.
+const ReasonRefundTooDear = "refund_over_max_payment"
+
+// Other reasons of refunds that failed.
 const (
-	reasonOverPayment = "refund_over_max_payment"
-	reasonOverDay     = "refund_over_max_day"
-	reasonRefused     = "refund_refused_by_token"
-	reasonCancelled   = "refund_authorization_cancelled"
-	reasonGivenUp     = "refund_wallet_was_given_up"
-	reasonDrawn       = "refund_of_a_plan_in_use"
+	reasonOverDay   = "refund_over_max_day"
+	reasonRefused   = "refund_refused_by_token"
+	reasonCancelled = "refund_authorization_cancelled"
+	reasonGivenUp   = "refund_wallet_was_given_up"
+	reasonDrawn     = "refund_of_a_plan_in_use"
 )
 
 // signedUntil is when nothing of the transfer back p can be executed any more: never, as long as it may be signed again.

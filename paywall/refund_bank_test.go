@@ -29,7 +29,7 @@ type bank struct {
 	used      map[use]moved
 	banned    map[common.Address]bool
 	paused    bool
-	crowded   bool // others take what the refund wallet has between the reading of its balance and the transfer
+	crowded   bool                // others take what the refund wallet has between the reading of its balance and the transfer
 	seen      []settlement.Intent // all that was ever shown to an endpoint: whoever runs it may execute it
 	transfers int
 }

@@ -135,8 +135,8 @@ func (e *Engine) planRefund(ctx context.Context, p *ledger.Payment) (PlannedRefu
 		out.Reason = "payment_not_safe"
 	case e.store.Now().Sub(p.SettledAt) < s.MinAge:
 		out.Reason = "too_young"
-	case !y.Refund.PerPayment.IsZero() && p.Amount.Gt(&y.Refund.PerPayment):
-		out.Action, out.Reason = "fail", reasonOverPayment
+	case y.Refund.tooDear(p):
+		out.Action, out.Reason = "fail", ReasonRefundTooDear
 	case !y.Refund.PerDay.IsZero() && p.Amount.Gt(&y.Refund.PerDay):
 		out.Action, out.Reason = "fail", reasonOverDay
 	default:

@@ -129,8 +129,8 @@ func (r *returning) prepare(ctx context.Context, over string) (*ledger.Payment, 
 		return r.pin(ctx, back, over)
 	}
 	switch {
-	case !limits.PerPayment.IsZero() && r.p.Amount.Gt(&limits.PerPayment):
-		return nil, r.fail(ctx, reasonOverPayment, nil)
+	case limits.tooDear(&r.p):
+		return nil, r.fail(ctx, ReasonRefundTooDear, nil)
 	case !limits.PerDay.IsZero() && r.p.Amount.Gt(&limits.PerDay):
 		return nil, r.fail(ctx, reasonOverDay, nil)
 	}
@@ -326,7 +326,11 @@ const waitsEmpty = "wallet_empty"
 func (r *returning) waits(why string, cause error) {
 	r.e.current().Observe(Observation{Event: "refund", Network: r.y.Network.ID, Outcome: "waiting", Reason: why, Amount: r.p.Amount})
 	if r.e.refunds.speaks(r.y.Network.ID+" "+why, r.s.Interval) {
-		r.e.log(r.p.ID).Warn("a refund waits; it is tried again", slog.String("network", r.y.Network.ID), slog.String("reason", why), slog.Any("error", cause))
+		log := r.e.log(r.p.ID).With(slog.String("network", r.y.Network.ID), slog.String("reason", why))
+		if r.wallet != nil {
+			log = log.With(slog.String("wallet", r.wallet.Address().Hex()))
+		}
+		log.Warn("a refund waits; it is tried again", slog.Any("error", cause))
 	}
 }
 
@@ -342,8 +346,11 @@ func (r *returning) fail(ctx context.Context, why string, cause error) error {
 	if err != nil || !wrote {
 		return err
 	}
-	r.e.log(q.ID).Error("a payment can't be paid back", slog.String("network", r.y.Network.ID), slog.String("reason", why),
-		slog.String("amount", q.Amount.Dec()), slog.Any("error", cause),
+	log := r.e.log(q.ID).With(slog.String("network", r.y.Network.ID), slog.String("reason", why))
+	if cause != nil {
+		log = log.With(slog.Any("error", cause))
+	}
+	log.Error("a payment can't be paid back", slog.String("amount", q.Amount.Dec()),
 		slog.String("what_to_do", "see caddy x402 refunds list; when the cause is gone, caddy x402 refunds retry "+q.ID))
 	r.e.countRefund(&q, "failed", why)
 	return nil

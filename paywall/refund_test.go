@@ -232,8 +232,7 @@ func TestRefundLimits(t *testing.T) {
 	for _, p := range []ledger.Payment{a, b, c} {
 		w.is(p, "REFUNDED upstream_status_502")
 	}
-	w.limits.PerPayment = *uint256.NewInt(1003)
-	w.retry()
+	w.retry() // that is the decision
 	w.run(time.Hour)
 	w.is(dear, "REFUNDED refund_over_max_payment")
 }

@@ -71,10 +71,10 @@ type judgement struct {
 
 	// What the table tells.
 	settled, delivered, refunded, refundable, unused int
-	resolved, onTheWay, byToken, answers   int
-	quarantined                            int
-	voided                                 int // the upstream has refused them, and nothing was charged
-	elsewhere                              int // wanted things whose payment has served another thing that its payer wanted
+	resolved, onTheWay, byToken, answers             int
+	quarantined                                      int
+	voided                                           int // the upstream has refused them, and nothing was charged
+	elsewhere                                        int // wanted things whose payment has served another thing that its payer wanted
 	// lent were served before they were paid; unpaid are those that did not come through, loss what they come to, and madeGood those that
 	// were paid by another payment.
 	lent, unpaid, madeGood, debtorsRefused int

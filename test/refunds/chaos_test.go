@@ -55,7 +55,7 @@ type chaos struct {
 // then filled, and one payer is blacklisted: in the end each payment is delivered, or paid back, or the operator was told that it can't
 // be; nobody got both, or any of it twice; and all balances are exact to the unit.
 func TestChaos(t *testing.T) {
-	seconds, err := strconv.Atoi(setting("REFUNDS_SECONDS", "6"))
+	seconds, err := strconv.Atoi(setting("REFUNDS_SECONDS", "5"))
 	if err != nil || seconds < 1 {
 		t.Fatal("REFUNDS_SECONDS is no number of seconds: ", err)
 	}
@@ -175,7 +175,7 @@ func (c *chaos) caddyfile(rpc, addr, admin, upstream string) string {
 		settle_timeout 6s
 		hold_ttl 2s
 		min_age 3s
-		interval 300ms
+		interval 200ms
 	}
 }
 http://shop.test:%s {
@@ -225,10 +225,16 @@ func (l *luck) upstream(w http.ResponseWriter, r *http.Request) {
 // ban lets a buyer pay for what fails, and then has it blacklisted: it can't be paid back. Before that there is no money to do so.
 func (c *chaos) ban(b *rig.Buyer) {
 	c.t.Helper()
-	for i := range 3 {
-		shop := c.instances[i%len(c.instances)].addr
-		o := rig.Offered(c.t, b.Get("http://"+shop+"/broken/x", "Host", "shop.test"))
-		if a := b.Get("http://"+shop+"/broken/x", "Host", "shop.test", x402.HeaderSignature, b.Sign(o, 0)); a.Status != http.StatusBadGateway {
+	got := make([]rig.Answer, 3)
+	var busy sync.WaitGroup
+	for i := range got {
+		url := fmt.Sprintf("http://%s/broken/%d", c.instances[i%len(c.instances)].addr, i)
+		header := b.Sign(rig.Offered(c.t, b.Get(url, "Host", "shop.test")), 0)
+		busy.Go(func() { got[i] = b.Get(url, "Host", "shop.test", x402.HeaderSignature, header) })
+	}
+	busy.Wait()
+	for _, a := range got {
+		if a.Status != http.StatusBadGateway {
 			c.t.Fatalf("%d %v %s", a.Status, a.Err, a.Body)
 		}
 	}

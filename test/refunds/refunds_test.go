@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -164,12 +165,24 @@ type purchase struct {
 	id     string
 }
 
-func (s *scene) buy(p *purchase) {
+// buy buys all of it at once.
+func (s *scene) buy(list ...*purchase) {
 	s.T.Helper()
-	a, _ := s.buyer.Buy(s.URL(p.path))
-	p.id = a.Header.Get("X-Payment-Id")
-	if a.Status != p.status || p.id == "" || (a.Header.Get("X-Payment-Status") == "refund_pending") != p.back {
-		s.T.Fatalf("%s: %d %v %s", p.path, a.Status, a.Header, a.Body)
+	got, headers := make([]rig.Answer, len(list)), make([]string, len(list))
+	for i, p := range list {
+		headers[i] = s.buyer.Sign(s.buyer.Offer(s.URL(p.path)), 0)
+	}
+	var busy sync.WaitGroup
+	for i, p := range list {
+		busy.Go(func() { got[i] = s.buyer.Get(s.URL(p.path), x402.HeaderSignature, headers[i]) })
+	}
+	busy.Wait()
+	for i, p := range list {
+		a := &got[i]
+		p.id = a.Header.Get("X-Payment-Id")
+		if a.Status != p.status || p.id == "" || (a.Header.Get("X-Payment-Status") == "refund_pending") != p.back {
+			s.T.Fatalf("%s: %d %v %s %v", p.path, a.Status, a.Header, a.Body, a.Err)
+		}
 	}
 }
 
@@ -192,10 +205,10 @@ func testPaidBack(t *testing.T, o rig.Options) {
 		{path: "/strict/410/x", price: 20_000, status: 410},
 	}
 	dear := &purchase{path: "/dear/500/x", price: 50_000, back: true, status: 500}
-	s.buy(dear)
+	s.buy(append(list, dear)...)
 	var back, kept uint64
 	for _, p := range list {
-		if s.buy(p); p.back {
+		if p.back {
 			back += p.price
 		} else {
 			kept += p.price
@@ -290,6 +303,10 @@ func (s *scene) operator(id string, dear *purchase) {
 		s.T.Error(out)
 	}
 	s.refunds(2, "retry") // what?
+	if out := s.refunds(0, "retry", "--all", "--json"); strings.Contains(out, dear.id) || !strings.Contains(out, id) {
+		s.T.Error(out)
+	}
+	s.fails(id, 2)
 	if err := s.Chain.Unblacklist(s.T.Context(), devnet.Payer(3).Address); err != nil {
 		s.T.Fatal(err)
 	}
@@ -299,7 +316,7 @@ func (s *scene) operator(id string, dear *purchase) {
 	s.planned(id)
 	s.comes(id, "REFUNDED")
 	s.told("payment_refund_pending", dear.id, nil)
-	if _, n := heardOf("payment_refund_pending", id); n != 2 {
+	if _, n := heardOf("payment_refund_pending", id); n != 3 {
 		s.T.Errorf("subscribers heard %d times that %s goes back", n, id)
 	}
 	if out := s.refunds(2, "retry", id); !strings.Contains(out, "refund_not_failed") {
@@ -311,6 +328,15 @@ func (s *scene) operator(id string, dear *purchase) {
 	if out := s.refunds(0, "list", "--done", "--json"); strings.Count(out, `"state":"REFUNDED"`) != 4 {
 		s.T.Error(out)
 	}
+}
+
+// fails waits until a refund has failed so many times.
+func (s *scene) fails(id string, times int) {
+	s.T.Helper()
+	until(s.T, "a refund does not fail again", func() bool {
+		_, n := heardOf("payment_refund_failed", id)
+		return n == times && s.status(id).State == "REFUND_FAILED"
+	})
 }
 
 // planned sees what is said of a refund that was tried again just now: it is to be paid, or on its way already.

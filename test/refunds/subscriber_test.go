@@ -48,7 +48,9 @@ func (*subscriber) Handle(_ context.Context, e caddy.Event) error {
 }
 
 // toldOf is the line of an event.
-func toldOf(name, payment string) string { return "a subscriber heard " + name + " of " + payment + ";" }
+func toldOf(name, payment string) string {
+	return "a subscriber heard " + name + " of " + payment + ";"
+}
 
 // heardOf gives the last event of a name for a payment, and how many there were.
 func heardOf(name, payment string) (last caddy.Event, n int) {
