@@ -93,9 +93,10 @@ func (t *tablePages) page(list []operatorPayment) error {
 		out.AppendHeader(header)
 	}
 	for i := range list {
+		p := &list[i]
 		var row table.Row
 		for _, c := range t.columns {
-			row = append(row, c.text(&list[i]))
+			row = append(row, c.text(p))
 		}
 		out.AppendRow(row)
 	}
