@@ -12,6 +12,10 @@ LONGEST = ./test/e2e ./test/crash ./test/operator ./test/chaos ./ledger/redis ./
 CHAOS_SECONDS ?= 120
 CHAOS_STORE ?= all
 CHAOS_SEED ?=
+# The same of the refunds' chaos.
+REFUNDS_SECONDS ?= 60
+REFUNDS_STORE ?= all
+REFUNDS_SEED ?=
 # How long a soak lasts at most, and how many payments are enough.
 SOAK_SECONDS ?= 3600
 SOAK_PAYMENTS ?= 1000000
@@ -27,10 +31,10 @@ RACE = -race $(foreach package,$(UNRACED),-gcflags=$(package)=-race=false)
 TOOL = $(GO) tool -modfile=$(CURDIR)/tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test chaos soak interop-v1 setup lint fmt vuln fuzz bench clean
+.PHONY: help build demo test chaos refund-chaos soak interop-v1 setup lint fmt vuln fuzz bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build bin/caddy: Caddy with this module in it, without cgo
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/caddy ./cmd/caddy
@@ -44,6 +48,10 @@ test: setup ## every test, as CI runs it, with the race detector; lint vets
 chaos: ## three Caddys under load while all that can break breaks; CHAOS_SECONDS=120 CHAOS_STORE=all CHAOS_SEED=
 	CGO_ENABLED=0 CHAOS_SECONDS=$(CHAOS_SECONDS) CHAOS_STORE=$(CHAOS_STORE) CHAOS_SEED=$(CHAOS_SEED) \
 		$(GO) test -count=1 -v -timeout 0 -run '^TestChaos$$' $(TESTFLAGS) ./test/chaos
+
+refund-chaos: ## what must go back does, to the unit, while instances are killed; REFUNDS_SECONDS=60 REFUNDS_STORE=all REFUNDS_SEED=
+	CGO_ENABLED=0 REFUNDS_SECONDS=$(REFUNDS_SECONDS) REFUNDS_STORE=$(REFUNDS_STORE) REFUNDS_SEED=$(REFUNDS_SEED) \
+		$(GO) test -count=1 -v -timeout 0 -run '^TestChaos$$' $(TESTFLAGS) ./test/refunds
 
 soak: ## a million payments in one run: none lost, none doubled, memory flat; SOAK_SECONDS=3600 SOAK_PAYMENTS=1000000 SOAK_JSON=
 	$(GO) build -trimpath -o bin/bench ./test/bench

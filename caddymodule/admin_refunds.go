@@ -40,6 +40,10 @@ func (d *desk) plan(ctx context.Context, limit int) (paywall.RefundPlan, error) 
 
 // retry lets a refund that has failed be tried again; of a payment in quarantine, that it be paid back at all.
 func (d *desk) retry(ctx context.Context, id string) (operatorPayment, error) {
+	update := d.store.Update
+	if d.engine != nil {
+		update = d.engine.Update
+	}
 	for range 10 {
 		p, err := d.store.Payment(ctx, id)
 		if err != nil {
@@ -50,7 +54,7 @@ func (d *desk) retry(ctx context.Context, id string) (operatorPayment, error) {
 				http.StatusConflict, codeNotFailed, fmt.Sprintf("the payment is %s; only a refund that is %s can be tried again", p.State(), ledger.StateRefundFailed), nil,
 			}
 		}
-		p, err = d.store.Update(ctx, id, p.Version, ledger.Change{Event: ledger.EventRefundRetry, Actor: actorOperator})
+		p, err = update(ctx, id, p.Version, ledger.Change{Event: ledger.EventRefundRetry, Actor: actorOperator})
 		if errors.Is(err, ledger.ErrConflict) || errors.Is(err, ledger.ErrTransition) {
 			continue
 		}

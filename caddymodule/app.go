@@ -268,7 +268,7 @@ func (a *App) Start() error {
 		a.log.Error("the ledger can't be opened; payments are refused until it can", zap.Error(err))
 	}
 	if a.events != nil {
-		a.events.start(a.log)
+		a.events.start(a.log, a.listening)
 	}
 	a.engine.value.follow(a)
 	a.keys.start(a)

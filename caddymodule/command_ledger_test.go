@@ -90,7 +90,7 @@ func TestTextTable(t *testing.T) {
 		}
 	}
 	for width, want := range map[int]int{0: len(columns), 1000: len(columns), 80: 3, 60: 3, 100: 4, 20: 3} {
-		if got := len(fitting(width)); got != want {
+		if got := len(fitting(columns, width)); got != want {
 			t.Errorf("%d columns of text have room for %d columns of the table, want %d", width, got, want)
 		}
 	}

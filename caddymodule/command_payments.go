@@ -101,7 +101,7 @@ func (f *paymentsFlags) list(ctx context.Context, o *operator) error {
 	defer done()
 	var pages pagePrinter = &jsonPages{o: o}
 	if !o.asJSON {
-		pages = newTablePages(o)
+		pages = newTablePages(o, columns, "There are no such payments.")
 	}
 	left := f.limit
 	for {

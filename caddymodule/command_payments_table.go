@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,8 +39,23 @@ var columns = []column{
 	{"reason", 14, text.AlignLeft, func(p *operatorPayment) string { return client.Printable(p.Reason, 40) }},
 }
 
+// refundColumns are those of the table of refunds: why one failed comes before what can be looked up.
+var refundColumns = []column{
+	columnOf("payment"), columnOf("state"),
+	{"reason", 26, text.AlignLeft, func(p *operatorPayment) string { return client.Printable(p.Reason, 60) }},
+	columnOf("amount"),
+	{"to", 13, text.AlignLeft, func(p *operatorPayment) string { return short(p.Payer.Hex()) }},
+	{"paid", 20, text.AlignLeft, func(p *operatorPayment) string { return rfc3339(p.SettledAt) }},
+	columnOf("for"), columnOf("network"),
+}
+
+// columnOf is the column of that name.
+func columnOf(name string) column {
+	return columns[slices.IndexFunc(columns, func(c column) bool { return c.name == name })]
+}
+
 // fitting gives the columns that a terminal has room for; 0: nobody knows its width.
-func fitting(width int) []column {
+func fitting(columns []column, width int) []column {
 	used := 0
 	for i, c := range columns {
 		if used += c.width + 2; width > 0 && used > width && i > 2 {
@@ -53,10 +69,13 @@ func fitting(width int) []column {
 type tablePages struct {
 	o       *operator
 	columns []column
+	none    string // is said of an empty list
 	rows    int
 }
 
-func newTablePages(o *operator) *tablePages { return &tablePages{o: o, columns: fitting(o.width)} }
+func newTablePages(o *operator, columns []column, none string) *tablePages {
+	return &tablePages{o: o, columns: fitting(columns, o.width), none: none}
+}
 
 func (t *tablePages) page(list []operatorPayment) error {
 	if len(list) == 0 {
@@ -74,9 +93,10 @@ func (t *tablePages) page(list []operatorPayment) error {
 		out.AppendHeader(header)
 	}
 	for i := range list {
+		p := &list[i]
 		var row table.Row
 		for _, c := range t.columns {
-			row = append(row, c.text(&list[i]))
+			row = append(row, c.text(p))
 		}
 		out.AppendRow(row)
 	}
@@ -89,7 +109,7 @@ func (t *tablePages) end(next string) error {
 	case next != "":
 		t.o.say("There are more: repeat the command with --cursor %s, or with --all.", next)
 	case t.rows == 0:
-		t.o.say("There are no such payments.")
+		t.o.say("%s", t.none)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -51,12 +52,12 @@ func newRefundsRetry(pi payIO) *cobra.Command {
 		Short: "Has refunds that failed tried again",
 		Long: `Makes refunds that are REFUND_FAILED pending again, so that the Caddy that is running pays them. It goes on with the transfer that
 was begun, so nothing is paid twice. What was found on the chain and not in the ledger (reason quarantine) goes back only if it is
-named: find out first whether the payer was served.` + ledgerHelp + exitHelp,
+named: find out first whether the payer was served. So does what is more than max_payment: who names it has decided.` + ledgerHelp + exitHelp,
 		RunE: pi.operate(&f.json, f.retry),
 	})
 	fs := cmd.Flags()
 	fs.SortFlags = false
-	fs.BoolVar(&f.all, "all", false, "all that failed, but for what is in quarantine")
+	fs.BoolVar(&f.all, "all", false, "all that failed, but for what is in quarantine or more than max_payment")
 	f.common(cmd)
 	return cmd
 }
@@ -91,13 +92,13 @@ func (f *refundsFlags) listRefunds(ctx context.Context, o *operator) error {
 		return err
 	}
 	defer done()
-	states := []ledger.State{ledger.StateRefundFailed, ledger.StateRefundPending}
+	states, none := []ledger.State{ledger.StateRefundFailed, ledger.StateRefundPending}, "No refund has failed, and none is pending."
 	if f.done {
-		states = []ledger.State{ledger.StateRefunded}
+		states, none = []ledger.State{ledger.StateRefunded}, "Nothing was paid back."
 	}
 	var pages pagePrinter = &jsonPages{o: o}
 	if !o.asJSON {
-		pages = newTablePages(o)
+		pages = newTablePages(o, refundColumns, none)
 	}
 	for _, state := range states {
 		if err := eachOf(ctx, ops, state, payer, f.limit, pages.page); err != nil {
@@ -146,7 +147,7 @@ func (f *refundsFlags) retry(ctx context.Context, o *operator, ids []string) err
 	if f.all {
 		err := eachOf(ctx, ops, ledger.StateRefundFailed, common.Address{}, 0, func(page []operatorPayment) error {
 			for i := range page {
-				if page[i].Reason != ledger.ReasonQuarantine {
+				if why := page[i].Reason; why != ledger.ReasonQuarantine && why != paywall.ReasonRefundTooDear {
 					ids = append(ids, page[i].ID)
 				}
 			}
@@ -170,7 +171,9 @@ func (f *refundsFlags) retry(ctx context.Context, o *operator, ids []string) err
 	if o.asJSON {
 		return o.print(map[string]any{"pending": pending})
 	}
-	o.say("%d refunds are tried again", len(pending))
+	if len(pending) != 1 {
+		o.say("%d refunds are tried again", len(pending))
+	}
 	return nil
 }
 
@@ -197,20 +200,13 @@ func (f *refundsFlags) dryRun(ctx context.Context, o *operator) error {
 func showPlan(o *operator, plan *paywall.RefundPlan) error {
 	if len(plan.Refunds) == 0 {
 		o.say("No refund is pending.")
-		return nil
-	}
-	t := newTable("paid", "payment", "action", "reason", "atomic units", "to", "network")
-	for i := range plan.Refunds {
-		r := &plan.Refunds[i]
-		t.AppendRow(table.Row{
-			rfc3339(r.Since), client.Printable(r.Payment, 64), client.Printable(r.Action, 20), client.Printable(r.Reason, 60),
-			client.Printable(r.Amount, 80), r.Payer.Hex(), client.Printable(r.Network, 40),
-		})
-	}
-	if err := writeTable(o.out, t, o.width); err != nil {
+	} else if err := showPlanned(o, plan.Refunds); err != nil {
 		return err
 	}
-	w := newTable("network", "refund wallet", "has", "needs", "problem")
+	if len(plan.Wallets) == 0 {
+		return nil
+	}
+	w := newTable("refund wallet", "has", "needs", "network", "problem")
 	for i := range plan.Wallets {
 		p := &plan.Wallets[i]
 		address := ""
@@ -218,11 +214,40 @@ func showPlan(o *operator, plan *paywall.RefundPlan) error {
 			address = p.Wallet.Hex()
 		}
 		w.AppendRow(table.Row{
-			client.Printable(p.Network, 40), address, client.Printable(p.Balance, 80), client.Printable(p.Needed, 80), client.Printable(p.Problem, 300),
+			address, units(p.Balance, p.BalanceDecimal, p.Symbol), units(p.Needed, p.NeededDecimal, p.Symbol), client.Printable(p.Network, 40),
+			client.Printable(p.Problem, 300),
 		})
 	}
 	if plan.More {
 		o.say("There are more refunds; these are the newest.")
 	}
 	return writeTable(o.out, w, o.width)
+}
+
+// showPlanned prints what would become of refunds.
+func showPlanned(o *operator, list []paywall.PlannedRefund) error {
+	t := newTable("payment", "action", "amount", "reason", "to", "paid", "network")
+	for i := range list {
+		r := &list[i]
+		t.AppendRow(table.Row{
+			client.Printable(r.Payment, 64), client.Printable(r.Action, 20), units(r.Amount, r.AmountDecimal, r.Symbol), client.Printable(r.Reason, 60),
+			short(r.Payer.Hex()), rfc3339(r.Since), client.Printable(r.Network, 40),
+		})
+	}
+	if err := writeTable(o.out, t, o.width); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(o.out)
+	return err
+}
+
+// units are an amount as people read it, in its asset's own units where these are known; empty if it is.
+func units(atomic, decimal, symbol string) string {
+	switch {
+	case atomic == "":
+		return ""
+	case decimal == "":
+		return client.Printable(atomic, 80) + " units"
+	}
+	return client.Printable(decimal, 80) + " " + client.Printable(symbol, 20)
 }

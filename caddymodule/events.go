@@ -29,6 +29,8 @@ const (
 	waitingEvents = 1024
 	// lastEvents is how long a configuration that goes waits for its subscribers.
 	lastEvents = 5 * time.Second
+	// listeningLook is how often it is looked whether subscribers listen.
+	listeningLook = 10 * time.Millisecond
 )
 
 // events tells subscribers of what has happened.
@@ -39,6 +41,7 @@ type events struct {
 	mu     sync.Mutex
 	queue  chan paywall.Fact // nil: nobody listens
 	closed bool
+	over   chan struct{} // closed when no more facts come
 	ended  chan struct{}
 }
 
@@ -55,21 +58,45 @@ func newEvents(ctx caddy.Context) (*events, error) {
 	return &events{wait: lastEvents, emit: func(name string, data map[string]any) { e.Emit(ctx, name, data) }}, nil
 }
 
-// start begins to tell; end must follow.
-func (e *events) start(log *zap.Logger) {
+// listening reports whether the subscribers of a's configuration listen: Caddy starts its events in no certain order with this app, and must not
+// be given any before all that it starts have started.
+func (a *App) listening() bool {
+	live, err := liveApp()
+	return err == nil && live == a
+}
+
+// start begins to tell as soon as listening says that it may; end must follow.
+func (e *events) start(log *zap.Logger, listening func() bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.queue != nil || e.closed {
 		return
 	}
-	queue, ended := make(chan paywall.Fact, waitingEvents), make(chan struct{})
-	e.queue, e.ended = queue, ended
+	queue, over, ended := make(chan paywall.Fact, waitingEvents), make(chan struct{}), make(chan struct{})
+	e.queue, e.over, e.ended = queue, over, ended
 	go func() {
 		defer close(ended)
+		if !await(listening, over) {
+			return // it has never been in force
+		}
 		for f := range queue {
 			e.tell(log, &f)
 		}
 	}()
+}
+
+// await waits until somebody listens; false: it is over before that.
+func await(listening func() bool, over <-chan struct{}) bool {
+	look := time.NewTicker(listeningLook)
+	defer look.Stop()
+	for !listening() {
+		select {
+		case <-over:
+			return false
+		case <-look.C:
+		}
+	}
+	return true
 }
 
 // tell emits one event. A subscriber that panics is a guest's fault, and not the end of the process.
@@ -104,6 +131,7 @@ func (e *events) end(log *zap.Logger) {
 	ended := e.ended
 	if e.queue != nil && !e.closed {
 		close(e.queue)
+		close(e.over)
 	}
 	e.closed = true
 	e.mu.Unlock()
@@ -143,6 +171,9 @@ func eventData(f *paywall.Fact) map[string]any {
 	}
 	if p.Transaction != ([32]byte{}) {
 		data["txHash"] = p.Transaction.Hex()
+	}
+	if f.Back != ([32]byte{}) {
+		data["refundTransaction"] = f.Back.Hex()
 	}
 	if f.Reason != "" {
 		data["reason"] = f.Reason

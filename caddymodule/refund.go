@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
-	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/crypto"
 	"github.com/holiman/uint256"
@@ -220,7 +218,7 @@ func (a *App) refundSettings() *paywall.Refunds {
 	if a.refundWallet == nil {
 		return nil
 	}
-	s := &paywall.Refunds{Signer: a.refundWallet.get, MinAge: time.Duration(a.MinAge), Notify: a.tellRefund}
+	s := &paywall.Refunds{Signer: a.refundWallet.get, MinAge: time.Duration(a.MinAge)}
 	if r := a.Refunds; r != nil {
 		s.Interval, s.Batch = time.Duration(r.Interval), r.Batch
 		if r.MinAge > 0 {
@@ -228,39 +226,6 @@ func (a *App) refundSettings() *paywall.Refunds {
 		}
 	}
 	return s
-}
-
-// The names of the events of Caddy's events app.
-const (
-	eventRefunded     = "x402.refunded"
-	eventRefundFailed = "x402.refund_failed"
-)
-
-// tellRefund makes an event of a refund that has come to an end.
-func (a *App) tellRefund(n paywall.RefundNotice) {
-	name := eventRefundFailed
-	p := &n.Payment
-	data := map[string]any{
-		"payment": p.ID, "network": x402.CAIP2(p.ChainID), "asset": p.Asset.Hex(), "amount": p.Amount.Dec(), "payer": p.Payer.Hex(),
-		"received": p.Transaction.Hex(),
-	}
-	if n.Refunded {
-		name = eventRefunded
-		data["transaction"] = n.Transaction.Hex()
-	} else {
-		data["reason"] = n.Reason
-	}
-	found, err := a.ctx.AppIfConfigured("events")
-	events, ok := found.(*caddyevents.App)
-	if err != nil || !ok {
-		return // nobody has subscribed
-	}
-	defer func() {
-		if v := recover(); v != nil {
-			a.slog.Error("an event of a refund was not heard", slog.Any("panic", v))
-		}
-	}()
-	events.Emit(a.ctx, name, data)
 }
 
 // parseRefunds reads

@@ -235,6 +235,15 @@ func (e *Engine) update(ctx context.Context, p ledger.Payment, changes func(ledg
 	return p, fmt.Errorf("%w: %s", errGivenUp, p.ID)
 }
 
+// Update changes a payment as its ledger's Update does, for what an operator does, and tells of what has happened.
+func (e *Engine) Update(ctx context.Context, id string, version uint64, changes ...ledger.Change) (ledger.Payment, error) {
+	p, err := e.store.Update(ctx, id, version, changes...)
+	if err == nil {
+		e.happened(&p, changes)
+	}
+	return p, err
+}
+
 // sameAuthorization guards against a store that answers for another payment.
 func sameAuthorization(p *ledger.Payment, id x402.AuthorizationID) bool {
 	return p.AuthorizationID == id && p.Nonce != (common.Hash{})

@@ -4,6 +4,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/ethereum/go-ethereum/common"
+
 	"github.com/caddy-x402/caddy-x402/ledger"
 )
 
@@ -28,6 +30,8 @@ type Fact struct {
 	At time.Time
 	// Reason is the stable code of why, if there is one.
 	Reason string
+	// Back is the transaction by which the money went back, if the fact is FactRefunded; else zero.
+	Back common.Hash
 	// Payment is what it happened to, as it was then or later.
 	Payment ledger.Payment
 }
@@ -52,7 +56,9 @@ func kinds(event ledger.Event, refund ledger.Refund) []FactKind {
 		return []FactKind{FactSettled}
 	case ledger.EventDelivered:
 		return []FactKind{FactDelivered}
-	case ledger.EventUndelivered, ledger.EventRefundRetry:
+	case ledger.EventRefundRetry:
+		return []FactKind{FactRefundPending}
+	case ledger.EventUndelivered:
 		if refund == ledger.RefundPending {
 			return []FactKind{FactRefundPending}
 		}
@@ -64,6 +70,14 @@ func kinds(event ledger.Event, refund ledger.Refund) []FactKind {
 	return nil
 }
 
+// wentBack is the transaction of a step that has made a fact of a kind, where it is that which paid back.
+func wentBack(kind FactKind, transaction common.Hash) common.Hash {
+	if kind != FactRefunded {
+		return common.Hash{}
+	}
+	return transaction
+}
+
 // happened tells of the steps that led to p, which this process has just written. It does not wait for anybody.
 func (e *Engine) happened(p *ledger.Payment, steps []ledger.Change) {
 	tell := e.current().Happened
@@ -73,7 +87,10 @@ func (e *Engine) happened(p *ledger.Payment, steps []ledger.Change) {
 	first := p.Version - uint64(len(steps))
 	for i, c := range steps {
 		for _, kind := range kinds(c.Event, p.Refund) {
-			tell(Fact{ID: factID(p.ID, first+uint64(i)+1, kind), Kind: kind, At: p.UpdatedAt, Reason: c.Reason, Payment: *p})
+			tell(Fact{
+				ID: factID(p.ID, first+uint64(i)+1, kind), Kind: kind, At: p.UpdatedAt, Reason: c.Reason,
+				Back: wentBack(kind, c.Transaction), Payment: *p,
+			})
 		}
 	}
 }

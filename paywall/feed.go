@@ -138,7 +138,9 @@ func (r *feeding) entry(ctx context.Context, e *ledger.Entry) error {
 		if err != nil {
 			return fmt.Errorf("reading payment %s: %w", e.Payment, err)
 		}
-		r.facts = append(r.facts, Fact{ID: id, Kind: kind, At: e.At, Reason: e.Reason, Payment: p})
+		r.facts = append(r.facts, Fact{
+			ID: id, Kind: kind, At: e.At, Reason: e.Reason, Back: wentBack(kind, e.Transaction), Payment: p,
+		})
 	}
 	return nil
 }

@@ -206,19 +206,21 @@ func (e *Engine) quarantine(ctx context.Context, y *Payee, f settlement.Find) er
 	if a.ValidBefore.IsUint64() {
 		end = min(end, a.ValidBefore.Uint64())
 	}
+	step := ledger.Change{
+		Event: ledger.EventImport, Actor: actorReconciler, Reason: ledger.ReasonQuarantine,
+		Transaction: f.Transaction, Block: f.Block, BlockHash: f.BlockHash,
+	}
 	p, err := e.store.Claim(ctx, ledger.Payment{
 		ID: id, AuthorizationID: a.ID(y.Network.ChainID, y.Network.Asset.Address), PayTo: a.To, Amount: a.Value,
 		ValidBefore: end, Flow: ledger.FlowUpfront, ClaimBlock: f.Block - min(f.Block, importMargin),
-	}, ledger.Change{
-		Event: ledger.EventImport, Actor: actorReconciler, Reason: ledger.ReasonQuarantine,
-		Transaction: f.Transaction, Block: f.Block, BlockHash: f.BlockHash,
-	})
+	}, step)
 	if errors.Is(err, ledger.ErrExists) {
 		return nil // another instance was faster, or its payer came again
 	}
 	if err != nil {
 		return fmt.Errorf("importing a lost payment: %w", err)
 	}
+	e.happened(&p, []ledger.Change{step})
 	e.current().Observe(Observation{Event: "quarantine", Network: y.Network.ID, Outcome: "imported"})
 	e.log(p.ID).Error("the ledger had lost a payment that a wallet of ours made; it is in quarantine",
 		slog.String("network", y.Network.ID), slog.String("transaction", f.Transaction.Hex()),

@@ -102,10 +102,14 @@ func TestQuarantineByTwoEngines(t *testing.T) {
 		}
 		return settlement.Surveyed{To: 1, Payments: finds, Found: finds}, nil
 	})
-	var told atomic.Int32
+	var told, heard atomic.Int32
 	s := Settings{Payees: []*Payee{payee}, ReconcileEvery: 5 * time.Millisecond, CollectWithin: time.Nanosecond, Observe: func(o Observation) {
 		if o.Event == "quarantine" {
 			told.Add(1)
+		}
+	}, Happened: func(f Fact) {
+		if f.Kind == FactRefundFailed && f.Reason == ledger.ReasonQuarantine {
+			heard.Add(1)
 		}
 	}}
 	startEngine(t, store, s)
@@ -131,8 +135,8 @@ func TestQuarantineByTwoEngines(t *testing.T) {
 			t.Errorf("it is %+v", p)
 		}
 	}
-	if told.Load() != finds {
-		t.Errorf("%d imports were told of, want %d", told.Load(), finds)
+	if told.Load() != finds || heard.Load() != finds {
+		t.Errorf("%d imports were told of, and %d to subscribers, want %d", told.Load(), heard.Load(), finds)
 	}
 }
 

@@ -39,25 +39,19 @@ type Refunds struct {
 	MinAge time.Duration
 	// Batch is how many refunds one process begins in an interval, and has on their way at once. Default: 50.
 	Batch int
-	// Notify hears of every refund that has come to an end. May be nil.
-	Notify func(RefundNotice)
 }
 
 // RefundLimits bound what goes back by itself, in atomic units of a payee's asset; zero: there is no bound.
 type RefundLimits struct {
-	// PerPayment: what is more than this is REFUND_FAILED, for the operator to decide.
+	// PerPayment: what is more than this is REFUND_FAILED, for the operator to decide: who has that tried again has it paid.
 	PerPayment uint256.Int
 	// PerDay is for all instances and each day of UTC together: what is above waits for the next day.
 	PerDay uint256.Int
 }
 
-// RefundNotice tells the operator of a refund that has come to an end.
-type RefundNotice struct {
-	Payment ledger.Payment
-	// Refunded: it was paid, by Transaction; else it is REFUND_FAILED for Reason.
-	Refunded    bool
-	Reason      string
-	Transaction common.Hash
+// tooDear reports whether p is not to go back by itself. That it failed for this, and is pending again, is an operator's decision.
+func (l *RefundLimits) tooDear(p *ledger.Payment) bool {
+	return !l.PerPayment.IsZero() && p.Amount.Gt(&l.PerPayment) && p.Reason != ReasonRefundTooDear
 }
 
 func (r *Refunds) withDefaults() *Refunds {
@@ -93,14 +87,16 @@ const (
 	slowestRefund = time.Hour
 )
 
-// Reasons of refunds that failed.
+// ReasonRefundTooDear is why a refund has failed that is more than RefundLimits.PerPayment.
+const ReasonRefundTooDear = "refund_over_max_payment"
+
+// Other reasons of refunds that failed.
 const (
-	reasonOverPayment = "refund_over_max_payment"
-	reasonOverDay     = "refund_over_max_day"
-	reasonRefused     = "refund_refused_by_token"
-	reasonCancelled   = "refund_authorization_cancelled"
-	reasonGivenUp     = "refund_wallet_was_given_up"
-	reasonDrawn       = "refund_of_a_plan_in_use"
+	reasonOverDay   = "refund_over_max_day"
+	reasonRefused   = "refund_refused_by_token"
+	reasonCancelled = "refund_authorization_cancelled"
+	reasonGivenUp   = "refund_wallet_was_given_up"
+	reasonDrawn     = "refund_of_a_plan_in_use"
 )
 
 // signedUntil is when nothing of the transfer back p can be executed any more: never, as long as it may be signed again.
@@ -260,7 +256,7 @@ func (e *Engine) refunded(ctx context.Context, p ledger.Payment, back *ledger.Pa
 		return err
 	}
 	e.log(q.ID).Info("a payment was paid back", slog.String("transaction", back.Transaction.Hex()), slog.String("amount", q.Amount.Dec()))
-	e.told(RefundNotice{Payment: q, Refunded: true, Transaction: back.Transaction})
+	e.countRefund(&q, "refunded", "")
 	return nil
 }
 
@@ -277,17 +273,9 @@ func (e *Engine) closeRefund(ctx context.Context, back *ledger.Payment) error {
 	return err
 }
 
-// told counts a refund that has come to an end, and tells of it.
-func (e *Engine) told(n RefundNotice) {
-	s := e.current()
-	o := Observation{Event: "refund", Network: networkID(n.Payment.ChainID), Outcome: "failed", Reason: n.Reason, Amount: n.Payment.Amount}
-	if n.Refunded {
-		o.Outcome = "refunded"
-	}
-	s.Observe(o)
-	if s.Refunds != nil && s.Refunds.Notify != nil {
-		e.background.Go(func() { s.Refunds.Notify(n) })
-	}
+// countRefund counts a refund that has come to an end.
+func (e *Engine) countRefund(p *ledger.Payment, outcome, why string) {
+	e.current().Observe(Observation{Event: "refund", Network: networkID(p.ChainID), Outcome: outcome, Reason: why, Amount: p.Amount})
 }
 
 // foundBack writes what was found out about a transfer back. That it would fail now ends nothing: only one that was given up is over,

@@ -30,6 +30,7 @@ type bank struct {
 	banned    map[common.Address]bool
 	paused    bool
 	filled    int                 // so many transfers are refused before the wallet has money, and asked about after it
+	crowded   bool                // others take what the refund wallet has between the reading of its balance and the transfer
 	seen      []settlement.Intent // all that was ever shown to an endpoint: whoever runs it may execute it
 	transfers int
 }
@@ -76,9 +77,11 @@ func (b *bank) judge(a *x402.Authorization) error {
 		return x402.Refuse(x402.ReasonSimulationFailed, "the token refuses the transfer: Pausable: paused")
 	case b.filled > 0:
 		b.filled--
-		return x402.Refuse(x402.ReasonSimulationFailed, "the token refuses the transfer: ERC20: transfer amount exceeds balance")
+		return x402.Refuse(x402.ReasonSimulationFailed, "the token refuses the transfer: execution reverted")
 	case b.banned[a.To] || b.banned[a.From]:
 		return x402.Refuse(x402.ReasonSimulationFailed, "the token refuses the transfer: Blacklistable: account is blacklisted")
+	case b.crowded:
+		return x402.Refuse(x402.ReasonSimulationFailed, "the token refuses the transfer: ERC20: transfer amount exceeds balance")
 	case b.balances[a.From] < a.Value.Uint64():
 		return x402.Refuse(x402.ReasonInsufficientBalance, "the payer has too little")
 	}

@@ -17,7 +17,7 @@ import (
 
 // RefundPlan says what would go back now. Nothing was signed or sent to find it out.
 type RefundPlan struct {
-	// Wallets are what refunds are paid from, one for each asset of which something is pending.
+	// Wallets are what refunds are paid from, one for each asset that is taken, or of which something is pending.
 	Wallets []RefundWallet `json:"wallets"`
 	// Refunds are those that are pending, newest first.
 	Refunds []PlannedRefund `json:"refunds"`
@@ -35,7 +35,11 @@ type RefundWallet struct {
 	// asked for now.
 	Balance string `json:"balance,omitempty"`
 	Needed  string `json:"needed"`
-	Problem string `json:"problem,omitempty"`
+	// The same in the asset's own units, where it is known, and the asset's symbol.
+	BalanceDecimal string `json:"balance_decimal,omitempty"`
+	NeededDecimal  string `json:"needed_decimal,omitempty"`
+	Symbol         string `json:"symbol,omitempty"`
+	Problem        string `json:"problem,omitempty"`
 }
 
 // PlannedRefund is a refund that is pending.
@@ -45,6 +49,9 @@ type PlannedRefund struct {
 	Network string         `json:"network"`
 	Asset   common.Address `json:"asset"`
 	Amount  string         `json:"amount"` // atomic units
+	// AmountDecimal is Amount in the asset's own units, and Symbol the asset's; empty where it is not configured.
+	AmountDecimal string `json:"amount_decimal,omitempty"`
+	Symbol        string `json:"symbol,omitempty"`
 	// Action is "pay", "wait", "fail" (for the operator to decide), or "sent": its transfer is on its way, or made and not safe yet.
 	Action string `json:"action"`
 	// Reason is why it is not "pay".
@@ -72,6 +79,15 @@ func (e *Engine) PlanRefunds(ctx context.Context, limit int) (RefundPlan, error)
 	}
 	needed := make(map[coin]*uint256.Int)
 	var kinds []coin
+	if s := e.current(); s.Refunds != nil {
+		for _, y := range s.Payees {
+			kind := coin{y.Network.ChainID, y.Network.Asset.Address}
+			if needed[kind] == nil {
+				needed[kind] = new(uint256.Int)
+				kinds = append(kinds, kind)
+			}
+		}
+	}
 	for i := range list {
 		r, err := e.planRefund(ctx, &list[i])
 		if err != nil {
@@ -102,6 +118,9 @@ func (e *Engine) planRefund(ctx context.Context, p *ledger.Payment) (PlannedRefu
 		return out, err
 	}
 	s, y := e.current().Refunds, e.payee(p)
+	if y != nil {
+		out.Symbol, out.AmountDecimal = y.Network.Asset.Symbol, x402.FormatAmount(&p.Amount, y.Network.Asset.Decimals)
+	}
 	switch {
 	case back != nil && (back.Settlement == ledger.Settling || back.Settlement == ledger.Settled):
 		out.Action, out.Reason = "sent", string(back.Settlement)
@@ -116,8 +135,8 @@ func (e *Engine) planRefund(ctx context.Context, p *ledger.Payment) (PlannedRefu
 		out.Reason = "payment_not_safe"
 	case e.store.Now().Sub(p.SettledAt) < s.MinAge:
 		out.Reason = "too_young"
-	case !y.Refund.PerPayment.IsZero() && p.Amount.Gt(&y.Refund.PerPayment):
-		out.Action, out.Reason = "fail", reasonOverPayment
+	case y.Refund.tooDear(p):
+		out.Action, out.Reason = "fail", ReasonRefundTooDear
 	case !y.Refund.PerDay.IsZero() && p.Amount.Gt(&y.Refund.PerDay):
 		out.Action, out.Reason = "fail", reasonOverDay
 	default:
@@ -134,6 +153,8 @@ func (e *Engine) refundWallet(ctx context.Context, kind coin, needed *uint256.In
 		w.Problem = "refunds are not paid from here"
 		return w
 	}
+	asset := &y.Network.Asset
+	w.Symbol, w.NeededDecimal = asset.Symbol, x402.FormatAmount(needed, asset.Decimals)
 	signer, err := s.Signer(ctx)
 	if err != nil {
 		w.Problem = "the refund wallet can't be opened: " + err.Error()
@@ -146,7 +167,7 @@ func (e *Engine) refundWallet(ctx context.Context, kind coin, needed *uint256.In
 	case err != nil:
 		w.Problem = "its balance can't be asked for: " + err.Error()
 	case balance != nil:
-		w.Balance = balance.Dec()
+		w.Balance, w.BalanceDecimal = balance.Dec(), x402.FormatAmount(balance, asset.Decimals)
 		if balance.Lt(needed) {
 			w.Problem = "it has less than is needed"
 		}

@@ -29,6 +29,7 @@ type refundWorld struct {
 	limits   RefundLimits
 	payments []ledger.Payment
 	failures map[string]int
+	mistold  []string
 }
 
 func newRefundWorld(t rapid.TB) *refundWorld {
@@ -92,13 +93,16 @@ func (w *refundWorld) instance(steps int) {
 		ReconcileEvery: time.Second,
 		Refunds: &Refunds{
 			Signer: func(context.Context) (refund.Signer, error) { return w.wallet, nil }, Interval: time.Minute, MinAge: 5 * time.Minute, Batch: 4,
-			Notify: func(n RefundNotice) {
-				if !n.Refunded {
-					w.bank.mu.Lock()
-					defer w.bank.mu.Unlock()
-					w.failures[n.Payment.ID]++
-				}
-			},
+		},
+		Happened: func(f Fact) {
+			w.bank.mu.Lock()
+			defer w.bank.mu.Unlock()
+			switch {
+			case f.Kind == FactRefundFailed:
+				w.failures[f.Payment.ID]++
+			case (f.Kind == FactRefunded) != (f.Back != common.Hash{}) || f.Back == f.Payment.Transaction:
+				w.mistold = append(w.mistold, fmt.Sprintf("%s went back by %s", f.ID, f.Back))
+			}
 		},
 	}
 	e := idleEngine(dyingStore{w.store, end}, settings)
@@ -109,6 +113,9 @@ func (w *refundWorld) instance(steps int) {
 // check holds at any time: no payment came back twice, none but what was received, and none that the ledger does not say.
 func (w *refundWorld) check() {
 	w.t.Helper()
+	if len(w.mistold) > 0 {
+		w.t.Fatalf("told %q", w.mistold)
+	}
 	for i := range w.payments {
 		p, err := w.store.Payment(context.Background(), w.payments[i].ID)
 		if errors.Is(err, ledger.ErrNotFound) {

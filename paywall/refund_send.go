@@ -129,8 +129,8 @@ func (r *returning) prepare(ctx context.Context, over string) (*ledger.Payment, 
 		return r.pin(ctx, back, over)
 	}
 	switch {
-	case !limits.PerPayment.IsZero() && r.p.Amount.Gt(&limits.PerPayment):
-		return nil, r.fail(ctx, reasonOverPayment, nil)
+	case limits.tooDear(&r.p):
+		return nil, r.fail(ctx, ReasonRefundTooDear, nil)
 	case !limits.PerDay.IsZero() && r.p.Amount.Gt(&limits.PerDay):
 		return nil, r.fail(ctx, reasonOverDay, nil)
 	}
@@ -280,11 +280,11 @@ func (r *returning) mayBeSigned(ctx context.Context) (*ledger.Payment, error) {
 func (r *returning) refused(ctx context.Context, back ledger.Payment, in settlement.Intent, why x402.Reason, cause error) error {
 	switch why {
 	case x402.ReasonInsufficientBalance:
-		r.waits("wallet_empty", cause)
+		r.waits(waitsEmpty, cause)
 		return nil
 	case x402.ReasonSimulationFailed:
-		if cause != nil && strings.Contains(strings.ToLower(cause.Error()), "pause") {
-			r.waits("token_paused", cause)
+		if passing := r.passing(ctx, cause); passing != "" {
+			r.waits(passing, cause)
 			return nil
 		}
 		// The cause is looked for after the refusal, and may be gone by then: the wallet was just filled. Only what is refused again is for
@@ -306,11 +306,37 @@ func (r *returning) refused(ctx context.Context, back ledger.Payment, in settlem
 	return nil
 }
 
+// passing says why the token refuses all transfers of the refund wallet for now; empty if it may be this one's payee that it refuses. That the
+// wallet has too little is told by the simulation where others took what was there when its balance was read.
+func (r *returning) passing(ctx context.Context, cause error) string {
+	said := ""
+	if cause != nil {
+		said = strings.ToLower(cause.Error())
+	}
+	switch {
+	case strings.Contains(said, "pause"):
+		return "token_paused"
+	case strings.Contains(said, "exceeds balance"):
+		return waitsEmpty
+	}
+	if balance, err := r.e.refundBalance(ctx, r.y, r.wallet); err == nil && balance != nil && balance.Lt(&r.p.Amount) {
+		return waitsEmpty
+	}
+	return ""
+}
+
+// waitsEmpty is why refunds wait that the refund wallet has too little for.
+const waitsEmpty = "wallet_empty"
+
 // waits counts a refund that can't be paid now, and says why, once for all that wait for the same.
 func (r *returning) waits(why string, cause error) {
 	r.e.current().Observe(Observation{Event: "refund", Network: r.y.Network.ID, Outcome: "waiting", Reason: why, Amount: r.p.Amount})
 	if r.e.refunds.speaks(r.y.Network.ID+" "+why, r.s.Interval) {
-		r.e.log(r.p.ID).Warn("a refund waits; it is tried again", slog.String("network", r.y.Network.ID), slog.String("reason", why), slog.Any("error", cause))
+		log := r.e.log(r.p.ID).With(slog.String("network", r.y.Network.ID), slog.String("reason", why))
+		if r.wallet != nil {
+			log = log.With(slog.String("wallet", r.wallet.Address().Hex()))
+		}
+		log.Warn("a refund waits; it is tried again", slog.Any("error", cause))
 	}
 }
 
@@ -326,10 +352,13 @@ func (r *returning) fail(ctx context.Context, why string, cause error) error {
 	if err != nil || !wrote {
 		return err
 	}
-	r.e.log(q.ID).Error("a payment can't be paid back", slog.String("network", r.y.Network.ID), slog.String("reason", why),
-		slog.String("amount", q.Amount.Dec()), slog.Any("error", cause),
+	log := r.e.log(q.ID).With(slog.String("network", r.y.Network.ID), slog.String("reason", why))
+	if cause != nil {
+		log = log.With(slog.Any("error", cause))
+	}
+	log.Error("a payment can't be paid back", slog.String("amount", q.Amount.Dec()),
 		slog.String("what_to_do", "see caddy x402 refunds list; when the cause is gone, caddy x402 refunds retry "+q.ID))
-	r.e.told(RefundNotice{Payment: q, Reason: why})
+	r.e.countRefund(&q, "failed", why)
 	return nil
 }
 

@@ -112,6 +112,19 @@ func TestRefundFromAWalletThatIsBeingFilled(t *testing.T) {
 	}
 }
 
+// That others were faster to take what the refund wallet has is no reason to give up.
+func TestRefundFromACrowdedWallet(t *testing.T) {
+	w := newRefundWorld(t)
+	w.fund(1 << 20)
+	p := w.held(1, "")
+	w.bank.crowded = true
+	w.run(time.Hour)
+	w.is(p, "REFUND_PENDING upstream_status_502")
+	w.bank.crowded = false
+	w.run(10 * time.Minute)
+	w.is(p, "REFUNDED upstream_status_502")
+}
+
 // A plan of which something was drawn does not go back by itself, whatever is said of its delivery.
 func TestRefundOfAPlanInUse(t *testing.T) {
 	w := newRefundWorld(t)
@@ -232,8 +245,7 @@ func TestRefundLimits(t *testing.T) {
 	for _, p := range []ledger.Payment{a, b, c} {
 		w.is(p, "REFUNDED upstream_status_502")
 	}
-	w.limits.PerPayment = *uint256.NewInt(1003)
-	w.retry()
+	w.retry() // that is the decision
 	w.run(time.Hour)
 	w.is(dear, "REFUNDED refund_over_max_payment")
 }

@@ -18,6 +18,9 @@ func (s *Store) Lease(ctx context.Context, limit int, ttl time.Duration) ([]ledg
 		return nil, err
 	}
 	defer s.leave()
+	if err := s.adopt(ctx); err != nil {
+		return nil, err
+	}
 	var leased []*stored
 	for len(leased) < limit {
 		share, err := s.due(ctx, limit-len(leased))

@@ -54,9 +54,10 @@ type Store struct {
 	killed   atomic.Bool
 	ids      idCache
 
-	mu     sync.Mutex
-	closed bool
-	calls  sync.WaitGroup
+	mu      sync.Mutex
+	closed  bool
+	adopted time.Time // when adopt was done last
+	calls   sync.WaitGroup
 
 	closing sync.Once
 	err     error

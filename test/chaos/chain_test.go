@@ -22,9 +22,10 @@ var (
 	topicUsed     = crypto.Keccak256Hash([]byte("AuthorizationUsed(address,bytes32)"))
 )
 
-// transfer is money that reached the seller.
+// transfer is money that reached the seller, or left the refund wallet.
 type transfer struct {
 	from   common.Address
+	to     common.Address
 	nonce  common.Hash
 	amount *big.Int
 	tx     common.Hash
@@ -34,9 +35,10 @@ type transfer struct {
 // books are what the chain says, read with go-ethereum's client and nothing of ours.
 type books struct {
 	transfers []transfer
+	// backs are what the refund wallet paid.
+	backs []transfer
 	// strangers are transfers that no authorization made.
 	strangers []string
-	balance   *big.Int
 	wallets   map[common.Address]used
 }
 
@@ -56,9 +58,6 @@ func readChain(ctx context.Context, url string) (books, error) {
 	}
 	for i := range logs {
 		b.add(logs, i)
-	}
-	if b.balance, err = tokenBalance(ctx, c, rig.PayTo); err != nil {
-		return b, err
 	}
 	b.wallets, err = readWallets(ctx, c)
 	return b, err
@@ -81,25 +80,32 @@ func readWallets(ctx context.Context, c *ethclient.Client) (map[common.Address]u
 	return all, nil
 }
 
-// add takes the i-th log, if it is a transfer to the seller. The log before it says by which authorization.
+// add takes the i-th log, if it is a transfer to the seller or from the refund wallet. The log before it says by which authorization.
 func (b *books) add(logs []types.Log, i int) {
 	l := &logs[i]
-	if len(l.Topics) != 3 || l.Topics[0] != topicTransfer || common.BytesToAddress(l.Topics[2][:]) != rig.PayTo {
+	if len(l.Topics) != 3 || l.Topics[0] != topicTransfer {
 		return
 	}
 	t := transfer{
-		from: common.BytesToAddress(l.Topics[1][:]), amount: new(big.Int).SetBytes(l.Data), tx: l.TxHash, block: l.BlockNumber,
+		from: common.BytesToAddress(l.Topics[1][:]), to: common.BytesToAddress(l.Topics[2][:]), amount: new(big.Int).SetBytes(l.Data), tx: l.TxHash, block: l.BlockNumber,
+	}
+	if t.to != rig.PayTo && t.from != refundWallet.Address {
+		return
 	}
 	if i > 0 {
 		used := &logs[i-1]
 		if used.TxHash == l.TxHash && used.Index+1 == l.Index && len(used.Topics) == 3 && used.Topics[0] == topicUsed &&
 			common.BytesToAddress(used.Topics[1][:]) == t.from {
 			t.nonce = used.Topics[2]
-			b.transfers = append(b.transfers, t)
+			if t.from == refundWallet.Address {
+				b.backs = append(b.backs, t)
+			} else {
+				b.transfers = append(b.transfers, t)
+			}
 			return
 		}
 	}
-	b.strangers = append(b.strangers, fmt.Sprintf("%s from %s in %s", t.amount, t.from, t.tx))
+	b.strangers = append(b.strangers, fmt.Sprintf("%s from %s to %s in %s", t.amount, t.from, t.to, t.tx))
 }
 
 func tokenBalance(ctx context.Context, c *ethclient.Client, of common.Address) (*big.Int, error) {

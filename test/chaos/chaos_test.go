@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/big"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -13,7 +14,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/ethclient"
+	"github.com/holiman/uint256"
 
 	"github.com/caddy-x402/caddy-x402/devnet"
 	"github.com/caddy-x402/caddy-x402/ledger"
@@ -78,10 +81,14 @@ type scene struct {
 	payers    []*payer
 	mischief  *mischief
 	begun     time.Time
+	// purses are what everybody had at the beginning.
+	purses map[common.Address]*big.Int
+	// hastened are the payments that hasten has seen to.
+	hastened map[string]bool
 }
 
 func newScene(t *testing.T, store string, seed uint64, open func(*testing.T, string, int) *backend) *scene {
-	s := &scene{t: t, out: t.Output(), store: store, seed: seed}
+	s := &scene{t: t, out: t.Output(), store: store, seed: seed, hastened: make(map[string]bool)}
 	s.makeDir()
 	s.say("store %s, seed %d, logs in %s", store, seed, s.dir)
 	var err error
@@ -89,6 +96,9 @@ func newScene(t *testing.T, store string, seed uint64, open func(*testing.T, str
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.chain.Close() })
+	if err := s.chain.Mint(t.Context(), refundWallet.Address, uint256.NewInt(refundMoney)); err != nil {
+		t.Fatal(err)
+	}
 	s.upstream = newUpstream(t, s.dice(1))
 	s.backend = open(t, s.dir, instances)
 	node, err := ethclient.DialContext(t.Context(), s.chain.URL())
@@ -112,6 +122,9 @@ func newScene(t *testing.T, store string, seed uint64, open func(*testing.T, str
 			p.cheats = &cheat{chain: node, stash: devnet.Payer(payers + i)}
 		}
 		s.payers = append(s.payers, p)
+	}
+	if s.purses, err = readPurses(t.Context(), node, s.payers); err != nil {
+		t.Fatal(err)
 	}
 	return s
 }
@@ -202,6 +215,7 @@ func (s *scene) play(lasts time.Duration) {
 			}
 		}
 		s.await(settling, "what was forgotten to be found", s.accounted)
+		s.await(settling, "all payments to end", func() error { return s.unsettled("") })
 		s.report(forgotten(s.gather()))
 		return
 	}
@@ -323,6 +337,11 @@ func (s *scene) unsettled(only ledger.Settlement) error {
 	if err != nil {
 		return err
 	}
+	if only == "" {
+		if err := s.hasten(records); err != nil {
+			return err
+		}
+	}
 	count := waiting(records)
 	if only != "" {
 		count = map[string]int{string(only): count[string(only)]}
@@ -331,6 +350,26 @@ func (s *scene) unsettled(only ledger.Settlement) error {
 		if n > 0 {
 			return fmt.Errorf("%d of %d payments are %s", n, len(records), what)
 		}
+	}
+	return nil
+}
+
+// hasten has what is to be paid back looked at now: nobody waits here for what the dead have leased.
+func (s *scene) hasten(records []ledger.Record) error {
+	store, err := s.backend.open(s.t.Context())
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	for i := range records {
+		p := &records[i].Payment
+		if p.Refund != ledger.RefundPending || s.hastened[p.ID] {
+			continue
+		}
+		if err := store.Recheck(s.t.Context(), p.ID, 0); err != nil {
+			return err
+		}
+		s.hastened[p.ID] = true
 	}
 	return nil
 }
@@ -375,6 +414,15 @@ func (s *scene) gather() *evidence {
 	if err != nil {
 		s.t.Fatal("reading the chain: ", err)
 	}
+	node, err := ethclient.DialContext(ctx, s.chain.URL())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer node.Close()
+	purses, err := readPurses(ctx, node, s.payers)
+	if err != nil {
+		s.t.Fatal(err)
+	}
 	records, gas, err := readLedger(ctx, s.backend)
 	if err != nil {
 		s.t.Fatal(err)
@@ -385,5 +433,6 @@ func (s *scene) gather() *evidence {
 	}
 	return &evidence{
 		verified: verified, records: records, chain: chain, wallets: gas, forwards: s.upstream.seen(), payers: s.payers,
+		before: s.purses, after: purses,
 	}
 }

@@ -41,6 +41,12 @@ const (
 	creditTotal = 10 * priceDeferred
 )
 
+// refundWallet pays back what was paid and not delivered.
+var refundWallet = devnet.Payer(10_000)
+
+// refundMoney is what it has: more than all payments together.
+const refundMoney = 1_000_000_000
+
 // wallets are how many pay the gas; each instance has the keys of all of them.
 const wallets = 3
 
@@ -81,7 +87,10 @@ func caddyfile(store, rpc, addr, upstream string) string {
 			max_spend 50
 		}
 		credit $0.08 $0.40
-		refunds off
+		refund 0x%x {
+			interval 1s
+			min_age  5s
+		}
 		store %s
 		token_key {env.CHAOS_TOKEN_KEY}
 		public_url http://%s
@@ -97,7 +106,7 @@ http://%s:%s {
 	x402 /deferred/* $0.04 {
 		flow deferred
 	}
-`, rig.PayTo, rpc, gasKeys(), stuckAfter, store, host, settings, host, port(addr))
+`, rig.PayTo, rpc, gasKeys(), stuckAfter, crypto.FromECDSA(refundWallet.Key), store, host, settings, host, port(addr))
 	for i := range passes {
 		fmt.Fprintf(&b, "\tx402 /pass-%d/* {\n\t\tplan day $0.05 {\n\t\t\tttl 24h\n\t\t}\n\t}\n", i)
 	}

@@ -90,7 +90,7 @@ func (s *story) advance(r *ledger.Record, events ...ledger.Event) {
 // charges makes the transfer on chain.
 func (s *story) charges(r *ledger.Record) {
 	s.e.chain.transfers = append(s.e.chain.transfers, transfer{
-		from: r.Payment.Payer, nonce: r.Payment.Nonce, amount: big.NewInt(priceGet), tx: common.Hash{9, r.Payment.Nonce[0]}, block: 7,
+		from: r.Payment.Payer, to: rig.PayTo, nonce: r.Payment.Nonce, amount: big.NewInt(priceGet), tx: common.Hash{9, r.Payment.Nonce[0]}, block: 7,
 	})
 	s.wallet(1, 1, 0)
 }
@@ -160,6 +160,7 @@ func TestJudge(t *testing.T) {
 			s.charges(r)
 			s.advance(r, ledger.EventSettle, ledger.EventUndelivered)
 			s.asks(s.in, r, http.StatusPaymentRequired, string(paywall.ReasonRefund))
+			s.paysBack(r)
 			s.buys(s.in)
 		}},
 		"answer lost on the way": {"", func(s *story) {

@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"fmt"
+	"math/big"
 	"net/http"
 	"slices"
 	"strings"
@@ -49,6 +50,8 @@ type evidence struct {
 	verified ledger.Report
 	forwards []forward
 	payers   []*payer
+	// before and after are what the seller, the refund wallet, and each payer with what it has put aside, had.
+	before, after map[common.Address]*big.Int
 }
 
 // judgement is what the evidence comes to.
@@ -67,16 +70,18 @@ type judgement struct {
 	paidWith  map[string][]string  // by intent: the payments that its requests reached the upstream with
 
 	// What the table tells.
-	settled, delivered, refundable, unused int
-	resolved, onTheWay, byToken, answers   int
-	quarantined                            int
-	voided                                 int // the upstream has refused them, and nothing was charged
-	elsewhere                              int // wanted things whose payment has served another thing that its payer wanted
+	settled, delivered, refunded, refundable, unused int
+	resolved, onTheWay, byToken, answers             int
+	quarantined                                      int
+	voided                                           int // the upstream has refused them, and nothing was charged
+	elsewhere                                        int // wanted things whose payment has served another thing that its payer wanted
 	// lent were served before they were paid; unpaid are those that did not come through, loss what they come to, and madeGood those that
 	// were paid by another payment.
 	lent, unpaid, madeGood, debtorsRefused int
 	loss, mostLent                         uint256.Int
 	debts                                  []debt
+	backBy                                 map[string]transfer // by the payment that went back
+	off                                    big.Int             // by how much all purses together are not what they should be
 }
 
 func newJudgement(e *evidence) *judgement {
@@ -84,6 +89,7 @@ func newJudgement(e *evidence) *judgement {
 		evidence: e, byID: make(map[string]*ledger.Record), byNonce: make(map[common.Hash]*ledger.Record),
 		payerOf: make(map[common.Address]int), intents: make(map[string]*intent), byPayment: make(map[string][]*attempt),
 		byIntent: make(map[string][]*attempt), routed: make(map[string][]forward), paidWith: make(map[string][]string),
+		backBy: make(map[string]transfer),
 	}
 	j.index()
 	return j
@@ -92,6 +98,8 @@ func newJudgement(e *evidence) *judgement {
 func judge(e *evidence) *judgement {
 	j := newJudgement(e)
 	j.judgeBooks()
+	j.judgeBacks()
+	j.judgePurses()
 	for _, p := range j.verified.Problems {
 		j.accuse(audit, j.payment(p.Payment), "anchor %d: %s: %s", p.Anchor, p.Kind, p.Message)
 	}
@@ -192,7 +200,7 @@ func (j *judgement) judgeBooks() {
 	}
 	for i := range j.records {
 		p := &j.records[i].Payment
-		if _, ok := paidBy[p.ID]; !ok && p.Settlement == ledger.Settled {
+		if _, ok := paidBy[p.ID]; !ok && p.Settlement == ledger.Settled && !p.PaysBack() {
 			j.accuse(discord, p, "payment %s is settled in the ledger, and the chain knows nothing of it", p.ID)
 		}
 	}
@@ -223,8 +231,12 @@ func (j *judgement) judgePayment(r *ledger.Record) {
 	if count[ledger.EventDelivered] > 1 || count[ledger.EventSettle] > 1 {
 		j.accuse(doubled, p, "payment %s was delivered %d times and settled %d times", p.ID, count[ledger.EventDelivered], count[ledger.EventSettle])
 	}
+	if p.PaysBack() {
+		j.judgeBack(p)
+		return
+	}
 	got := j.serials(p.ID)
-	held := p.Refund == ledger.RefundPending
+	held := p.Refund != ledger.NotRefunded
 	switch {
 	case p.Settlement != ledger.Settled:
 		if p.Settlement == ledger.Claimed || p.Settlement == ledger.Settling {
@@ -252,7 +264,7 @@ func (j *judgement) judgePayment(r *ledger.Record) {
 		j.accuse(lost, p, "payment %s was charged, and the upstream has refused what it was for", p.ID)
 	}
 	if held {
-		j.refundable++
+		j.countBack(p)
 		if len(got) > 0 {
 			j.accuse(doubled, p, "payment %s is to be refunded, and served %v", p.ID, got)
 		}

@@ -143,7 +143,7 @@ func forgotten(e *evidence) *judgement {
 		case p.Delivery == ledger.Delivered:
 			j.delivered++
 		case p.Refund != ledger.NotRefunded:
-			j.refundable++
+			j.countBack(p)
 		}
 		if p.Delivery == ledger.Delivered && p.Refund != ledger.NotRefunded || known[p.Nonce] > 1 {
 			j.accuse(doubled, p, "payment %s is credited twice: %s", p.ID, p.State())
@@ -161,10 +161,12 @@ func forgotten(e *evidence) *judgement {
 		}
 	}
 	for i := range j.records {
-		if p := &j.records[i].Payment; p.Settlement == ledger.Settled && charged[p.Nonce] != 1 {
+		if p := &j.records[i].Payment; p.Settlement == ledger.Settled && !p.PaysBack() && charged[p.Nonce] != 1 {
 			j.accuse(discord, p, "payment %s is settled, and the chain has %d transfers of it", p.ID, charged[p.Nonce])
 		}
 	}
+	j.judgeBacks()
+	j.judgePurses()
 	j.judgeForgotten()
 	return j
 }

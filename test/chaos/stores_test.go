@@ -176,6 +176,8 @@ func waiting(records []ledger.Record) map[string]int {
 			count[string(p.Settlement)]++
 		case p.Settlement == ledger.Settled && p.Unserved():
 			count["paid, not served"]++
+		case p.Refund == ledger.RefundPending:
+			count["to be paid back"]++
 		}
 	}
 	return count

@@ -3,10 +3,12 @@ package refunds
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,7 +20,6 @@ import (
 
 	"github.com/caddy-x402/caddy-x402/devnet"
 	"github.com/caddy-x402/caddy-x402/ledger"
-	"github.com/caddy-x402/caddy-x402/ledger/sqlite"
 	"github.com/caddy-x402/caddy-x402/settlement/settlementtest"
 	"github.com/caddy-x402/caddy-x402/test/rig"
 	"github.com/caddy-x402/caddy-x402/x402"
@@ -36,22 +37,25 @@ type chaos struct {
 	t         *testing.T
 	random    *rand.Rand
 	dir       string
+	store     store
 	chain     *devnet.Chain
 	rpc       []*settlementtest.Proxy
 	instances []*instance
 	buyers    []*rig.Buyer
+	operator  *rig.Buyer
 	began     map[common.Address]uint64
 	minted    uint64
 
 	mu     sync.Mutex
-	served map[string]int
+	served map[string]int  // how often a payment's answer was read
+	held   map[string]bool // payments of which somebody was told that they go back
 }
 
 // The upstream fails at random, instances are killed every few seconds, their ways to the chain fail, the refund wallet is empty and
 // then filled, and one payer is blacklisted: in the end each payment is delivered, or paid back, or the operator was told that it can't
 // be; nobody got both, or any of it twice; and all balances are exact to the unit.
 func TestChaos(t *testing.T) {
-	seconds, err := strconv.Atoi(setting("REFUNDS_SECONDS", "8"))
+	seconds, err := strconv.Atoi(setting("REFUNDS_SECONDS", "5"))
 	if err != nil || seconds < 1 {
 		t.Fatal("REFUNDS_SECONDS is no number of seconds: ", err)
 	}
@@ -59,13 +63,24 @@ func TestChaos(t *testing.T) {
 	if err != nil {
 		t.Fatal("REFUNDS_SEED is no number: ", err)
 	}
-	c := newChaos(t, seed)
-	banned := c.buyers[0]
-	c.ban(banned)
-	c.havoc(time.Duration(seconds) * time.Second)
-	c.rest()
-	e := c.gather()
-	judge(t, e, banned.Account.Address)
+	list := strings.Split(setting("REFUNDS_STORE", "sqlite"), ",")
+	if list[0] == "all" {
+		list = slices.Sorted(maps.Keys(stores))
+	}
+	for _, name := range list {
+		open := stores[name]
+		if open == nil {
+			t.Fatalf("REFUNDS_STORE: there is no store %q", name)
+		}
+		t.Run(name, func(t *testing.T) {
+			c := newChaos(t, name, seed, open)
+			banned := c.buyers[0]
+			c.ban(banned)
+			c.havoc(time.Duration(seconds) * time.Second)
+			c.rest()
+			judge(t, c.gather(), banned.Account.Address)
+		})
+	}
 }
 
 func setting(name, otherwise string) string {
@@ -75,12 +90,15 @@ func setting(name, otherwise string) string {
 	return otherwise
 }
 
-func newChaos(t *testing.T, seed uint64) *chaos {
-	c := &chaos{t: t, random: rand.New(rand.NewPCG(seed, 1)), served: map[string]int{}, began: map[common.Address]uint64{}}
-	c.makeDir()
-	t.Logf("seed %d, logs in %s", seed, c.dir)
+func newChaos(t *testing.T, name string, seed uint64, open func(*testing.T, string) store) *chaos {
+	c := &chaos{
+		t: t, random: rand.New(rand.NewPCG(seed, 1)), served: map[string]int{}, held: map[string]bool{}, began: map[common.Address]uint64{},
+	}
+	c.makeDir(name)
+	t.Logf("store %s, seed %d, logs in %s", name, seed, c.dir)
+	c.store, c.operator = open(t, c.dir), rig.NewBuyer(t, chaosPayers)
 	var err error
-	if c.chain, err = devnet.Start(t.Context(), devnet.Options{BlockTime: 300 * time.Millisecond, SafeLag: 4, Payers: chaosPayers}); err != nil {
+	if c.chain, err = devnet.Start(t.Context(), devnet.Options{BlockTime: 500 * time.Millisecond, SafeLag: 3, Payers: chaosPayers}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.chain.Close() })
@@ -88,9 +106,10 @@ func newChaos(t *testing.T, seed uint64) *chaos {
 	up := rig.NewUpstream(t, dice.upstream)
 	for i := range chaosInstances {
 		p := settlementtest.NewProxy(t, c.chain.URL())
-		addr := rig.FreeAddr(t)
+		addr, admin := rig.FreeAddr(t), rig.FreeAddr(t)
 		c.rpc = append(c.rpc, p)
-		c.instances = append(c.instances, newInstance(t, c.dir, fmt.Sprintf("instance-%d", i), addr, c.caddyfile(p.URL(), addr, up.Addr())))
+		config := c.caddyfile(p.URL(), addr, admin, up.Addr())
+		c.instances = append(c.instances, newInstance(t, c.dir, fmt.Sprintf("instance-%d", i), addr, admin, config))
 	}
 	for i := range chaosPayers {
 		b := rig.NewBuyer(t, i)
@@ -109,15 +128,15 @@ func newChaos(t *testing.T, seed uint64) *chaos {
 	return c
 }
 
-func (c *chaos) makeDir() {
+func (c *chaos) makeDir(name string) {
 	if dir := os.Getenv("REFUNDS_DIR"); dir != "" {
-		c.dir = dir
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		c.dir = filepath.Join(dir, name)
+		if err := os.MkdirAll(c.dir, 0o700); err != nil {
 			c.t.Fatal(err)
 		}
 		return
 	}
-	dir, err := os.MkdirTemp("", "refunds-")
+	dir, err := os.MkdirTemp("", "refunds-"+name+"-")
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -129,12 +148,10 @@ func (c *chaos) makeDir() {
 	})
 }
 
-func (c *chaos) ledgerFile() string { return filepath.Join(c.dir, "ledger.db") }
-
-func (c *chaos) caddyfile(rpc, addr, upstream string) string {
+func (c *chaos) caddyfile(rpc, addr, admin, upstream string) string {
 	_, port, _ := strings.Cut(addr, ":")
 	return fmt.Sprintf(`{
-	admin off
+	admin %s
 	persist_config off
 	auto_https off
 	default_bind 127.0.0.1
@@ -143,6 +160,7 @@ func (c *chaos) caddyfile(rpc, addr, upstream string) string {
 		output stderr
 		format json
 	}
+	%s
 	x402 {
 		network base-sepolia
 		pay_to %s
@@ -152,12 +170,12 @@ func (c *chaos) caddyfile(rpc, addr, upstream string) string {
 			max_spend 50
 		}
 		%s
-		store sqlite %s
+		store %s
 		public_url http://shop.test
 		settle_timeout 6s
 		hold_ttl 2s
 		min_age 3s
-		interval 300ms
+		interval 200ms
 	}
 }
 http://shop.test:%s {
@@ -165,7 +183,7 @@ http://shop.test:%s {
 	x402_service
 	reverse_proxy %s
 }
-`, rig.PayTo, rpc, crypto.FromECDSA(devnet.Developer(0).Key), crypto.FromECDSA(devnet.Developer(1).Key), fast(), c.ledgerFile(), port, upstream)
+`, admin, subscription, rig.PayTo, rpc, crypto.FromECDSA(devnet.Developer(0).Key), crypto.FromECDSA(devnet.Developer(1).Key), fast(), c.store.config, port, upstream)
 }
 
 func (c *chaos) balance(of common.Address) uint64 {
@@ -204,16 +222,25 @@ func (l *luck) upstream(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// ban lets a buyer pay for what fails, and then has it blacklisted: it can't be paid back.
+// ban lets a buyer pay for what fails, and then has it blacklisted: it can't be paid back. Before that there is no money to do so.
 func (c *chaos) ban(b *rig.Buyer) {
 	c.t.Helper()
-	for i := range 3 {
-		shop := c.instances[i%len(c.instances)].addr
-		o := rig.Offered(c.t, b.Get("http://"+shop+"/broken/x", "Host", "shop.test"))
-		if a := b.Get("http://"+shop+"/broken/x", "Host", "shop.test", x402.HeaderSignature, b.Sign(o, 0)); a.Status != http.StatusBadGateway {
+	got := make([]rig.Answer, 3)
+	var busy sync.WaitGroup
+	for i := range got {
+		url := fmt.Sprintf("http://%s/broken/%d", c.instances[i%len(c.instances)].addr, i)
+		header := b.Sign(rig.Offered(c.t, b.Get(url, "Host", "shop.test")), 0)
+		busy.Go(func() { got[i] = b.Get(url, "Host", "shop.test", x402.HeaderSignature, header) })
+	}
+	busy.Wait()
+	for _, a := range got {
+		if a.Status != http.StatusBadGateway {
 			c.t.Fatalf("%d %v %s", a.Status, a.Err, a.Body)
 		}
 	}
+	until(c.t, "nobody says that the refund wallet is empty", func() bool {
+		return slices.ContainsFunc(c.instances, func(in *instance) bool { return in.says("wallet_empty") > 0 })
+	})
 	if err := c.chain.Blacklist(c.t.Context(), b.Account.Address); err != nil {
 		c.t.Fatal(err)
 	}
@@ -235,8 +262,8 @@ func (c *chaos) havoc(lasts time.Duration) {
 		busy.Go(func() { trouble(ctx, p, random) })
 	}
 	// At first with too little for what is waiting, and then with enough.
-	c.fill(ctx, lasts/3, 35_000)
-	c.fill(ctx, lasts/3, 1_000_000)
+	c.fill(ctx, lasts/4, 35_000)
+	c.fill(ctx, lasts/4, 1_000_000_000)
 	busy.Wait()
 }
 
@@ -245,8 +272,7 @@ func (c *chaos) fill(ctx context.Context, after time.Duration, units uint64) {
 	case <-time.After(after):
 	case <-ctx.Done():
 	}
-	r := &rig.Rig{T: c.t, Chain: c.chain}
-	mint(c.t, r, units)
+	mint(c.t, c.chain, refundWallet.Address, units)
 	c.minted += units
 }
 
@@ -264,16 +290,28 @@ func (c *chaos) shop(ctx context.Context, b *rig.Buyer, random *rand.Rand) {
 		header := b.Sign(rig.Offered(c.t, asked), 0)
 		for range 1 + random.IntN(6) {
 			a := b.Do(ctx, method, shop()+path, "", "Host", "shop.test", x402.HeaderSignature, header)
-			if a.Err == nil && a.Status == http.StatusOK {
-				c.mu.Lock()
-				c.served[a.Header.Get("X-Payment-Id")]++
-				c.mu.Unlock()
-			}
+			c.heard(&a)
 			if a.Err == nil && a.Status != http.StatusServiceUnavailable {
 				break
 			}
 			time.Sleep(time.Duration(100+random.IntN(400)) * time.Millisecond)
 		}
+	}
+}
+
+// heard notes what a buyer was told.
+func (c *chaos) heard(a *rig.Answer) {
+	if a.Err != nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	id := a.Header.Get("X-Payment-Id")
+	if a.Status == http.StatusOK {
+		c.served[id]++
+	}
+	if a.Header.Get("X-Payment-Status") == "refund_pending" {
+		c.held[id] = true
 	}
 }
 
@@ -333,11 +371,11 @@ func trouble(ctx context.Context, p *settlementtest.Proxy, random *rand.Rand) {
 // rest waits until nothing is to be done any more. What the dead have leased is free at once: the test does not wait a minute for it.
 func (c *chaos) rest() {
 	c.t.Helper()
-	store, err := sqlite.Open(c.t.Context(), c.ledgerFile(), sqlite.Options{})
-	if err != nil {
-		c.t.Fatal(err)
-	}
+	store := c.open()
 	defer store.Close()
+	for _, in := range c.instances {
+		until(c.t, "an instance does not listen any more", in.listens)
+	}
 	rechecked := make(map[string]bool)
 	left := ""
 	for end := time.Now().Add(chaosRest); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
@@ -363,6 +401,15 @@ func (c *chaos) rest() {
 	c.t.Error("it did not come to an end: ", left)
 }
 
+func (c *chaos) open() ledger.Store {
+	c.t.Helper()
+	s, err := c.store.open(c.t.Context())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return s
+}
+
 func (c *chaos) records(store ledger.Store) (all []ledger.Record) {
 	c.t.Helper()
 	for after := ""; ; {
@@ -380,10 +427,18 @@ func (c *chaos) records(store ledger.Store) (all []ledger.Record) {
 // gather reads what everybody says.
 func (c *chaos) gather() *evidence {
 	c.t.Helper()
-	for _, in := range c.instances {
-		in.kill()
+	store := c.open()
+	defer store.Close()
+	c.alarm(store)
+	e := &evidence{
+		served: c.served, held: c.held, said: c.ask(c.records(store)), began: c.began, minted: c.minted,
+		balances: map[common.Address]uint64{}, untold: map[string]bool{},
 	}
-	e := &evidence{served: c.served, began: c.began, minted: c.minted, balances: map[common.Address]uint64{}}
+	for _, in := range c.instances {
+		e.kills += len(in.killed())
+		e.waits += in.says("wallet_empty")
+		in.kill() // nobody writes any more
+	}
 	var err error
 	if e.movements, err = movements(c.t.Context(), c.chain.URL()); err != nil {
 		c.t.Fatal(err)
@@ -391,27 +446,20 @@ func (c *chaos) gather() *evidence {
 	for _, who := range append([]common.Address{rig.PayTo, refundWallet.Address}, accounts(c.buyers)...) {
 		e.balances[who] = c.balance(who)
 	}
-	store, err := sqlite.Open(c.t.Context(), c.ledgerFile(), sqlite.Options{})
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	defer store.Close()
 	e.records = c.records(store)
 	report, err := ledger.Verify(c.t.Context(), store, ledger.VerifyOptions{})
 	if err != nil || report.Found > 0 {
 		c.t.Errorf("the trails: %+v, %v", report, err)
 	}
 	for i := range e.records {
-		id := e.records[i].Payment.ID
-		for _, in := range c.instances {
-			if in.says("caddy x402 refunds retry " + id) {
-				e.failed = append(e.failed, id)
-			}
+		p := &e.records[i].Payment
+		if told := c.alertsOf(p.ID); told.log == 0 || told.event == 0 {
+			e.untold[p.ID] = !c.killedAfter(p.UpdatedAt)
 		}
 	}
 	for _, in := range c.instances {
 		for _, word := range []string{"panic:", "WARNING: DATA RACE", "fatal error:"} {
-			if in.says(word) {
+			if in.says(word) > 0 {
 				c.t.Errorf("%s in %s", word, in.log)
 			}
 		}

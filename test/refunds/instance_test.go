@@ -1,6 +1,7 @@
 package refunds
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -9,25 +10,27 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/caddy-x402/caddy-x402/test/rig"
 )
 
 // instance is a Caddy in a process of its own, which is killed and started again.
 type instance struct {
-	addr, config, log string
+	addr, admin, config, log string
 
-	mu  sync.Mutex
-	cmd *exec.Cmd
+	mu    sync.Mutex
+	cmd   *exec.Cmd
+	kills []time.Time
 }
 
-func newInstance(t *testing.T, dir, name, addr, caddyfile string) *instance {
+func newInstance(t *testing.T, dir, name, addr, admin, caddyfile string) *instance {
 	t.Helper()
 	config, err := rig.Adapt(caddyfile)
 	if err != nil {
 		t.Fatal(err)
 	}
-	in := &instance{addr: addr, config: filepath.Join(dir, name+".json"), log: filepath.Join(dir, name+".log")}
+	in := &instance{addr: addr, admin: admin, config: filepath.Join(dir, name+".json"), log: filepath.Join(dir, name+".log")}
 	if err := os.WriteFile(in.config, config, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -67,6 +70,14 @@ func (in *instance) kill() {
 	_ = in.cmd.Process.Signal(syscall.SIGKILL)
 	_ = in.cmd.Wait()
 	in.cmd = nil
+	in.kills = append(in.kills, time.Now())
+}
+
+// killed are the times at which the instance was killed.
+func (in *instance) killed() []time.Time {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.kills
 }
 
 func (in *instance) listens() bool {
@@ -78,8 +89,24 @@ func (in *instance) listens() bool {
 	return true
 }
 
-// says reports whether the instance's log has a text.
-func (in *instance) says(text string) bool {
+// says counts how often the instance's log has a text.
+func (in *instance) says(text string) int {
 	log, err := os.ReadFile(in.log)
-	return err == nil && strings.Contains(string(log), text)
+	if err != nil {
+		return 0
+	}
+	return strings.Count(string(log), text)
+}
+
+// counts reads a metric.
+func (in *instance) counts(b *rig.Buyer, metric string) (n int) {
+	_, rest, ok := strings.Cut(b.Get("http://"+in.admin+"/metrics").Body, "\n"+metric+" ")
+	if !ok {
+		return 0
+	}
+	line, _, _ := strings.Cut(rest, "\n")
+	if _, err := fmt.Sscan(line, &n); err != nil {
+		return -1
+	}
+	return n
 }

@@ -42,6 +42,8 @@ type Rig struct {
 
 // Options of a Rig.
 type Options struct {
+	// Chain is one that there is already, and that others use; default: one of its own.
+	Chain *devnet.Chain
 	// BlockTime is the chain's; 0: a block as soon as a transaction waits.
 	BlockTime time.Duration
 	// SafeLag is how many blocks the chain's "safe" block is behind its head; 0: none.
@@ -75,12 +77,15 @@ const DefaultSite = `
 // New starts everything; it ends with the test.
 func New(t testing.TB, o Options) *Rig {
 	t.Helper()
-	chain, err := devnet.Start(t.Context(), devnet.Options{BlockTime: o.BlockTime, SafeLag: o.SafeLag})
-	if err != nil {
-		t.Fatal("starting the chain:", err)
+	if o.Chain == nil {
+		chain, err := devnet.Start(t.Context(), devnet.Options{BlockTime: o.BlockTime, SafeLag: o.SafeLag})
+		if err != nil {
+			t.Fatal("starting the chain:", err)
+		}
+		t.Cleanup(func() { _ = chain.Close() })
+		o.Chain = chain
 	}
-	t.Cleanup(func() { _ = chain.Close() })
-	r := &Rig{T: t, Chain: chain, Dir: t.TempDir(), Upstream: NewUpstream(t, o.Upstream), Addr: FreeAddr(t)}
+	r := &Rig{T: t, Chain: o.Chain, Dir: t.TempDir(), Upstream: NewUpstream(t, o.Upstream), Addr: FreeAddr(t)}
 	r.Load(o)
 	t.Cleanup(func() {
 		if err := caddy.Stop(); err != nil {
