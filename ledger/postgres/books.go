@@ -206,7 +206,7 @@ func (s *Store) Sweep(ctx context.Context, keep time.Duration, limit int) (int, 
 	limit = max(limit, 0)
 	err := s.write(ctx, func(ctx context.Context, c *pgx.Conn) error {
 		now := s.Now()
-		if err := c.QueryRow(ctx, numbered(sweepReservations), sqlstore.Micros(now), limit).Scan(&removed, nil); err != nil {
+		if err := c.QueryRow(ctx, numbered(sweepReservations), sqlstore.Micros(now), limit, sqlstore.Micros(now)).Scan(&removed, nil); err != nil {
 			return err
 		}
 		ended := sqlstore.Micros(now.Add(-ledger.RevocationGrace))
@@ -215,7 +215,8 @@ func (s *Store) Sweep(ctx context.Context, keep time.Duration, limit int) (int, 
 	removed += lapsed
 	if err == nil && removed < int64(limit) {
 		err = s.write(ctx, func(ctx context.Context, c *pgx.Conn) error {
-			return c.QueryRow(ctx, numbered(sweepAllowances), sqlstore.Micros(s.Now()), int64(limit)-removed).Scan(&used, nil)
+			now := sqlstore.Micros(s.Now())
+			return c.QueryRow(ctx, numbered(sweepAllowances), now, int64(limit)-removed, now).Scan(&used, nil)
 		})
 		removed += used
 	}

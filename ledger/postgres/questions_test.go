@@ -72,8 +72,8 @@ func Questions(p ledger.Payment, now time.Time) []Question {
 	ask("Draw, read", sqlstore.SelectAllowance, []any{key[:]}, "allowances_pkey")
 	allowance := ledger.Allowance{Key: key}
 	ask("Draw, write", storeAllowance, append(sqlstore.StoreAllowanceValues(&allowance, &allowance), at, int64(1)<<62), "allowances_pkey")
-	ask("Sweep, allowances", sqlstore.SweepAllowances, []any{at, 100}, "allowances_expiry", "allowances_pkey")
-	ask("Sweep, reservations", sqlstore.SweepReservations, []any{at, 100}, "reservations_expiry", "reservations_pkey")
+	ask("Sweep, allowances", sqlstore.SweepAllowances, []any{at, 100, at}, "allowances_expiry", "allowances_pkey")
+	ask("Sweep, reservations", sqlstore.SweepReservations, []any{at, 100, at}, "reservations_expiry", "reservations_pkey")
 	ask("Sweep, closed", sqlstore.SelectClosed+" FOR UPDATE SKIP LOCKED", []any{at, 100}, "payments_closed")
 	sql, args := list(ledger.Query{})
 	ask("List", sql, args, "payments_list")

@@ -83,7 +83,7 @@ func (w *writer) addAnchor(a *ledger.Anchor) error {
 func (s *Store) Sweep(ctx context.Context, keep time.Duration, limit int) (int, error) {
 	return write(ctx, s, func(w *writer) (int, error) {
 		now, limit := w.now(), int64(max(limit, 0))
-		n, err := w.exec(sqlstore.SweepReservations, sqlstore.Micros(now), limit)
+		n, err := w.exec(sqlstore.SweepReservations, sqlstore.Micros(now), limit, sqlstore.Micros(now))
 		if err != nil {
 			return 0, fmt.Errorf("ledger/sqlite: removing reservations: %w", err)
 		}
@@ -92,7 +92,7 @@ func (s *Store) Sweep(ctx context.Context, keep time.Duration, limit int) (int, 
 			return 0, fmt.Errorf("ledger/sqlite: removing revocations: %w", err)
 		}
 		n += lapsed
-		used, err := w.exec(sqlstore.SweepAllowances, sqlstore.Micros(now), limit-n)
+		used, err := w.exec(sqlstore.SweepAllowances, sqlstore.Micros(now), limit-n, sqlstore.Micros(now))
 		if err != nil {
 			return 0, fmt.Errorf("ledger/sqlite: removing allowances: %w", err)
 		}

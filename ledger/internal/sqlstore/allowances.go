@@ -23,9 +23,9 @@ const (
 		WHERE allowances.used = CAST(? AS TEXT) AND allowances.created_at = ?`
 	// InsertAllowance takes AllowanceValues; one that is there stays, and no row is changed.
 	InsertAllowance = `INSERT INTO allowances (` + allowanceColumns + `) VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING`
-	// SweepAllowances takes now and limit.
+	// SweepAllowances takes now, limit and now. One that begins anew at this moment stays.
 	SweepAllowances = `DELETE FROM allowances WHERE key IN
-		(SELECT key FROM allowances WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)`
+		(SELECT key FROM allowances WHERE expires_at <= ? ORDER BY expires_at LIMIT ?) AND +expires_at <= ?`
 )
 
 // AllowanceValues are the arguments of InsertAllowance.
