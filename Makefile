@@ -5,9 +5,9 @@ FUZZTIME ?= 5m
 # More flags for go test, such as -v or -run.
 TESTFLAGS ?=
 # Packages that are tested at once: many of them wait for processes, blocks and time.
-PARALLEL ?= 4
+PARALLEL ?= 6
 # Those that take longest, which begin first.
-LONGEST = ./test/e2e ./test/crash ./test/operator ./test/chaos ./ledger/redis ./settlement/wallet ./settlement/facilitator ./paywall
+LONGEST = ./test/e2e ./test/crash ./test/operator ./test/chaos ./paywall ./ledger/redis ./ledger/postgres ./test/refunds ./settlement/wallet ./settlement/facilitator ./test/bench ./ledger/sqlite ./test/interop ./test/key0 ./devnet
 # How long things break, over which stores (sqlite, postgres, redis, all), and what decides who does what.
 CHAOS_SECONDS ?= 120
 CHAOS_STORE ?= all

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -91,8 +92,10 @@ func TestTouched(t *testing.T) {
 
 // A free plan is one payer's for its time, on whatever instance it asks, and an address has so many of them.
 func TestTrials(t *testing.T) {
-	now := time.Now()
-	store := storetest.NewMemory(func() time.Time { return now }, false)
+	var clock atomic.Int64 // which the reconciler reads too
+	clock.Store(time.Now().UnixNano())
+	now := func() time.Time { return time.Unix(0, clock.Load()) }
+	store := storetest.NewMemory(now, false)
 	e := NewEngine(store, Settings{})
 	defer e.Close()
 	plan := &Plan{Name: "trial", TTL: time.Hour, Free: true}
@@ -100,10 +103,10 @@ func TestTrials(t *testing.T) {
 		return e.openTrial(t.Context(), plan, "r", "https://shop.test", common.Address{payer}, client)
 	}
 	first, err := open(1, "10.0.0.1")
-	if err != nil || first.until.Sub(now) > time.Hour || first.until.Sub(now) < time.Hour-2*time.Second {
+	if err != nil || first.until.Sub(now()) > time.Hour || first.until.Sub(now()) < time.Hour-2*time.Second {
 		t.Fatalf("%+v, %v", first, err)
 	}
-	now = now.Add(30 * time.Minute)
+	clock.Add(int64(30 * time.Minute))
 	if again, err := open(1, "10.0.0.2"); err != nil || again != first {
 		t.Errorf("again: %+v, %v", again, err)
 	}
@@ -118,7 +121,7 @@ func TestTrials(t *testing.T) {
 	if _, err := open(100, "10.0.0.9"); err != nil {
 		t.Errorf("from elsewhere: %v", err)
 	}
-	now = now.Add(time.Hour)
+	clock.Add(int64(time.Hour))
 	if later, err := open(1, "10.0.0.1"); err != nil || !later.until.After(first.until) {
 		t.Errorf("when it is over: %+v, %v", later, err)
 	}

@@ -213,7 +213,7 @@ func (c *Case) settleForeign(settlers []settlement.Settler, n int) {
 	for i := range n {
 		wg.Go(func() {
 			s, in := settlers[i%len(settlers)], &intents[i]
-			ctx, cancel := context.WithTimeout(c.Context(), 2*patience)
+			ctx, cancel := context.WithTimeout(c.Context(), 6*patience) // a busy machine takes its time
 			defer cancel()
 			head, err := s.Check(ctx, *in)
 			if err != nil {

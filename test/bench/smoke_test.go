@@ -56,7 +56,7 @@ func TestBench(t *testing.T) {
 			t.Errorf("%s: %d transactions, %d reverted, %.0f gas each", name, f.Transactions, f.Reverted, f.Gas)
 		}
 	}
-	if r.Hot == nil || len(r.Hot.Paths) != 6 || r.Hot.Before.Heap == 0 || r.Hot.Requests == 0 {
+	if r.Hot == nil || len(r.Hot.Paths) != 7 || r.Hot.Before.Heap == 0 || r.Hot.Requests == 0 {
 		t.Fatalf("the hot paths: %+v", r.Hot)
 	}
 	for _, f := range r.Hot.Paths {
