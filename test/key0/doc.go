@@ -5,14 +5,14 @@
 // Key0's known faults, and the tests that would catch each. What is quoted is a scene of TestKey0; TestFaultsAreTested reads this table.
 //
 //	W1  the client chooses price and payee        "ours: W1"; test/e2e TestForgedAccepted, TestForgedTermsThatDoNotMatter
-//	W2  refund drain by W1 and a failing backend  "ours: W1"; test/refunds TestPaidBack; paywall TestRefundsAreExact (what was received, to who paid)
+//	W2  refund drain by W1 and a failing backend  "ours: W1"; test/refunds TestRefunds (PaidBack); paywall TestRefundsAreExact (what was received, to who paid)
 //	W3  plan upgrade                              "ours: W3", "ours: one price for everything"; test/e2e TestPaymentBuysOneThing, TestTokenOpensItsPlanOnly
 //	W4  paid routes over A2A and MCP              "a2a-jsonrpc-x402", "setup-ui" (neither is served, nor takes money)
 //	W5  route and path not bound                  "ours: W5, W6", "ours: one price for everything"; test/e2e TestPaymentOpensOneRoute
 //	W6  other hosts, and the secret with it       "ours: W5, W6"; test/e2e TestUpstreamIsNeverReachedUnpaid
 //	W7  test endpoints in production              "setup-ui"
 //	W8  reconfiguration by anybody                "setup-ui"
-//	W9  double refund                             paywall TestRefundsAreExact, TestRefundsOfARestoredLedger, TestRefundByAStranger; test/refunds TestChaos, TestRestoredLedger
+//	W9  double refund                             paywall TestRefundsAreExact, TestRefundsOfARestoredLedger, TestRefundByAStranger; test/refunds TestChaos, TestRefunds (RestoredLedger)
 //	W10 wrong EIP-712 name on the mainnet         x402 TestSeparatorsOfKnownNetworks; caddymodule TestMismatchRefusesTheConfiguration
 //	W11 no durable intent                         test/crash TestKilledBetweenEveryTwoSteps; test/e2e TestChainStallsAfterBroadcast, TestLedgerLostAltogether
 //	W12 PAID can't be resumed                     "ours: W12", "token-issuance-failure"; test/e2e TestSameHeaderAfterLostConnection, TestFreshSignatureConsumesTheUnservedPayment
@@ -25,7 +25,7 @@
 //	W19 concurrent payers of one request id       "concurrent-same-challenge"
 //	W20 the grant to whoever knows the id         "already-redeemed"
 //	W21 the refund index loses payments           "refund-success", "refund-batch"; ledger/sqlite, ledger/postgres, ledger/redis TestSuite (Lease, Refunds)
-//	W22 orphans of refunds                        "refund-failure"; paywall TestRefundsAreExact; test/refunds TestChaos, TestOperatorRetries; ledger/redis TestSuite (SweepPayments)
+//	W22 orphans of refunds                        "refund-failure"; paywall TestRefundsAreExact; test/refunds TestChaos, TestRefunds (func (s *scene) operator(id string, dear *purchase) {); ledger/redis TestSuite (SweepPayments)
 //	W23 refund and delivery at once               paywall TestDeliveryThatWasOvertaken, TestNeverBothCredentialAndRefund, TestDeliveredIsNeverRefunded; test/e2e TestClientLeavesWhileUpstreamWorks
 //	W24 a failing store counts as redeemed        paywall TestFailureThatTheLedgerKnowsBetter; test/e2e TestStoreUnreachable
 //	W25 A2A over HTTP is dead                     "a2a-jsonrpc-x402" (it says that it is not served)
@@ -39,7 +39,7 @@
 //	W33 Redis without password, database, TLS     ledger/redis TestUser, TestDatabase, TestTLS
 //	W34 a testnet's endpoint on the mainnet       caddymodule TestMismatchRefusesTheConfiguration
 //	W35 no limits                                 "ours: W35"; test/e2e TestStrangerIsSlowedDown; paywall TestRefundBatches
-//	W36 one confirmation, no balances             test/finality TestReorganizedAfterItWasServed, TestSafe; settlement/wallet TestGasFloors; test/refunds TestWalletOfItsOwn
+//	W36 one confirmation, no balances             test/finality TestReorganizedAfterItWasServed, TestSafe; settlement/wallet TestGasFloors; test/refunds TestRefunds (WalletOfItsOwn)
 //	W37 an audit trail that can be changed        ledger/postgres TestTheTrailOnlyGrows, TestManyStartAtOnce; test/operator TestOperatorFindsTampering
 //	W38 a committed private key                   no test: keys of tests are those of development chains, and of nobody
 //	W39 a hook that breaks the answer             "ours: W39"; test/issuers TestEvents
