@@ -25,7 +25,7 @@
 //	W19 concurrent payers of one request id       "concurrent-same-challenge"
 //	W20 the grant to whoever knows the id         "already-redeemed"
 //	W21 the refund index loses payments           "refund-success", "refund-batch"; ledger/sqlite, ledger/postgres, ledger/redis TestSuite (Lease, Refunds)
-//	W22 orphans of refunds                        "refund-failure"; paywall TestRefundsAreExact; test/refunds TestChaos, TestRefunds (func (s *scene) operator(id string, dear *purchase) {); ledger/redis TestSuite (SweepPayments)
+//	W22 orphans of refunds                        "refund-failure"; paywall TestRefundsAreExact; test/refunds TestChaos, TestRefunds (the operator has one tried again); ledger/redis TestSuite (SweepPayments)
 //	W23 refund and delivery at once               paywall TestDeliveryThatWasOvertaken, TestNeverBothCredentialAndRefund, TestDeliveredIsNeverRefunded; test/e2e TestClientLeavesWhileUpstreamWorks
 //	W24 a failing store counts as redeemed        paywall TestFailureThatTheLedgerKnowsBetter; test/e2e TestStoreUnreachable
 //	W25 A2A over HTTP is dead                     "a2a-jsonrpc-x402" (it says that it is not served)
