@@ -384,12 +384,15 @@ func (j *judgement) judgeRefusal(a *attempt) {
 		return // it was not even claimed
 	}
 	p := &r.Payment
+	delivered := func() bool { return p.Delivery == ledger.Delivered && !p.DeliveredAt.After(a.End.Add(slack)) }
+	used := delivered()                                    // a debt was served before what made it good
 	for p.ServedBy != "" && j.payment(p.ServedBy) != nil { // the answer is about the payment that serves in its place
 		p = j.payment(p.ServedBy)
+		used = used || delivered()
 	}
 	switch {
 	case a.Code == string(x402.ReasonNonceUsed):
-		if p.Delivery != ledger.Delivered || p.DeliveredAt.After(a.End.Add(slack)) {
+		if !used {
 			j.accuse(untrue, p, "client %d was told that payment %s was used, and it is %s", a.Payer, p.ID, p.State())
 		}
 	case a.Code == string(paywall.ReasonRefund):
