@@ -7,10 +7,7 @@ TESTFLAGS ?=
 # Packages that are tested at once: many of them wait for processes, blocks and time.
 PARALLEL ?= 6
 # Those that take longest, which begin first.
-LONGEST = ./test/e2e ./test/chaos ./paywall ./ledger/redis ./ledger/postgres ./test/refunds ./settlement/wallet ./settlement/facilitator ./ledger/sqlite ./test/key0 ./devnet
-# Those that ask something else than who races whom: their Caddys are processes that are killed, commanded or measured, their clients other people's.
-# They take half the time without the race detector.
-APART = ./test/crash ./test/operator ./test/interop ./test/bench ./test/xcaddy ./test/service ./cmd/demo
+LONGEST = ./test/e2e ./test/crash ./test/operator ./test/chaos ./paywall ./ledger/redis ./ledger/postgres ./test/refunds ./settlement/wallet ./settlement/facilitator ./test/bench ./ledger/sqlite ./test/interop ./test/key0 ./devnet
 # How long things break, over which stores (sqlite, postgres, redis, all), and what decides who does what.
 CHAOS_SECONDS ?= 120
 CHAOS_STORE ?= all
@@ -30,9 +27,6 @@ TAGS = interop
 UNRACED = modernc.org/sqlite/lib github.com/ethereum/go-ethereum/core/vm github.com/holiman/uint256
 RACE = -race $(foreach package,$(UNRACED),-gcflags=$(package)=-race=false)
 
-MODULE = github.com/caddy-x402/caddy-x402
-TEST = -vet=off -tags '$(TAGS)' -p $(PARALLEL) -timeout 15m $(TESTFLAGS)
-
 # Developers' tools are pinned in a module of their own, so that nobody who imports ours inherits them.
 TOOL = $(GO) tool -modfile=$(CURDIR)/tools/go.mod
 
@@ -48,9 +42,8 @@ build: ## build bin/caddy: Caddy with this module in it, without cgo
 demo: ## a paid request from 402 to upstream on a local chain; KEEP=1 keeps it running
 	CGO_ENABLED=0 KEEP=$(KEEP) $(GO) run -trimpath ./cmd/demo
 
-test: setup ## every test, as CI runs it, with the race detector where it matters; lint vets
-	$(GO) test $(APART) $(TEST)
-	$(GO) test $(LONGEST) $(filter-out $(APART),$(patsubst $(MODULE)%,.%,$(shell $(GO) list -tags '$(TAGS)' ./...))) $(RACE) $(TEST)
+test: setup ## every test, as CI runs it, with the race detector; lint vets
+	$(GO) test $(RACE) -vet=off -tags '$(TAGS)' -p $(PARALLEL) -timeout 15m $(TESTFLAGS) $(LONGEST) ./...
 
 chaos: ## three Caddys under load while all that can break breaks; CHAOS_SECONDS=120 CHAOS_STORE=all CHAOS_SEED=
 	CGO_ENABLED=0 CHAOS_SECONDS=$(CHAOS_SECONDS) CHAOS_STORE=$(CHAOS_STORE) CHAOS_SEED=$(CHAOS_SEED) \
