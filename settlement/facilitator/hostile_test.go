@@ -174,7 +174,7 @@ func TestAnothersTransaction(t *testing.T) {
 // further one.
 func TestSettlementPending(t *testing.T) {
 	t.Run("mined meanwhile", func(t *testing.T) {
-		s := open(t, 1, options{})
+		s := open(t, 1, options{patience: 20 * time.Second}) // the chain shows it, however busy the machine is
 		does(s.servers[0], func(c *remote.Call) remote.Reply {
 			hash, _ := c.Send()
 			return c.Refuse("settlement_pending", hash)

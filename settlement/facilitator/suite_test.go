@@ -108,7 +108,7 @@ func begin(t testing.TB, rpc string, journal settlement.Journal, o options, serv
 func start(t testing.TB, rpc string, journal settlement.Journal, o options) settler {
 	t.Helper()
 	c, err := chain.New(chain.Config{
-		Endpoints: []string{rpc}, ChainID: devnet.ChainID, PollInterval: 10 * time.Millisecond, CallTimeout: 20 * time.Second, Logger: o.logger,
+		Endpoints: []string{rpc}, ChainID: devnet.ChainID, PollInterval: 10 * time.Millisecond, CallTimeout: time.Minute, Logger: o.logger,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/big"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -104,11 +105,15 @@ func TestBatchIsNoLargerThanTheSpendLimit(t *testing.T) {
 	}
 }
 
-// hangingSigner is a service that does not answer.
-type hangingSigner struct{ brokenSigner }
+// hangingSigner is a service that does not answer. It tells when nobody waits for it any more.
+type hangingSigner struct {
+	brokenSigner
+	left *atomic.Bool
+}
 
-func (hangingSigner) Sign(ctx context.Context, _ common.Hash) ([]byte, error) {
+func (h hangingSigner) Sign(ctx context.Context, _ common.Hash) ([]byte, error) {
 	<-ctx.Done()
+	h.left.Store(true)
 	return nil, ctx.Err()
 }
 
@@ -117,9 +122,10 @@ func TestHangingSignerIsNotWaitedFor(t *testing.T) {
 	c := newCase(t, startChain(t), options{})
 	ch, err := chain.New(chain.Config{Endpoints: []string{c.Proxy.URL()}, ChainID: devnet.ChainID, PollInterval: 10 * time.Millisecond})
 	c.Must(err)
+	var left atomic.Bool
 	s, err := wallet.New(wallet.Config{
 		Network: devnet.Network(), Chain: ch, Journal: c.Journal,
-		Signers: []wallet.Signer{hangingSigner{brokenSigner{crypto.PubkeyToAddress(c.H.Fresh().PublicKey)}}, local(t, c.Wallet)},
+		Signers: []wallet.Signer{hangingSigner{brokenSigner{crypto.PubkeyToAddress(c.H.Fresh().PublicKey)}, &left}, local(t, c.Wallet)},
 	})
 	c.Must(err)
 	t.Cleanup(func() {
@@ -136,13 +142,15 @@ func TestHangingSignerIsNotWaitedFor(t *testing.T) {
 	}
 	sent(c, 1) // the one hangs, the other flies
 	runs = append(runs, settleAll(c, s, all[4:]))
-	time.Sleep(2 * time.Second) // less than a signature may take
-	carried := 0
-	for _, tx := range c.Journal.All() {
-		carried += len(tx.Payments)
+	carried := func() (n int) {
+		for _, tx := range c.Journal.All() {
+			n += len(tx.Payments)
+		}
+		return n
 	}
-	if carried < 11 {
-		t.Errorf("%d of 12 payments were sent", carried)
+	c.WaitFor("payments are sent, or the signature is given up", func() bool { return carried() >= 11 || left.Load() })
+	if n := carried(); n < 11 {
+		t.Errorf("%d of 12 payments were sent before the signature was given up", n)
 	}
 	c.H.Chain.Resume()
 	for i := range 4 {

@@ -61,7 +61,7 @@ func start(t testing.TB, s settlementtest.Setup, o options) *wallet.Settler {
 	t.Helper()
 	c, err := chain.New(chain.Config{
 		Endpoints: []string{s.URL}, ChainID: devnet.ChainID, PollInterval: 10 * time.Millisecond,
-		CallTimeout: 20 * time.Second, Logger: o.logger, Now: o.now,
+		CallTimeout: time.Minute, Logger: o.logger, Now: o.now,
 	})
 	if err != nil {
 		t.Fatal(err)

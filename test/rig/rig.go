@@ -117,7 +117,7 @@ func LoadText(text string) error {
 	if err != nil {
 		return err
 	}
-	return caddy.Load(config, true)
+	return reload(config)
 }
 
 // Adapt turns a Caddyfile into JSON.
