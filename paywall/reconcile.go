@@ -22,6 +22,8 @@ const (
 	// reconcileAtOnce is how many payments are looked for on the chain at the same time: one whose chain does not answer must
 	// not keep all others waiting. Those of which all is known are written together, as the ledger can commit them.
 	reconcileAtOnce = 16
+	// leaveWithin is how long an engine that closes has to give back what it has leased.
+	leaveWithin = 2 * time.Second
 	// slowestRecheck is how seldom a payment is looked at that only time can end.
 	slowestRecheck = 2 * time.Minute
 
@@ -63,14 +65,26 @@ func (e *Engine) reconcile(ctx context.Context) {
 	}
 }
 
-// reconcileAll moves on all payments of a round.
+// reconcileAll moves on all payments of a round, and says when each is looked at again; also where the engine closes meanwhile, or whoever
+// comes after it would wait for the lease to end.
 func (e *Engine) reconcileAll(ctx context.Context, due []ledger.Payment, known map[string]*settlement.Outcome) {
+	leaving, cancel := outlive(ctx, leaveWithin)
+	defer cancel()
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	one := func(p ledger.Payment, out *settlement.Outcome) {
+		next := e.reconcileOne(ctx, p, out)
+		if next <= 0 {
+			return
+		}
+		if err := e.store.Recheck(leaving, p.ID, next); err != nil {
+			e.log(p.ID).Warn("a payment's next look could not be set", slog.Any("error", err))
+		}
+	}
 	var asked []ledger.Payment
 	for _, p := range due {
 		if out := known[p.ID]; out != nil {
-			wg.Go(func() { e.reconcileOne(ctx, p, out) })
+			wg.Go(func() { one(p, out) })
 		} else {
 			asked = append(asked, p)
 		}
@@ -80,23 +94,34 @@ func (e *Engine) reconcileAll(ctx context.Context, due []ledger.Payment, known m
 		free <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-free }()
-			if ctx.Err() == nil {
-				e.reconcileOne(ctx, p, nil)
-			}
+			one(p, nil)
 		})
 	}
 }
 
-// reconcileOne moves one payment on as far as the chain allows, and says when to look again. out is what is known already; nil if
-// nothing is.
-func (e *Engine) reconcileOne(ctx context.Context, p ledger.Payment, out *settlement.Outcome) {
+// outlive gives a context that ends by some time after ctx: for what is left to say when there is no time to do more.
+func outlive(ctx context.Context, by time.Duration) (context.Context, context.CancelFunc) {
+	longer, end := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(by, end) })
+	return longer, func() {
+		stop()
+		end()
+	}
+}
+
+// reconcileOne moves one payment on as far as the chain allows. next is when to look again; 0 where nobody needs to. out is what is
+// known already; nil if nothing is.
+func (e *Engine) reconcileOne(ctx context.Context, p ledger.Payment, out *settlement.Outcome) (next time.Duration) {
+	if ctx.Err() != nil {
+		return e.current().ReconcileEvery
+	}
 	asking, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
 	q, wait, err := e.resolvePayment(asking, p, out)
 	// What is paid and was not served does not wait for the chain to be held for refund.
 	q, derr := e.resolveDelivery(ctx, q)
 	err = errors.Join(err, derr)
-	next := max(e.recheckAfter(&q), min(wait, slowestRecheck))
+	next = max(e.recheckAfter(&q), min(wait, slowestRecheck))
 	switch {
 	case q.Refund == ledger.RefundPending && q.Final:
 		next, derr = e.payBack(ctx, q)
@@ -107,12 +132,13 @@ func (e *Engine) reconcileOne(ctx context.Context, p ledger.Payment, out *settle
 	if err != nil && ctx.Err() == nil && !errors.Is(err, errGivenUp) {
 		e.log(p.ID).Warn("a payment could not be reconciled; it is tried again", slog.Any("error", err))
 	}
-	if next <= 0 || !q.Open() {
-		return
+	switch {
+	case !q.Open():
+		return 0
+	case ctx.Err() != nil:
+		return e.current().ReconcileEvery // it was not looked at to the end
 	}
-	if err := e.store.Recheck(ctx, p.ID, next); err != nil && ctx.Err() == nil {
-		e.log(p.ID).Warn("a payment's next look could not be set", slog.Any("error", err))
-	}
+	return next
 }
 
 // resolvePayment asks what became of a payment's money, and writes it. wait is how long that will take, about, if it is known.

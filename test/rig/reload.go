@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -84,28 +83,39 @@ func (door) WrapListener(l net.Listener) net.Listener {
 	return w
 }
 
+// listener is one whose end is known: it was closed, and nobody is in Accept, where later calls fail at once.
 type listener struct {
 	net.Listener
-	closed atomic.Bool
-	once   sync.Once
-	ended  chan struct{}
+	ended chan struct{}
+
+	mu        sync.Mutex
+	accepting int
+	closed    bool
+	over      bool
 }
 
 func (l *listener) Close() error {
-	l.closed.Store(true)
-	return l.Listener.Close()
+	err := l.Listener.Close()
+	l.update(func() { l.closed = true })
+	return err
 }
 
-// Accept fails when the listener is closed, and a server that has seen this does not come again.
 func (l *listener) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
-	if err != nil && l.closed.Load() {
-		l.once.Do(func() {
-			doors.Lock()
-			delete(doors.open, l)
-			doors.Unlock()
-			close(l.ended)
-		})
+	l.update(func() { l.accepting++ })
+	defer l.update(func() { l.accepting-- })
+	return l.Listener.Accept()
+}
+
+func (l *listener) update(change func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	change()
+	if !l.closed || l.accepting > 0 || l.over {
+		return
 	}
-	return conn, err
+	l.over = true
+	doors.Lock()
+	delete(doors.open, l)
+	doors.Unlock()
+	close(l.ended)
 }
