@@ -29,8 +29,8 @@ type Books interface {
 	// gives entries only times after a.Until, even if the machine's clock is turned back.
 	AddAnchor(ctx context.Context, a Anchor) error
 
-	// Sweep removes what is no longer needed, at most limit things, and tells how many: reservations and allowances that have expired,
-	// revocations that ended RevocationGrace ago, and, where keep is not zero, what closed payments that have not changed for keep left
+	// Sweep removes what is no longer needed, at most limit things, and tells how many: reservations, allowances and objects that have
+	// expired, revocations that ended RevocationGrace ago, and, where keep is not zero, what closed payments that have not changed for keep left
 	// behind. Closed payments are those that are not Open, of which no refund is pending or failed, and that nobody owes (see
 	// Payment.Closed). SQL stores move the trail and the raw transactions to an archive, where Audit, Records, Entries and Transactions
 	// still find them; the payment stays, since it is the claim. Redis forgets the payment, and its claim a day after the authorization
@@ -46,10 +46,12 @@ type Books interface {
 	EachReservation(ctx context.Context, f func(Reservation) error) error
 	// EachAllowance calls f with every allowance that has not expired, in any order, until f fails.
 	EachAllowance(ctx context.Context, f func(Allowance) error) error
+	// EachObject calls f with every object that has not expired, of whatever kind, in any order, until f fails.
+	EachObject(ctx context.Context, f func(Object) error) error
 	// Import writes what another store exported, as it is, all or none of each record. What is there already must be equal, else
 	// ErrConflict; so it can be repeated. The first import marks an empty store as incomplete: until an import with Complete
 	// every other call that writes (Claim, Update, Record, AdvanceNonce, Lease, Recheck, Reserve, KeepAnswer, Revoke, Draw, Return,
-	// AddAnchor, Sweep, Ping) fails with ErrIncomplete and changes nothing, so that nobody works on half of a ledger, whose copy may fail
+	// PutObject, DeleteObject, AddAnchor, Sweep, Ping) fails with ErrIncomplete and changes nothing, so that nobody works on half of a ledger, whose copy may fail
 	// and begin again; what reads works. A store that is not empty and not incomplete is in use and refuses (ErrExists).
 	Import(ctx context.Context, part Part) error
 }
@@ -101,6 +103,7 @@ type Part struct {
 	// Revocations get numbers of this store, in their order.
 	Revocations []Revocation `json:"revocations,omitempty"`
 	Allowances  []Allowance  `json:"allowances,omitempty"`
+	Objects     []Object     `json:"objects,omitempty"`
 	// Anchors are in order, and follow those imported before.
 	Anchors []Anchor `json:"anchors,omitempty"`
 	// Complete says that this is the last part: the store is then ready for use.

@@ -193,7 +193,7 @@ func (c *copier) unchanged(ctx context.Context) error {
 	return c.sameExpiring(ctx)
 }
 
-// kept is what is compared of a reservation, a revocation or an allowance.
+// kept is what is compared of a reservation, a revocation, an allowance or an object.
 type kept struct {
 	sum     [sha256.Size]byte
 	expires time.Time
@@ -255,12 +255,32 @@ func (c *copier) sameExpiring(ctx context.Context) error {
 	for _, list := range []struct {
 		what string
 		of   func(context.Context, Books) (map[common.Hash]kept, error)
-	}{{"reservation", reservationsOf}, {"revocation", revocationsOf}, {"allowance", allowancesOf}} {
+	}{
+		{"reservation", reservationsOf}, {"revocation", revocationsOf}, {"allowance", allowancesOf}, {"object", objectsOf},
+	} {
 		if err := c.sameKept(ctx, list.what, list.of); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func objectsOf(ctx context.Context, b Books) (map[common.Hash]kept, error) {
+	all := map[common.Hash]kept{}
+	err := b.EachObject(ctx, func(o Object) error {
+		o.Due, o.Expires = o.Due.UTC(), o.Expires.UTC()
+		line, err := json.Marshal(o)
+		k := kept{sha256.Sum256(line), o.Expires}
+		if o.Expires.IsZero() {
+			k.expires = forever
+		}
+		all[sha256.Sum256([]byte(o.Kind+" "+o.ID))] = k
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading objects: %w", err)
+	}
+	return all, nil
 }
 
 func (c *copier) sameKept(ctx context.Context, what string, of func(context.Context, Books) (map[common.Hash]kept, error)) error {

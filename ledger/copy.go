@@ -27,6 +27,7 @@ const (
 	CopyReservations CopyStep = "reservations"
 	CopyRevocations  CopyStep = "revocations"
 	CopyAllowances   CopyStep = "allowances"
+	CopyObjects      CopyStep = "objects"
 	CopyAnchors      CopyStep = "anchors"
 	CopyCompare      CopyStep = "compare" // every payment is read back and compared
 	CopyVerify       CopyStep = "verify"  // the entries against the anchors
@@ -48,10 +49,14 @@ type CopyReport struct {
 	Reservations int64 `json:"reservations"`
 	Revocations  int64 `json:"revocations"`
 	Allowances   int64 `json:"allowances"`
+	Objects      int64 `json:"objects"`
 	Anchors      int64 `json:"anchors"`
 	// Audit is the verification of the destination.
 	Audit Report `json:"audit"`
 }
+
+// objectsPage is how many objects a part has at most: each may have a long body.
+const objectsPage = 32
 
 // Copy moves a ledger into an empty store, or goes on with a copy that was interrupted, wherever that was. Nobody may
 // write to either store meanwhile. When everything was read back and found equal, and the audit trails and anchors hold,
@@ -97,7 +102,7 @@ func (c *copier) run(ctx context.Context) error {
 		return fmt.Errorf("beginning: %w", err)
 	}
 	steps := []func(context.Context) error{
-		c.payments, c.wallets, c.reservations, c.revocations, c.allowances, c.anchors, c.compare, c.verify, c.unchanged,
+		c.payments, c.wallets, c.reservations, c.revocations, c.allowances, c.objects, c.anchors, c.compare, c.verify, c.unchanged,
 	}
 	if c.complete {
 		steps = []func(context.Context) error{c.sameWallets, c.sameAnchors, c.compare, c.verify, c.unchanged}
@@ -238,7 +243,7 @@ func inPages[T any](size int, each func(func(T) error) error, send func([]T) err
 		return send(full)
 	})
 	if err != nil {
-		return fmt.Errorf("copying what expires: %w", err)
+		return fmt.Errorf("reading what is copied: %w", err)
 	}
 	if len(page) == 0 {
 		return nil
@@ -265,6 +270,18 @@ func (c *copier) revocations(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+func (c *copier) objects(ctx context.Context) error {
+	each := func(f func(Object) error) error { return c.from.EachObject(ctx, f) }
+	return inPages(min(c.o.PageSize, objectsPage), each, func(page []Object) error {
+		if err := c.send(ctx, Part{Objects: page}, "objects"); err != nil {
+			return err
+		}
+		c.report.Objects += int64(len(page))
+		c.progress(CopyObjects, c.report.Objects, 0)
+		return nil
+	})
 }
 
 func (c *copier) anchors(ctx context.Context) error {

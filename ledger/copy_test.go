@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -31,6 +33,15 @@ func furnish(t *testing.T, s ledger.Store) {
 	for i := range uint64(9) {
 		d := ledger.Draw{Key: hash(i), Want: *uint256.NewInt(i + 1), Limit: *uint256.NewInt(10), Until: s.Now().Add(50 * 365 * 24 * time.Hour)}
 		if _, _, err := s.Draw(ctx, d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 11 {
+		o := ledger.Object{Kind: "key", ID: fmt.Sprintf("k%d", i), Group: "test", Body: fmt.Appendf(nil, "%q", strings.Repeat("x", 1000*i))}
+		if i%2 == 0 {
+			o.Expires = s.Now().Add(50 * 365 * 24 * time.Hour)
+		}
+		if _, err := s.PutObject(ctx, o); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -67,6 +78,11 @@ func shown(t *testing.T, s ledger.Store) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	objects := map[string]ledger.Object{}
+	err = s.EachObject(t.Context(), func(o ledger.Object) error { objects[o.Kind+" "+o.ID] = o; return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
 	revoked := map[string]time.Time{}
 	list, err := s.Revoked(t.Context(), 0, 1000)
 	if err != nil {
@@ -75,7 +91,7 @@ func shown(t *testing.T, s ledger.Store) string {
 	for _, r := range list {
 		revoked[r.ID] = r.Until.UTC()
 	}
-	b, err := json.Marshal([]any{snap.records, snap.entries, snap.anchors, wallets, counts, reservations, revoked, allowances})
+	b, err := json.Marshal([]any{snap.records, snap.entries, snap.anchors, wallets, counts, reservations, revoked, allowances, objects})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +114,7 @@ func TestCopy(t *testing.T) {
 		t.Fatal(err)
 	}
 	snap := newSnapshot(t, from)
-	if r.Payments != 305 || r.Copied != 305 || r.Wallets != 2 || r.Reservations != 25 || r.Revocations != 1 || r.Allowances != 9 || r.Anchors != int64(len(snap.anchors)) ||
+	if r.Payments != 305 || r.Copied != 305 || r.Wallets != 2 || r.Reservations != 25 || r.Revocations != 1 || r.Allowances != 9 || r.Objects != 11 || r.Anchors != int64(len(snap.anchors)) ||
 		r.Audit.Found != 0 || r.Audit.Entries != int64(len(snap.entries)) {
 		t.Errorf("report %+v", r)
 	}
@@ -252,6 +268,10 @@ func TestCopyOfAChangingSource(t *testing.T) {
 		},
 		"an allowance": func(m *storetest.Memory, _ *clock) error {
 			_, _, err := m.Draw(t.Context(), ledger.Draw{Key: hash(1), Least: *uint256.NewInt(1), Limit: *uint256.NewInt(9), Until: m.Now().Add(time.Hour)})
+			return err
+		},
+		"an object": func(m *storetest.Memory, _ *clock) error {
+			_, err := m.PutObject(t.Context(), ledger.Object{Kind: "key", ID: "late", Body: []byte("{}")})
 			return err
 		},
 		"a reservation": func(m *storetest.Memory, _ *clock) error {

@@ -28,6 +28,7 @@ type Store interface {
 	Leases
 	Reservations
 	Allowances
+	Objects
 	Books
 
 	// Now is the store's clock as it was last heard, carried on by the local one: good for deciding how long to

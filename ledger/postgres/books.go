@@ -38,6 +38,7 @@ const (
 	sweepReservations = `WITH gone AS (` + sqlstore.SweepReservations + ` RETURNING 1) SELECT (SELECT count(*) FROM gone), x402_complete()`
 	sweepRevocations  = `WITH gone AS (` + sqlstore.SweepRevocations + ` RETURNING 1) SELECT (SELECT count(*) FROM gone), x402_complete()`
 	sweepAllowances   = `WITH gone AS (` + sqlstore.SweepAllowances + ` RETURNING 1) SELECT (SELECT count(*) FROM gone), x402_complete()`
+	sweepObjects      = `WITH gone AS (` + sqlstore.SweepObjects + ` RETURNING 1) SELECT (SELECT count(*) FROM gone), x402_complete()`
 )
 
 // List implements ledger.Store.
@@ -219,6 +220,11 @@ func (s *Store) Sweep(ctx context.Context, keep time.Duration, limit int) (int, 
 			return c.QueryRow(ctx, numbered(sweepAllowances), now, int64(limit)-removed, now).Scan(&used, nil)
 		})
 		removed += used
+	}
+	if err == nil && removed < int64(limit) {
+		var over int64
+		over, err = s.sweepObjects(ctx, int64(limit)-removed)
+		removed += over
 	}
 	if err != nil || keep <= 0 || removed >= int64(limit) {
 		return int(removed), err

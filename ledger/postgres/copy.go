@@ -74,6 +74,9 @@ func (i *importing) part(part *ledger.Part) error {
 	if err := i.allowances(part.Allowances); err != nil {
 		return fmt.Errorf("importing allowances: %w", err)
 	}
+	if err := i.objects(part.Objects); err != nil {
+		return fmt.Errorf("importing objects: %w", err)
+	}
 	if err := i.anchors(part.Anchors); err != nil {
 		return fmt.Errorf("importing anchors: %w", err)
 	}

@@ -134,7 +134,7 @@ func pooled(t testing.TB) string {
 const empty = `SET session_replication_role = replica;
 	DELETE FROM payments; DELETE FROM audit; DELETE FROM audit_archive; DELETE FROM anchors; DELETE FROM wallets; DELETE FROM transactions;
 	DELETE FROM transaction_archive; DELETE FROM transaction_payments; DELETE FROM reservations; DELETE FROM revocations; DELETE FROM allowances;
-	DELETE FROM meta; DELETE FROM heartbeat`
+	DELETE FROM objects; DELETE FROM meta; DELETE FROM heartbeat`
 
 func giveBack(t testing.TB, name string) {
 	t.Helper()

@@ -73,6 +73,16 @@ func Questions(p ledger.Payment, now time.Time) []Question {
 	allowance := ledger.Allowance{Key: key}
 	ask("Draw, write", storeAllowance, append(sqlstore.StoreAllowanceValues(&allowance, &allowance), at, int64(1)<<62), "allowances_pkey")
 	ask("Sweep, allowances", sqlstore.SweepAllowances, []any{at, 100, at}, "allowances_expiry", "allowances_pkey")
+	object := ledger.Object{Kind: "event", ID: "e1", Group: "g1", Version: 2, Body: []byte("{}")}
+	ask("Object", sqlstore.SelectObject, []any{"event", "e1", at}, "objects_pkey")
+	ask("PutObject, new", makeObject, append(sqlstore.ObjectValues(&object), at, at, int64(1)<<62))
+	ask("PutObject", changeObject, append(sqlstore.ChangeObjectValues(&object, now), at, int64(1)<<62), "objects_") // its key, or its group, kind and id
+	ask("DeleteObject", removeObject, []any{"event", "e1", int64(1), at, at, int64(1) << 62}, "objects_pkey")
+	ask("Objects", sqlstore.SelectObjects, []any{"event", "e1", at, 100}, "objects_pkey")
+	ask("Objects of a group", sqlstore.SelectGroup, []any{"event", "g1", "e1", at, 100}, "objects_group")
+	ask("DueObjects", sqlstore.SelectDueObjects, []any{"event", at, at, 100}, "objects_due")
+	ask("EachObject", sqlstore.SelectEveryObject, []any{"event", "e1", at, 50}, "objects_pkey")
+	ask("Sweep, objects", sqlstore.SweepObjects, []any{at, 100, at}, "objects_expiry", "objects_pkey")
 	ask("Sweep, reservations", sqlstore.SweepReservations, []any{at, 100, at}, "reservations_expiry", "reservations_pkey")
 	ask("Sweep, closed", sqlstore.SelectClosed+" FOR UPDATE SKIP LOCKED", []any{at, 100}, "payments_closed")
 	sql, args := list(ledger.Query{})
@@ -95,6 +105,7 @@ func Questions(p ledger.Payment, now time.Time) []Question {
 	for i := range all {
 		all[i].Ordered = slices.Contains([]string{
 			"Unserved", "LivePlans", "Sweep, closed", "List", "List of a state", "List of a payer", "Entries", "Anchors", "LastAnchor", "Records",
+			"Objects", "Objects of a group", "DueObjects", "EachObject",
 		}, all[i].Name)
 	}
 	return all

@@ -96,6 +96,7 @@ func (s *Store) look(ctx context.Context, want int64) (ready bool, err error) {
 		err = c.QueryRow(ctx, `SELECT `+asked+`, current_setting('fsync') = 'on',
 			has_table_privilege('audit', 'INSERT') AND has_table_privilege('reservations', 'DELETE')
 			AND has_table_privilege('revocations', 'DELETE') AND has_table_privilege('allowances', 'DELETE')
+			AND has_table_privilege('objects', 'DELETE')
 			AND has_function_privilege('x402_archive(bigint, bigint)', 'EXECUTE')`).Scan(&now, &last, &sync, &ready)
 		if missing(err) {
 			return nil
@@ -187,14 +188,14 @@ func (locker) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
 // rights are what the application's role needs. It can neither change nor remove an entry of the audit trail, an anchor or a
 // transaction, nor remove a payment; the archive it reaches through x402_archive alone.
 var rights = []string{
-	"SELECT ON payments, audit, audit_archive, anchors, wallets, transactions, transaction_archive, transaction_payments, reservations, revocations, allowances, meta, heartbeat, " + versions,
-	"INSERT ON payments, audit, anchors, wallets, transactions, transaction_payments, reservations, revocations, allowances, meta, heartbeat",
+	"SELECT ON payments, audit, audit_archive, anchors, wallets, transactions, transaction_archive, transaction_payments, reservations, revocations, allowances, objects, meta, heartbeat, " + versions,
+	"INSERT ON payments, audit, anchors, wallets, transactions, transaction_payments, reservations, revocations, allowances, objects, meta, heartbeat",
 	`UPDATE (version, settlement, delivery, refund, reason, tx_hash, block_number, block_hash, is_final, hold_fence, hold_until, plan_until,
 		served_by, created_at, updated_at, settled_at, delivered_at, state, is_open, is_unserved, is_closed, audit_hash, check_at, is_archived)
 		ON payments`,
 	"UPDATE (next_nonce) ON wallets",
 	"UPDATE (at) ON heartbeat",
-	"UPDATE, DELETE ON reservations, allowances",
+	"UPDATE, DELETE ON reservations, allowances, objects",
 	"DELETE ON meta, revocations",
 	"EXECUTE ON FUNCTION x402_archive(bigint, bigint)",
 }

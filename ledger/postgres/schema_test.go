@@ -81,7 +81,7 @@ func TestOlderSchema(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, undo := range []string{
-		"DROP INDEX payments_owed", "DROP TABLE revocations", "DROP FUNCTION x402_revoke", "DROP TABLE allowances",
+		"DROP INDEX payments_owed", "DROP TABLE revocations", "DROP FUNCTION x402_revoke", "DROP TABLE allowances", "DROP TABLE objects",
 		"DELETE FROM ledger_schema WHERE version_id > 4",
 	} {
 		if err := server.Exec(t.Context(), name, undo); err != nil {

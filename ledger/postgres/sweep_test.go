@@ -33,6 +33,10 @@ func TestSweepMeetsWhatIsMadeAgain(t *testing.T) {
 			_, _, err := before.Draw(t.Context(), d)
 			return err
 		},
+		"objects": func() error {
+			_, err := before.PutObject(t.Context(), ledger.Object{Kind: "key", ID: "a", Body: []byte("1"), Expires: before.Now().Add(time.Minute)})
+			return err
+		},
 	} {
 		if err := expire(); err != nil {
 			t.Fatal(err)

@@ -145,7 +145,7 @@ func (s *Store) round(ctx context.Context, now time.Time, calls []*call) []*call
 }
 
 // passing are the scripts whose writes matter for a while only: nothing is wrong when a crash undoes them.
-var passing = map[string]bool{"adopt": true, "due": true, "lease": true, "recheck": true, "expire": true, "lapse": true}
+var passing = map[string]bool{"adopt": true, "due": true, "lease": true, "recheck": true, "expire": true, "lapse": true, "sweepobjects": true}
 
 // send makes one round trip to one server. What was written there is awaited on the same connection: WAIT and WAITAOF speak
 // of what their own connection has written.

@@ -75,6 +75,9 @@ func TestReadIsConfirmed(t *testing.T) {
 		"LivePlans":       func() error { _, err := s.LivePlans(ctx, p.Payer, "weather", "api.example.com", 10); return err },
 		"Reservation":     func() error { _, err := s.Reservation(ctx, common.Hash{1}); return err },
 		"Allowance":       func() error { _, err := s.Allowance(ctx, common.Hash{1}); return err },
+		"Object":          func() error { _, err := s.Object(ctx, "key", "a"); return err },
+		"Objects":         func() error { _, err := s.Objects(ctx, "key", "", "", 10); return err },
+		"DueObjects":      func() error { _, err := s.DueObjects(ctx, "key", s.Now(), 10); return err },
 		"Nonce":           func() error { _, _, err := s.Nonce(ctx, 84532, common.Address{9}); return err },
 		"Transactions":    func() error { _, err := s.Transactions(ctx, p.ID); return err },
 	}

@@ -57,6 +57,11 @@ func (s *Store) Import(ctx context.Context, part ledger.Part) error {
 			return err
 		}
 	}
+	for i := range part.Objects {
+		if err := s.importObject(ctx, &part.Objects[i]); err != nil {
+			return err
+		}
+	}
 	for _, a := range part.Anchors {
 		if err := s.importAnchor(ctx, a); err != nil {
 			return err
@@ -127,7 +132,7 @@ func (s *Store) unused(ctx context.Context, name string) error {
 	for p := range partitions {
 		calls = append(calls, writing(name, []string{
 			s.keys.part(p, floorKey), s.keys.part(p, importKey), s.keys.part(p, bornKey), s.keys.part(p, expiryKey),
-			s.keys.part(p, usedUpKey),
+			s.keys.part(p, usedUpKey), s.keys.part(p, kindsKey),
 		}))
 	}
 	if err := s.ask(ctx, calls...); err != nil {

@@ -93,7 +93,12 @@ func TestIncomplete(t *testing.T) {
 		"Reserve, taken":        func() error { return reserve(5) },
 		"KeepAnswer":            func() error { return s.KeepAnswer(ctx, common.Hash{5}, p.ID, []byte("a"), time.Hour) },
 		"KeepAnswer, free":      func() error { return s.KeepAnswer(ctx, common.Hash{6}, p.ID, []byte("a"), time.Hour) },
-		"Sweep":                 func() error { _, err := s.Sweep(ctx, time.Nanosecond, 10); return err },
+		"PutObject": func() error {
+			_, err := s.PutObject(ctx, ledger.Object{Kind: "key", ID: "a", Body: []byte("1")})
+			return err
+		},
+		"DeleteObject": func() error { return s.DeleteObject(ctx, "key", "a", 1) },
+		"Sweep":        func() error { _, err := s.Sweep(ctx, time.Nanosecond, 10); return err },
 	} {
 		if err := call(); !errors.Is(err, ledger.ErrIncomplete) {
 			t.Errorf("%s: %v, want ErrIncomplete", name, err)

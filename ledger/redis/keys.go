@@ -61,6 +61,9 @@ const (
 	expiryKey = "rx" // reservations by when they expire
 	usedUpKey = "qx" // allowances by when they expire
 	pingKey   = "ping"
+
+	overdueKey = "ox" // objects by when they expire
+	kindsKey   = "ok" // the kinds of objects that there are
 )
 
 func (k keys) payment(part int, id string) string { return k.part(part, "p:") + short(id) }

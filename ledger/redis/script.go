@@ -52,7 +52,9 @@ type call struct {
 }
 
 // deciding are the scripts that read what somebody will act upon, and not only show.
-var deciding = map[string]bool{"get": true, "read": true, "list": true, "fields": true, "revoked": true}
+var deciding = map[string]bool{
+	"get": true, "read": true, "list": true, "fields": true, "revoked": true, "objects": true, "dueobjects": true,
+}
 
 func reading(name string, keys []string, args ...any) *call {
 	return &call{script: scripts[name], keys: keys, args: args, decides: deciding[name]}
@@ -71,6 +73,15 @@ func (c *call) text(i int) string {
 	}
 	s, _ := c.reply[i].(string)
 	return s
+}
+
+// number is a number in the script's answer.
+func (c *call) number(i int) int64 {
+	if i >= len(c.reply) {
+		return 0
+	}
+	n, _ := c.reply[i].(int64)
+	return n
 }
 
 // texts is a list in the script's answer.

@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -80,6 +81,20 @@ func lives(t *testing.T, s *redis.Store, n uint64) {
 	_, err = s.Reserve(ctx, ledger.Reservation{Key: key, Payment: p.ID}, "", time.Minute)
 	must(err)
 	must(s.KeepAnswer(ctx, key, p.ID, []byte("answer"), time.Minute))
+	o, err := s.PutObject(ctx, ledger.Object{
+		Kind: "key", ID: "k" + strconv.FormatUint(n, 10), Group: "g", Body: []byte("{}"), Due: s.Now(), Expires: s.Now().Add(time.Hour),
+	})
+	must(err)
+	o, err = s.PutObject(ctx, o)
+	must(err)
+	_, err = s.Object(ctx, o.Kind, o.ID)
+	must(err)
+	_, err = s.Objects(ctx, o.Kind, o.Group, "", 5)
+	must(err)
+	_, err = s.DueObjects(ctx, o.Kind, s.Now().Add(time.Minute), 5)
+	must(err)
+	must(s.EachObject(ctx, func(ledger.Object) error { return nil }))
+	must(s.DeleteObject(ctx, o.Kind, o.ID, o.Version))
 	_, err = s.Lease(ctx, 5, time.Minute)
 	must(err)
 	must(s.Recheck(ctx, p.ID, time.Minute))

@@ -79,7 +79,7 @@ var _ ledger.Store = (*Store)(nil)
 //	  +zadd +zrem +zrange +zrangebyscore +zrevrangebyscore +zcard +zscore +zcount +zrank
 //	  +hget +hset +hdel +hexists +rpush +lrange +llen +lindex +sadd +srem +smembers
 //
-// and, in a Cluster, +cluster|slots +asking; where WAITAOF is used, +waitaof. client_name (+client|setname) names the connections, prefix is Options.Prefix. The caller closes the store. Errors wrap ErrAddress, or ErrServer where
+// (zrange with BYLEX, which Redis 6.2 brought, if there are objects) and, in a Cluster, +cluster|slots +asking; where WAITAOF is used, +waitaof. client_name (+client|setname) names the connections, prefix is Options.Prefix. The caller closes the store. Errors wrap ErrAddress, or ErrServer where
 // the server's configuration would lose payments; they never show a password.
 func Open(ctx context.Context, rawURL string, o Options) (*Store, error) {
 	a, files, err := parseAddress(rawURL)

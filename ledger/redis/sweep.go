@@ -41,6 +41,13 @@ func (s *Store) Sweep(ctx context.Context, keep time.Duration, limit int) (int, 
 			return n, err
 		}
 	}
+	if n < limit {
+		gone, err := s.sweepObjects(ctx, limit-n)
+		n += gone
+		if err != nil {
+			return n, err
+		}
+	}
 	if keep <= 0 {
 		return n, nil
 	}

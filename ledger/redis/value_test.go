@@ -98,6 +98,7 @@ func FuzzParse(f *testing.F) {
 		_, _ = parseSent(v, ref{})
 		_, _ = parseReservation(common.Hash{}, v)
 		_, _ = parseAllowance(common.Hash{}, v)
+		_, _ = parseObject("key", "a", v)
 	})
 }
 

@@ -97,6 +97,11 @@ func (s *Store) Sweep(ctx context.Context, keep time.Duration, limit int) (int, 
 			return 0, fmt.Errorf("ledger/sqlite: removing allowances: %w", err)
 		}
 		n += used
+		over, err := w.exec(sqlstore.SweepObjects, sqlstore.Micros(now), limit-n, sqlstore.Micros(now))
+		if err != nil {
+			return 0, fmt.Errorf("ledger/sqlite: removing objects: %w", err)
+		}
+		n += over
 		if keep <= 0 || n >= limit {
 			return int(n), nil
 		}

@@ -47,6 +47,11 @@ func (w *writer) importPart(part *ledger.Part) error {
 			return fmt.Errorf("ledger/sqlite: importing an allowance: %w", err)
 		}
 	}
+	for i := range part.Objects {
+		if err := w.importObject(&part.Objects[i]); err != nil {
+			return fmt.Errorf("ledger/sqlite: importing an object: %w", err)
+		}
+	}
 	if err := w.importAnchors(part.Anchors); err != nil {
 		return fmt.Errorf("ledger/sqlite: importing anchors: %w", err)
 	}

@@ -123,7 +123,8 @@ func TestOlderSchema(t *testing.T) {
 	s := open(t, path, sqlite.Options{})
 	p := mustClaim(t, s)
 	for _, undo := range []string{
-		"DROP INDEX payments_owed", "DROP TABLE revocations", "DROP TABLE allowances", "DELETE FROM goose_db_version WHERE version_id > 2",
+		"DROP INDEX payments_owed", "DROP TABLE revocations", "DROP TABLE allowances", "DROP TABLE objects",
+		"DELETE FROM goose_db_version WHERE version_id > 2",
 	} {
 		if err := s.Exec(undo); err != nil {
 			t.Fatal(err)

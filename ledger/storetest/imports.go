@@ -54,6 +54,7 @@ func lived(t *testing.T, open Open) *fixture {
 	f.revoke(kept["paid"].ID, f.clock.Now().Add(2*time.Hour))
 	f.draw(f.wantDraw(3, 1, 7, 50), 7, 7)
 	f.draw(f.wantDraw(200, 1, 1, 1), 1, 1)
+	f.furnishObjects()
 	f.clock.Add(time.Minute)
 	return f
 }
@@ -90,6 +91,9 @@ func (f *fixture) parts(size int) []ledger.Part {
 	}
 	for chunk := range slices.Chunk(slices.Collect(maps.Values(f.allowances())), size) {
 		got = append(got, ledger.Part{Allowances: chunk})
+	}
+	for chunk := range slices.Chunk(slices.Collect(maps.Values(f.objects())), size) {
+		got = append(got, ledger.Part{Objects: chunk})
 	}
 	anchors, err := f.store().Anchors(f.ctx, 0, 1000)
 	if err != nil {
@@ -138,6 +142,9 @@ func (f *fixture) equals(g *fixture) {
 	}
 	if a, b := f.allowances(), g.allowances(); !same(a, b) {
 		f.Errorf("allowances: %s", difference(a, b))
+	}
+	if a, b := f.objects(), g.objects(); !same(a, b) || len(a) == 0 {
+		f.Errorf("%d objects: %s", len(a), difference(a, b))
 	}
 	far := f.clock.Now().Add(time.Hour)
 	if a, b := f.entries(far, 50), g.entries(far, 50); !same(a, b) {
@@ -208,6 +215,8 @@ func (f *fixture) goesOn(from *fixture) {
 		x.record(newTransaction(9, next, 200, p.ID))
 		x.record(newTransaction(9, next-1, 133)) // the same again
 		x.reserve(1, "pay_x", "", time.Hour, x.reservations()[0].Payment)
+		x.put(x.objects()["key o0"])
+		x.put(newObject("key", "new", "g", "1"))
 	}
 	f.age()
 	f.anchor()
@@ -243,6 +252,8 @@ func testImportAgain(t *testing.T, open Open, _ Options) {
 	reservations[0].Payment = "pay_other"
 	allowance := from.allowances()[hash(3).Hex()]
 	allowance.Used.SetUint64(6)
+	object, older, odd := from.objects()["key o0"], from.objects()["key o0"], from.objects()["key o0"]
+	object.Body, older.Version, odd.Kind = []byte("1"), 1, "Odd"
 	anchor := ledger.Anchor{Sequence: 1}
 	fresh := from.claim(newPayment(t, 6, 700), 0)
 	freshRecord := ledger.Record{Payment: fresh, Trail: from.trail(fresh.ID)}
@@ -252,6 +263,8 @@ func testImportAgain(t *testing.T, open Open, _ Options) {
 		"a record that went on": {Records: []ledger.Record{later}}, "a changed record": {Records: []ledger.Record{other}},
 		"a changed wallet": {Wallets: wallets[:1]}, "a changed reservation": {Reservations: reservations[:1]},
 		"a changed allowance":            {Allowances: []ledger.Allowance{allowance}},
+		"a changed object":               {Objects: []ledger.Object{object}},
+		"an older object":                {Objects: []ledger.Object{older}},
 		"an anchor that does not follow": {Anchors: []ledger.Anchor{anchor}},
 	} {
 		if err := to.store().Import(to.ctx, part); !errors.Is(err, ledger.ErrConflict) {
@@ -261,6 +274,10 @@ func testImportAgain(t *testing.T, open Open, _ Options) {
 	if got := to.read(p.ID); got != records[0].Payment {
 		t.Errorf("the payment changed: %+v", got)
 	}
+	if err := to.store().Import(to.ctx, ledger.Part{Objects: []ledger.Object{odd}}); !errors.Is(err, ledger.ErrObject) {
+		t.Errorf("an object that can be none was imported: %v", err)
+	}
+	to.hasObject(from.objects()["key o0"])
 	to.imports(ledger.Part{Records: []ledger.Record{freshRecord}})
 	if err := to.store().Import(to.ctx, ledger.Part{Records: []ledger.Record{clash}}); err == nil {
 		t.Error("two payments of one authorization were imported")
@@ -290,6 +307,7 @@ func testImportRefuses(t *testing.T, open Open, _ Options) {
 		"a wallet":      func(x *fixture) error { return x.store().AdvanceNonce(x.ctx, 1, account(1), 1) },
 		"a reservation": func(x *fixture) error { x.reserve(1, "pay_a", "", time.Hour, ""); return nil },
 		"an allowance":  func(x *fixture) error { x.draw(x.wantDraw(1, 1, 1, 9), 1, 1); return nil },
+		"an object":     func(x *fixture) error { x.put(newObject("key", "a", "", "1")); return nil },
 	} {
 		to := from.another(open)
 		if err := to.store().Ping(to.ctx); err != nil { // that is no use

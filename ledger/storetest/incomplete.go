@@ -21,6 +21,7 @@ func (f *fixture) refusesWrites() {
 	next, _ := f.nonce(9)
 	reserved := f.reservations()[0]
 	drawn := f.allowances()[hash(3).Hex()]
+	object := f.objects()["key o0"]
 	s, ctx := f.store(), f.ctx
 	for name, call := range map[string]func() error{
 		"ping":  func() error { return s.Ping(ctx) },
@@ -41,6 +42,12 @@ func (f *fixture) refusesWrites() {
 			_, _, err := s.Draw(ctx, ledger.Draw{Key: hash(3), Want: *uint256.NewInt(1), Limit: *uint256.NewInt(1), Until: s.Now().Add(time.Hour)})
 			return err
 		},
+		"put an object": func() error { _, err := s.PutObject(ctx, newObject("key", "fresh", "", "1")); return err },
+		"change an object": func() error {
+			_, err := s.PutObject(ctx, object)
+			return err
+		},
+		"remove an object":   func() error { return s.DeleteObject(ctx, object.Kind, object.ID, object.Version) },
 		"give back":          func() error { return s.Return(ctx, drawn.Key, drawn.CreatedAt, *uint256.NewInt(1)) },
 		"give back too much": func() error { return s.Return(ctx, drawn.Key, drawn.CreatedAt, *uint256.NewInt(1 << 40)) },
 		"anchor":             func() error { _, err := ledger.NextAnchor(ctx, s, s.Now()); return err },

@@ -135,7 +135,18 @@ func calls(s ledger.Store, p, fresh ledger.Payment) map[string]func(context.Cont
 			_, _, err := s.Draw(ctx, ledger.Draw{Key: hash(1), Until: p.CreatedAt.Add(time.Hour)})
 			return err
 		},
-		"Return":    func(ctx context.Context) error { return s.Return(ctx, hash(1), p.CreatedAt, uint256.Int{}) },
+		"Return": func(ctx context.Context) error { return s.Return(ctx, hash(1), p.CreatedAt, uint256.Int{}) },
+		"Object": func(ctx context.Context) error { _, err := s.Object(ctx, "key", "a"); return err },
+		"PutObject": func(ctx context.Context) error {
+			_, err := s.PutObject(ctx, newObject("key", "a", "", "1"))
+			return err
+		},
+		"DeleteObject": func(ctx context.Context) error { return s.DeleteObject(ctx, "key", "a", 1) },
+		"Objects":      func(ctx context.Context) error { _, err := s.Objects(ctx, "key", "", "", 9); return err },
+		"DueObjects":   func(ctx context.Context) error { _, err := s.DueObjects(ctx, "key", time.Now(), 9); return err },
+		"EachObject": func(ctx context.Context) error {
+			return s.EachObject(ctx, func(ledger.Object) error { return nil })
+		},
 		"Allowance": func(ctx context.Context) error { _, err := s.Allowance(ctx, hash(1)); return err },
 		"EachAllowance": func(ctx context.Context) error {
 			return s.EachAllowance(ctx, func(ledger.Allowance) error { return nil })

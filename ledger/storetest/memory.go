@@ -34,6 +34,7 @@ type Memory struct {
 	revocations  []ledger.Revocation // by number
 	revoked      uint64              // the last number
 	allowances   map[common.Hash]ledger.Allowance
+	objects      map[objectName]ledger.Object
 	anchors      []ledger.Anchor
 }
 
@@ -57,7 +58,7 @@ func NewMemory(clock func() time.Time, forgets bool) *Memory {
 	return &Memory{
 		clock: clock, forgets: forgets, rows: map[string]row{}, claimed: map[x402.AuthorizationID]string{},
 		wallets: map[wallet]uint64{}, reservations: map[common.Hash]ledger.Reservation{},
-		allowances: map[common.Hash]ledger.Allowance{},
+		allowances: map[common.Hash]ledger.Allowance{}, objects: map[objectName]ledger.Object{},
 	}
 }
 
@@ -69,7 +70,7 @@ func (m *Memory) Clone() *Memory {
 		clock: m.clock, forgets: m.forgets, closed: m.closed, copying: m.copying, rows: maps.Clone(m.rows),
 		claimed: maps.Clone(m.claimed), sent: slices.Clone(m.sent), wallets: maps.Clone(m.wallets),
 		reservations: maps.Clone(m.reservations), allowances: maps.Clone(m.allowances), anchors: slices.Clone(m.anchors),
-		revocations: slices.Clone(m.revocations), revoked: m.revoked,
+		revocations: slices.Clone(m.revocations), revoked: m.revoked, objects: maps.Clone(m.objects),
 	}
 }
 

@@ -178,6 +178,7 @@ func (m *Memory) Sweep(ctx context.Context, keep time.Duration, limit int) (int,
 			n++
 		}
 	}
+	n += m.sweepObjects(limit - n)
 	for id, r := range m.rows {
 		switch {
 		case keep == 0, n >= limit, r.archived, !r.p.Closed(), r.p.UpdatedAt.After(m.now().Add(-keep)):
@@ -265,7 +266,7 @@ func (m *Memory) Import(ctx context.Context, part ledger.Part) error {
 		return err
 	}
 	defer m.mu.Unlock()
-	used := len(m.rows) + len(m.wallets) + len(m.reservations) + len(m.revocations) + len(m.allowances) + len(m.anchors)
+	used := len(m.rows) + len(m.wallets) + len(m.reservations) + len(m.revocations) + len(m.allowances) + len(m.objects) + len(m.anchors)
 	if !m.copying && used > 0 {
 		return ledger.ErrExists
 	}
@@ -296,6 +297,11 @@ func (m *Memory) Import(ctx context.Context, part ledger.Part) error {
 			return ledger.ErrConflict
 		}
 		m.allowances[a.Key] = a
+	}
+	for _, o := range part.Objects {
+		if err := m.importObject(o); err != nil {
+			return err
+		}
 	}
 	for _, a := range part.Anchors {
 		if i := int(a.Sequence) - 1; i >= 0 && i < len(m.anchors) && m.anchors[i] == a {

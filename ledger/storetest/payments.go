@@ -233,6 +233,7 @@ func testNotFound(t *testing.T, open Open) {
 		"Audit":               func() error { _, err := s.Audit(f.ctx, other.ID); return err },
 		"Record":              func() error { return s.Record(f.ctx, newTransaction(1, 0, 1, other.ID), "request") },
 		"Reservation":         func() error { _, err := s.Reservation(f.ctx, hash(1)); return err },
+		"Object":              func() error { _, err := f.store().Object(f.ctx, "key", "a"); return err },
 		"Allowance":           func() error { _, err := s.Allowance(f.ctx, hash(1)); return err },
 		"KeepAnswer":          func() error { return s.KeepAnswer(f.ctx, hash(1), other.ID, []byte("x"), time.Hour) },
 		"LastAnchor":          func() error { _, err := s.LastAnchor(f.ctx); return err },

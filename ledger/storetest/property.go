@@ -47,6 +47,8 @@ func testModel(t *testing.T, open Open, o Options) {
 			"revoke":  r.act(r.revoke),
 			"draw":    r.act(r.drawUnits),
 			"return":  r.act(r.returnUnits),
+			"put":     r.act(r.putObject),
+			"delete":  r.act(r.deleteObject),
 			"anchor":  r.act(r.anchor),
 			"sweep":   r.sweep,
 			"lease":   r.lease,
@@ -213,7 +215,8 @@ func (r *run) list(t *rapid.T) {
 	}
 	mark := ledger.Mark{At: like.UpdatedAt, Payment: like.ID, Version: rapid.Uint64Range(0, 4).Draw(t, "version")}
 	until := r.clock.Now().Add(-time.Duration(rapid.IntRange(0, 90).Draw(t, "before now")) * time.Second)
-	for name, do := range map[string]op{
+	lists := r.listObjects(t)
+	maps.Copy(lists, map[string]op{
 		"unserved": func(s ledger.Store) (any, error) { return s.Unserved(r.ctx, like, limit) },
 		"plans": func(s ledger.Store) (any, error) {
 			got, err := s.LivePlans(r.ctx, payer, route, "api.example.com", 100)
@@ -228,7 +231,8 @@ func (r *run) list(t *rapid.T) {
 		"anchors": func(s ledger.Store) (any, error) { return s.Anchors(r.ctx, uint64(limit), 2) },
 		"last":    func(s ledger.Store) (any, error) { return s.LastAnchor(r.ctx) },
 		"records": func(s ledger.Store) (any, error) { return s.Records(r.ctx, like.ID, limit) },
-	} {
+	})
+	for name, do := range lists {
 		if err := alike(do, r.m, r.b.Store()); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -293,6 +297,7 @@ func (r *run) everything() map[string]op {
 			return byID(got), err
 		},
 		"allowances": func(s ledger.Store) (any, error) { return allowancesOf(r.ctx, s) },
+		"objects":    func(s ledger.Store) (any, error) { return objectsOf(r.ctx, s) },
 		"anchors":    func(s ledger.Store) (any, error) { return s.Anchors(r.ctx, 0, all) },
 		"entries":    func(s ledger.Store) (any, error) { return s.Entries(r.ctx, ledger.Mark{}, far, all) },
 		"list":       func(s ledger.Store) (any, error) { return s.List(r.ctx, ledger.Query{Limit: all}) },

@@ -55,7 +55,7 @@ const (
 	// SelectUsed gives 1 if there is anything in the store that a copy brings, else 0.
 	SelectUsed = `SELECT CASE WHEN EXISTS (SELECT 1 FROM payments) OR EXISTS (SELECT 1 FROM wallets)
 		OR EXISTS (SELECT 1 FROM anchors) OR EXISTS (SELECT 1 FROM reservations) OR EXISTS (SELECT 1 FROM revocations)
-		OR EXISTS (SELECT 1 FROM allowances) THEN 1 ELSE 0 END`
+		OR EXISTS (SELECT 1 FROM allowances) OR EXISTS (SELECT 1 FROM objects) THEN 1 ELSE 0 END`
 	// MarkIncomplete and MarkComplete begin and end a copy.
 	MarkIncomplete = `INSERT INTO meta (name, value) VALUES ('incomplete', '') ON CONFLICT (name) DO NOTHING`
 	MarkComplete   = `DELETE FROM meta WHERE name = 'incomplete'`

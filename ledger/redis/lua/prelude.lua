@@ -106,3 +106,33 @@ local function log(key, at, id)
   end
   return at
 end
+
+-- What is in the value of an object; see objects.go.
+local function lives(v)
+  local expires = tonumber(string.sub(v, 28, 45))
+  return expires == 0 or expires > now
+end
+
+local function group(v) return string.sub(v, 65, 64 + (string.byte(v, 64) or 0)) end
+
+-- objects is what the keys of all objects of a kind begin with; KEYS[1] is the floor of their part.
+local function objects(kind) return string.sub(KEYS[1], 1, -2) .. 'o:' .. kind .. ':' end
+
+-- enlist puts an object on the lists that it belongs to, unlist takes it off.
+local function enlist(kind, id, v)
+  local part, base, g, expires, due = string.sub(KEYS[1], 1, -2), objects(kind), group(v), string.sub(v, 28, 45), string.sub(v, 46, 63)
+  redis.call('ZADD', part .. 'ok', 0, kind)
+  redis.call('ZADD', base .. 'l', 0, id)
+  if g ~= '' then redis.call('ZADD', base .. 'g:' .. g, 0, id) end
+  if tonumber(due) > 0 then redis.call('ZADD', base .. 'd', due, id) end
+  if tonumber(expires) > 0 then redis.call('ZADD', part .. 'ox', expires, kind .. ':' .. id) end
+end
+
+local function unlist(kind, id, v)
+  local part, base, g = string.sub(KEYS[1], 1, -2), objects(kind), group(v)
+  redis.call('ZREM', base .. 'l', id)
+  if g ~= '' then redis.call('ZREM', base .. 'g:' .. g, id) end
+  redis.call('ZREM', base .. 'd', id)
+  redis.call('ZREM', part .. 'ox', kind .. ':' .. id)
+  if redis.call('EXISTS', base .. 'l') == 0 then redis.call('ZREM', part .. 'ok', kind) end
+end
