@@ -61,7 +61,7 @@ interop-v1: ## the stock client of x402 version 1 pays too; 800 MB of npm packag
 	@.ci/setup test/interop/v1
 	$(GO) test $(RACE) -vet=off -tags interop_v1 -timeout 15m $(TESTFLAGS) ./test/interop/v1
 
-setup: ## make ready what the tests need: a C compiler, Node.js >= 20, npm packages
+setup: ## make ready what the tests need: a C compiler, databases, promtool, Node.js >= 20, npm packages
 	@.ci/setup
 
 lint: ## static analysis and formatting, and go.mod as go mod tidy would leave it

@@ -45,6 +45,7 @@ const (
 //   - `POST /x402/tokens/revoke`: takes back the token of the plan that the `payment` bought
 //   - `GET /x402/refunds/plan`: what would be paid back now, of the newest `limit` that are pending
 //   - `POST /x402/refunds/{id}/retry`: lets a refund that has failed be tried again
+//   - `/x402/v1/…`, `/x402/docs`, `/x402/openapi.json`: the management API, as x402_management serves it, without keys
 //
 // What is posted must be `application/json`; where there is nothing to say, it is `{}`. Errors are problem details (RFC 9457) with a stable `code`.
 type AdminAPI struct {
@@ -65,7 +66,7 @@ func (a *AdminAPI) Provision(caddy.Context) error {
 
 // Routes implements caddy.AdminRouter.
 func (a *AdminAPI) Routes() []caddy.AdminRoute {
-	return []caddy.AdminRoute{
+	return append(a.managementRoutes(), []caddy.AdminRoute{
 		{Pattern: adminPayments, Handler: a.ledger(servePayments)},
 		{Pattern: adminPayments + "/{id}", Handler: a.ledger(servePaymentFile)},
 		{Pattern: adminStates, Handler: a.ledger(serveStates)},
@@ -82,7 +83,7 @@ func (a *AdminAPI) Routes() []caddy.AdminRoute {
 			a.fail(w, r, &operatorError{http.StatusNotFound, codeNoSuchPath, "there is nothing at " + r.URL.Path, nil})
 			return nil
 		})},
-	}
+	}...)
 }
 
 // only makes a handler of one for some methods, and answers its errors. No methods: those that read.

@@ -13,6 +13,7 @@ import (
 	"github.com/ethereum/go-ethereum/common/hexutil"
 
 	"github.com/caddy-x402/caddy-x402/ledger"
+	"github.com/caddy-x402/caddy-x402/management"
 	"github.com/caddy-x402/caddy-x402/paywall"
 	"github.com/caddy-x402/caddy-x402/x402"
 )
@@ -47,7 +48,7 @@ func parsePaymentQuery(v url.Values) (paymentQuery, error) {
 	if q.Payer, err = parsePayer(v.Get("payer")); err != nil {
 		return q, err
 	}
-	_, err = parseCursor(q.Cursor)
+	_, err = management.ParseCursor(q.Cursor)
 	return q, err
 }
 
@@ -112,23 +113,6 @@ func parsePayer(s string) (common.Address, error) {
 	return common.BytesToAddress(b), nil
 }
 
-// A cursor is the last payment of a page: when it was made, in microseconds, and its id.
-func cursorOf(p *ledger.Payment) string {
-	return strconv.FormatInt(p.CreatedAt.UnixMicro(), 10) + "-" + p.ID
-}
-
-func parseCursor(s string) (ledger.Mark, error) {
-	if s == "" {
-		return ledger.Mark{}, nil
-	}
-	at, id, _ := strings.Cut(s, "-")
-	micros, err := strconv.ParseInt(at, 10, 64)
-	if err != nil || micros <= 0 || id == "" {
-		return ledger.Mark{}, invalidRequest("cursor is none; give the next of a page as it is")
-	}
-	return ledger.Mark{At: time.UnixMicro(micros).UTC(), Payment: id}, nil
-}
-
 // desk answers what operators ask, from a store.
 type desk struct {
 	store    ledger.Store
@@ -136,6 +120,15 @@ type desk struct {
 	kind     string          // the name of its module
 	networks []x402.Network  // those of the configuration
 	forgets  time.Duration   // after which closed payments may be gone; 0: never
+}
+
+// shop is what the management API would look after.
+func (d *desk) shop() *management.Shop {
+	s := &management.Shop{Store: d.store, Networks: d.networks, Revoke: d.store.Revoke}
+	if d.engine != nil {
+		s.Revoke, s.Update = d.engine.Revoke, d.engine.Update // this instance knows at once, and tells of it
+	}
+	return s
 }
 
 // forgetsAfter is the retention of a store that forgets payments. Those in SQL databases archive what they leave behind.
@@ -147,19 +140,15 @@ func forgetsAfter(kind string, retention caddy.Duration) time.Duration {
 }
 
 func (d *desk) list(ctx context.Context, q paymentQuery) (paymentPage, error) {
-	before, err := parseCursor(q.Cursor)
+	after, err := management.ParseCursor(q.Cursor)
 	if err != nil {
 		return paymentPage{}, err
 	}
-	found, err := d.store.List(ctx, ledger.Query{State: q.State, Payer: q.Payer, Before: before, Limit: q.Limit + 1})
+	found, next, err := d.shop().List(ctx, management.Selection{State: q.State, Payer: q.Payer, After: after}, q.Limit)
 	if err != nil {
 		return paymentPage{}, err
 	}
-	page := paymentPage{Payments: []operatorPayment{}}
-	if len(found) > q.Limit {
-		found = found[:q.Limit]
-		page.Page.Next = cursorOf(&found[q.Limit-1])
-	}
+	page := paymentPage{Payments: []operatorPayment{}, Page: pageInfo{next}}
 	for i := range found {
 		page.Payments = append(page.Payments, newOperatorPayment(&found[i], d.networks))
 	}

@@ -1,12 +1,14 @@
 package caddymodule
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
 
 	"github.com/caddy-x402/caddy-x402/ledger"
+	"github.com/caddy-x402/caddy-x402/management"
 )
 
 // The codes of what can go wrong when an operator asks; they never change.
@@ -56,12 +58,20 @@ type operatorProblem struct {
 	Retryable bool   `json:"retryable"`
 }
 
+// olderCodes are those that the commands' own endpoints have for codes of the management API.
+var olderCodes = map[string]string{
+	management.CodeRequest: codeInvalid, management.CodeNotFailed: codeNotFailed, management.CodeNoPlan: codeNoPlan, management.CodePlanOver: codePlanOver,
+}
+
 // asOperatorError is the table of what a ledger's errors mean to an operator.
 func asOperatorError(err error) *operatorError {
 	if e, ok := errors.AsType[*operatorError](err); ok {
 		return e
 	}
 	told := func(status int, code, detail string) *operatorError { return &operatorError{status, code, detail, err} }
+	if e, ok := errors.AsType[*management.Error](err); ok {
+		return told(e.Status, cmp.Or(olderCodes[e.Code], e.Code), e.Message)
+	}
 	switch {
 	case errors.Is(err, ledger.ErrNotFound):
 		return told(http.StatusNotFound, codeNoPayment, "there is no payment with this id; check that it is written as it was given")

@@ -12,7 +12,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/caddy-x402/caddy-x402/paywall"
 	"github.com/caddy-x402/caddy-x402/token"
 )
 
@@ -250,23 +249,9 @@ func keyError(err error) error {
 
 // revoke takes back the token of the plan that a payment bought.
 func (d *desk) revoke(ctx context.Context, payment string) (tokenRevocation, error) {
-	until, err := paywall.PlanToRevoke(ctx, d.store, payment)
-	switch {
-	case errors.Is(err, paywall.ErrNoPlan):
-		return tokenRevocation{}, &operatorError{http.StatusConflict, codeNoPlan, "this payment bought no plan, so it has no token", err}
-	case errors.Is(err, paywall.ErrPlanOver):
-		return tokenRevocation{}, &operatorError{
-			http.StatusConflict, codePlanOver, "the plan ended at " + until.UTC().Format(time.RFC3339) + ", and its token with it", err,
-		}
-	case err != nil:
+	p, err := d.shop().RevokeToken(ctx, payment)
+	if err != nil {
 		return tokenRevocation{}, err
 	}
-	take := d.store.Revoke
-	if d.engine != nil {
-		take = d.engine.Revoke // this instance knows at once
-	}
-	if err := take(ctx, payment, until); err != nil {
-		return tokenRevocation{}, err
-	}
-	return tokenRevocation{Payment: payment, Until: until}, nil
+	return tokenRevocation{Payment: p.ID, Until: p.PlanUntil}, nil
 }

@@ -2,14 +2,11 @@ package caddymodule
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
 
-	"github.com/caddy-x402/caddy-x402/ledger"
 	"github.com/caddy-x402/caddy-x402/paywall"
 )
 
@@ -40,30 +37,11 @@ func (d *desk) plan(ctx context.Context, limit int) (paywall.RefundPlan, error) 
 
 // retry lets a refund that has failed be tried again; of a payment in quarantine, that it be paid back at all.
 func (d *desk) retry(ctx context.Context, id string) (operatorPayment, error) {
-	update := d.store.Update
-	if d.engine != nil {
-		update = d.engine.Update
+	p, err := d.shop().RetryRefund(ctx, id, actorOperator)
+	if err != nil {
+		return operatorPayment{}, err
 	}
-	for range 10 {
-		p, err := d.store.Payment(ctx, id)
-		if err != nil {
-			return operatorPayment{}, err
-		}
-		if p.Refund != ledger.RefundFailed {
-			return operatorPayment{}, &operatorError{
-				http.StatusConflict, codeNotFailed, fmt.Sprintf("the payment is %s; only a refund that is %s can be tried again", p.State(), ledger.StateRefundFailed), nil,
-			}
-		}
-		p, err = update(ctx, id, p.Version, ledger.Change{Event: ledger.EventRefundRetry, Actor: actorOperator})
-		if errors.Is(err, ledger.ErrConflict) || errors.Is(err, ledger.ErrTransition) {
-			continue
-		}
-		if err != nil {
-			return operatorPayment{}, err
-		}
-		return newOperatorPayment(&p, d.networks), nil
-	}
-	return operatorPayment{}, &operatorError{http.StatusServiceUnavailable, codeUnavailable, "the payment keeps changing; try again", nil}
+	return newOperatorPayment(&p, d.networks), nil
 }
 
 func serveRefundPlan(w http.ResponseWriter, r *http.Request, d *desk) error {

@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
+	"github.com/caddy-x402/caddy-x402/management/webhooks"
 	"github.com/caddy-x402/caddy-x402/paywall"
 	"github.com/caddy-x402/caddy-x402/token"
 )
@@ -90,6 +91,9 @@ type App struct {
 	// SQL stores move their trails into an archive, and Redis forgets them. Default: 0, for ever.
 	Retention caddy.Duration `json:"retention,omitempty"`
 
+	// Where the seller's own systems are told of payments. Default: nowhere.
+	Webhooks *Webhooks `json:"webhooks,omitempty"`
+
 	log       *zap.Logger
 	slog      *slog.Logger
 	ctx       caddy.Context
@@ -106,8 +110,11 @@ type App struct {
 	making    sync.Mutex
 	made      atomic.Pointer[paywall.Tokens]
 	started   atomic.Bool
+	startedAt time.Time
 
 	refundWallet *refundWallet // nil where refunds are off
+	keyAge       keyAge
+	webhooks     *webhooks.Settings // nil where there are none
 }
 
 // CaddyModule implements caddy.Module.
@@ -136,6 +143,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return err
 	}
 	if err := a.provisionRefunds(ctx); err != nil {
+		return err
+	}
+	if err := a.provisionWebhooks(); err != nil {
 		return err
 	}
 	registerMetrics(ctx.GetMetricsRegistry())
@@ -270,8 +280,14 @@ func (a *App) Start() error {
 	if a.events != nil {
 		a.events.start(a.log, a.listening)
 	}
+	primeMetrics(a.payees)
+	a.startedAt = time.Now()
 	a.engine.value.follow(a)
+	if err := a.engine.value.syncWebhooks(ctx); err != nil {
+		a.log.Error("the webhooks of the configuration can't be written down; nothing is told to new ones until they are", zap.Error(err))
+	}
 	a.keys.start(a)
+	a.keyAge.start(a)
 	a.started.Store(true)
 	return nil
 }
@@ -287,6 +303,7 @@ func (a *App) Cleanup() error {
 		a.engine.value.unfollow(a)
 	}
 	a.keys.stop()
+	a.keyAge.stop()
 	for _, n := range a.Networks {
 		errs = append(errs, n.cleanup())
 	}
@@ -309,7 +326,7 @@ func (a *App) settings() paywall.Settings {
 	return paywall.Settings{
 		Happened: happened,
 		Payees:   a.payees, SettleTimeout: time.Duration(a.SettleTimeout), CollectWithin: time.Duration(a.MinAge),
-		HoldTTL: time.Duration(a.HoldTTL), ReconcileEvery: time.Duration(a.Interval), Observe: observe, Logger: a.slog, Now: a.now,
+		HoldTTL: time.Duration(a.HoldTTL), ReconcileEvery: time.Duration(a.Interval), Observe: observe, Timed: observeStage, Logger: a.slog, Now: a.now,
 		Retention: time.Duration(a.Retention), MaxStale: time.Duration(a.MaxStale), Refunds: a.refundSettings(),
 	}
 }

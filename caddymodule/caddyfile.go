@@ -19,11 +19,12 @@ func init() {
 	httpcaddyfile.RegisterDirective("x402", parseHandler)
 	httpcaddyfile.RegisterHandlerDirective("x402_service", parseService)
 	httpcaddyfile.RegisterDirective("x402_facilitator", parseFacilitator)
-	// Authentication and rewrites have run; request_header and everything that answers comes later. The service and
-	// the facilitator are registered last, so they stand first: their paths are never charged.
+	// Authentication and rewrites have run; request_header and everything that answers comes later. The service, the
+	// facilitator and the management are registered last, so they stand first: their paths are never charged.
 	httpcaddyfile.RegisterDirectiveOrder("x402", httpcaddyfile.After, "forward_auth")
 	httpcaddyfile.RegisterDirectiveOrder("x402_service", httpcaddyfile.After, "forward_auth")
 	httpcaddyfile.RegisterDirectiveOrder("x402_facilitator", httpcaddyfile.After, "forward_auth")
+	httpcaddyfile.RegisterDirectiveOrder("x402_management", httpcaddyfile.After, "forward_auth")
 }
 
 // subdirectives reads a block. Each name is read by its function, at most once unless repeated says otherwise; an unknown
@@ -157,6 +158,9 @@ func parseCount(d *caddyfile.Dispenser, s string, into *uint64) error {
 //		interval       <duration>
 //		max_stale      <duration>
 //		retention      <duration>
+//
+//		webhook <url> { ... }                  # repeatable
+//		webhooks      { ... }                  # what is said of all of them
 //	}
 //
 // With one network, what belongs to it may stand beside it; with several, each has a block.
@@ -208,9 +212,11 @@ func parseAppBlock(d *caddyfile.Dispenser) (*App, error) {
 		"interval":       duration(d, &a.Interval),
 		"max_stale":      duration(d, &a.MaxStale),
 		"retention":      duration(d, &a.Retention),
+		"webhook":        func() error { return parseWebhook(d, a) },
+		"webhooks":       func() error { return parseWebhooks(d, a) },
 	}
 	maps.Copy(known, beside)
-	if err := subdirectives(d, "the global option x402", known, "network", "token_key", "finality"); err != nil {
+	if err := subdirectives(d, "the global option x402", known, "network", "token_key", "finality", "webhook"); err != nil {
 		return nil, err
 	}
 	return a, joinNetworks(d, a, outer)

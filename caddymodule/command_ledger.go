@@ -97,7 +97,7 @@ func (f *copyFlags) copy(ctx context.Context, o *operator) error {
 // copySteps are the words for what is being done.
 var copySteps = map[ledger.CopyStep]string{
 	ledger.CopyPayments: "copying payments", ledger.CopyWallets: "copying wallets", ledger.CopyReservations: "copying reservations",
-	ledger.CopyRevocations: "copying revocations", ledger.CopyAllowances: "copying allowances",
+	ledger.CopyRevocations: "copying revocations", ledger.CopyAllowances: "copying allowances", ledger.CopyObjects: "copying objects",
 	ledger.CopyAnchors: "copying anchors", ledger.CopyCompare: "comparing payments", ledger.CopyVerify: "verifying entries",
 }
 
@@ -130,8 +130,8 @@ func (o *operator) tellCopy(r *ledger.CopyReport, to *openedStore) error {
 	if o.asJSON {
 		w = o.err
 	}
-	fmt.Fprintf(w, "payments: %d (copied now: %d), wallets: %d, reservations: %d, revocations: %d, allowances: %d, anchors: %d\n",
-		r.Payments, r.Copied, r.Wallets, r.Reservations, r.Revocations, r.Allowances, r.Anchors)
+	fmt.Fprintf(w, "payments: %d (copied now: %d), wallets: %d, reservations: %d, revocations: %d, allowances: %d, objects: %d, anchors: %d\n",
+		r.Payments, r.Copied, r.Wallets, r.Reservations, r.Revocations, r.Allowances, r.Objects, r.Anchors)
 	o.tellProblems(w, &r.Audit)
 	if r.Audit.Found > 0 {
 		return errTold

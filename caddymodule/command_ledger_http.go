@@ -72,7 +72,7 @@ func (c *adminClient) do(ctx context.Context, method, path string, body []byte) 
 	return c.send(ctx, r)
 }
 
-// send makes a request that must be answered 200.
+// send makes a request that must succeed.
 func (c *adminClient) send(ctx context.Context, r *http.Request) (*http.Response, error) {
 	if c.sameOrigin {
 		r.Header.Set("Origin", c.origin) // as Caddy's own commands do: the endpoint may insist on it
@@ -85,7 +85,7 @@ func (c *adminClient) send(ctx context.Context, r *http.Request) (*http.Response
 		}
 		return nil, &operatorError{0, codeUnavailable, fmt.Sprintf("asking the Caddy at %s: %v", c.listen, err), err}
 	}
-	if res.StatusCode == http.StatusOK {
+	if res.StatusCode >= http.StatusOK && res.StatusCode < http.StatusMultipleChoices {
 		return res, nil
 	}
 	defer func() { _ = res.Body.Close() }()

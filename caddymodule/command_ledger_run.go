@@ -15,6 +15,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/caddy-x402/caddy-x402/client"
+	"github.com/caddy-x402/caddy-x402/management"
 )
 
 // Exit codes of the operator's commands. 1 is left to Caddy itself.
@@ -85,7 +86,9 @@ func (o *operator) finish(err error) int {
 	switch e.Code {
 	case codeInvalid, codeMethod, codeInUse, codeNotFailed, codeNoEngine, codeKeyWaiting, codeKeySigns, codeKeyCost, codeKeysFixed, codeNoPlan, codePlanOver:
 		return exitUsage
-	case codeNoPayment, codeNoAnchor, codeNoLedger, codeNotConfigured, codeNoSuchPath, codeNoKey, codeKeysMissing:
+	case management.CodeRequest, management.CodeNetworkLocked, management.CodeKeyRotating, management.CodeKeyExpired, management.CodeKeyRevoked:
+		return exitUsage
+	case codeNoPayment, codeNoAnchor, codeNoLedger, codeNotConfigured, codeNoSuchPath, codeNoKey, codeKeysMissing, codeNoApp, management.CodeKeyNotFound:
 		return exitNotFound
 	case codeBroken:
 		return exitBroken

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/caddy-x402/caddy-x402/ledger"
+	"github.com/caddy-x402/caddy-x402/management"
 )
 
 // paymentsFlags are the flags of the commands under "caddy x402 payments".
@@ -88,7 +89,7 @@ func (f *paymentsFlags) list(ctx context.Context, o *operator) error {
 	if q.Payer, err = parsePayer(f.payer); err != nil {
 		return err
 	}
-	if _, err = parseCursor(f.cursor); err != nil {
+	if _, err = management.ParseCursor(f.cursor); err != nil {
 		return err
 	}
 	if f.limit < 1 {

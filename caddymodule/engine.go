@@ -38,6 +38,7 @@ type engineSlot struct {
 	engine *paywall.Engine
 	live   []*App // oldest first
 	census census
+	hooks  hooks
 
 	failed error // of the last try to open, if that took long
 	again  time.Time
@@ -51,6 +52,7 @@ func newEngineSlot(store StoreModule) (*engineSlot, error) {
 func (s *engineSlot) settings(a *App) paywall.Settings {
 	settings := a.settings()
 	settings.Revoked = s.revoked
+	settings.Happened = s.hooks.hearing(settings.Happened)
 	return settings
 }
 
@@ -85,6 +87,7 @@ func (s *engineSlot) open(ctx context.Context, by *App) (*paywall.Engine, error)
 		by = s.live[n-1]
 	}
 	s.opened, s.engine = store, paywall.NewEngine(store, s.settings(by))
+	s.hooks.configure(by, store)
 	return s.engine, nil
 }
 
@@ -114,6 +117,7 @@ func (s *engineSlot) unfollow(a *App) {
 func (s *engineSlot) configure() {
 	if n := len(s.live); n > 0 && s.engine != nil {
 		s.engine.Configure(s.settings(s.live[n-1]))
+		s.hooks.configure(s.live[n-1], s.opened)
 	}
 }
 
@@ -124,6 +128,7 @@ func (s *engineSlot) Destruct() error {
 	if s.engine == nil {
 		return nil
 	}
+	s.hooks.close()
 	return errors.Join(s.engine.Close(), s.opened.Close())
 }
 

@@ -39,10 +39,17 @@ type events struct {
 	wait time.Duration
 
 	mu     sync.Mutex
-	queue  chan paywall.Fact // nil: nobody listens
+	queue  chan event // nil: nobody listens
 	closed bool
 	over   chan struct{} // closed when no more facts come
 	ended  chan struct{}
+}
+
+// event is something to tell: a fact, or what has a name.
+type event struct {
+	fact paywall.Fact
+	name string // empty: it is a fact
+	data map[string]any
 }
 
 // newEvents finds Caddy's events.
@@ -72,15 +79,15 @@ func (e *events) start(log *zap.Logger, listening func() bool) {
 	if e.queue != nil || e.closed {
 		return
 	}
-	queue, over, ended := make(chan paywall.Fact, waitingEvents), make(chan struct{}), make(chan struct{})
+	queue, over, ended := make(chan event, waitingEvents), make(chan struct{}), make(chan struct{})
 	e.queue, e.over, e.ended = queue, over, ended
 	go func() {
 		defer close(ended)
 		if !await(listening, over) {
 			return // it has never been in force
 		}
-		for f := range queue {
-			e.tell(log, &f)
+		for one := range queue {
+			e.tell(log, &one)
 		}
 	}()
 }
@@ -100,26 +107,37 @@ func await(listening func() bool, over <-chan struct{}) bool {
 }
 
 // tell emits one event. A subscriber that panics is a guest's fault, and not the end of the process.
-func (e *events) tell(log *zap.Logger, f *paywall.Fact) {
+func (e *events) tell(log *zap.Logger, one *event) {
 	defer func() {
 		if v := recover(); v != nil {
-			log.Error("a subscriber of events panicked", zap.String("payment", f.Payment.ID), zap.Any("panic", v))
+			log.Error("a subscriber of events panicked", zap.String("payment", one.fact.Payment.ID), zap.String("event", one.name), zap.Any("panic", v))
 		}
 	}()
-	if name := eventNames[f.Kind]; name != "" {
-		e.emit(name, eventData(f))
+	if one.name != "" {
+		e.emit(one.name, one.data)
+	} else if name := eventNames[one.fact.Kind]; name != "" {
+		e.emit(name, eventData(&one.fact))
 	}
 }
 
 // happened takes a fact; it never waits.
-func (e *events) happened(f paywall.Fact) {
+func (e *events) happened(f paywall.Fact) { e.take(event{fact: f}) }
+
+// say takes what is no fact about a payment; it never waits. It is for all, also where there are no events.
+func (e *events) say(name string, data map[string]any) {
+	if e != nil {
+		e.take(event{name: name, data: data})
+	}
+}
+
+func (e *events) take(one event) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.queue == nil || e.closed {
 		return
 	}
 	select {
-	case e.queue <- f:
+	case e.queue <- one:
 	default:
 		eventsDropped.Inc()
 	}

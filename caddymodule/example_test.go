@@ -35,6 +35,8 @@ func setExampleEnv(t *testing.T) {
 		"FACILITATOR_TOKEN":         "3sWk7PzXq9TnVb2LmRc8YdHf",
 		"FACILITATOR_KEY":           "Jt5GhQx1NvZe4WcUo6BrKy0p",
 		"SHOP_KEY":                  "sk_shop_8Vw3mYpLq0RtZb5X",
+		"WEBHOOK_SECRET":            "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwHsYb1Pd6Kyo=",
+		"WEBHOOK_KEY":               "n2Vb8XqLw5RtZc7HsYd1Pk6MfJg4UeWo",
 		"ISSUE_TOKEN_API_SECRET":    "q7Rw2Zt9LkXv4Nc8HsYb1Pd6",
 		"ISSUER_CLIENT_SECRET":      "Zb5xQ1vNt8Lw3Kc6Rm9Hp2Yd",
 		"FARM_KEY":                  "sk_farm_Kc7nHd2JxGs9UeWf",
@@ -108,7 +110,7 @@ func TestExampleIsValid(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		for _, secret := range []string{"GAS_WALLET_PRIVATE_KEY", "REFUND_WALLET_PRIVATE_KEY", "TOKEN_KEY", "BASE_RPC_URL", "FACILITATOR_TOKEN", "CDP_API_KEY_SECRET"} {
+		for _, secret := range []string{"GAS_WALLET_PRIVATE_KEY", "REFUND_WALLET_PRIVATE_KEY", "TOKEN_KEY", "BASE_RPC_URL", "FACILITATOR_TOKEN", "CDP_API_KEY_SECRET", "WEBHOOK_SECRET", "WEBHOOK_KEY"} {
 			if strings.Contains(string(config), os.Getenv(secret)) {
 				t.Errorf("%s: the value of %s stands in the configuration", name, secret)
 			}
@@ -145,6 +147,8 @@ func TestExampleIsComplete(t *testing.T) {
 		"route":       ":80 {\n x402 {\n route a GET /a {\n " + wrong + "\n}\n}\n}\n",
 		"param":       ":80 {\n x402 {\n route a GET /a {\n param b query {\n " + wrong + "\n}\n}\n}\n}\n",
 		"key0_plans":  ":80 {\n x402 {\n key0_plans [] {\n " + wrong + "\n}\n}\n}\n",
+		"webhook":     "{\n x402 {\n webhook https://example.com {\n " + wrong + "\n}\n}\n}\n",
+		"webhooks":    "{\n x402 {\n webhooks {\n " + wrong + "\n}\n}\n}\n",
 		"service":     ":80 {\n x402_service {\n " + wrong + "\n}\n}\n",
 		"gateway":     ":80 {\n x402_facilitator {\n " + wrong + "\n}\n}\n",
 		"price":       ":80 {\n x402 {\n price $1 {\n " + wrong + "\n}\n}\n}\n",

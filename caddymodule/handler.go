@@ -238,7 +238,7 @@ func (h *Handler) provisionGate(ctx caddy.Context) error {
 		return err
 	}
 	h.gate, err = paywall.NewGate(paywall.Config{
-		Acquire: h.app.acquire, Payees: h.app.payees, Tokens: h.app.tokens, Granted: setPayment, Decided: decided,
+		Acquire: h.app.acquire, Payees: h.app.payees, Tokens: h.app.tokens, Granted: setPayment, Decided: decided, Filed: logPayment,
 		ErrorStatus: errorStatus, MinRemaining: minRemaining, MaxValidity: time.Duration(h.app.MaxValidity), Now: h.app.now,
 		Logger: ctx.Slogger(), StatusURL: h.app.statusURL, Idempotency: idempotency, Cookie: h.Cookie,
 	}, append(routes, h.passes...)...)
@@ -272,6 +272,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request, t *told, next caddyhttp.Handler) error {
 	price, outcome, err := h.match(r)
 	if err != nil {
+		countFailure(stageRequest, paywall.CodeInternalError)
 		return caddyhttp.Error(http.StatusInternalServerError, err)
 	}
 	called := calledOf(r)

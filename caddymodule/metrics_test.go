@@ -110,12 +110,39 @@ func TestMetrics(t *testing.T) {
 		outcome("deliveries_total", "delivered"):   2,
 		outcome("deliveries_total", "undelivered"): 1,
 		settledOn: 3,
-		`caddy_x402_settlement_seconds_count{network="eip155:84532"}`:               3,
-		`caddy_x402_transactions_total{network="eip155:84532",outcome="succeeded"}`: 3,
-		`caddy_x402_carried_payments_total{network="eip155:84532"}`:                 3,
+		`caddy_x402_settlement_seconds_count{network="eip155:84532"}`:                3,
+		`caddy_x402_transactions_total{network="eip155:84532",outcome="succeeded"}`:  3,
+		`caddy_x402_carried_payments_total{network="eip155:84532"}`:                  3,
+		`caddy_x402_revenue_atomic_units_total{asset="USDC",network="eip155:84532"}`: 50_000,
+		`caddy_x402_revenue_payments_total{asset="USDC",network="eip155:84532"}`:     3,
+		`caddy_x402_failures_total{reason="upstream_5xx",stage="delivery"}`:          1,
+		`caddy_x402_failures_total{reason="malformed_payment",stage="request"}`:      1,
+		`caddy_x402_stage_seconds_count{stage="verify"}`:                             3,
+		`caddy_x402_stage_seconds_count{stage="simulate"}`:                           3,
+		`caddy_x402_stage_seconds_count{stage="claim"}`:                              3,
+		`caddy_x402_stage_seconds_count{stage="settle"}`:                             3,
+		`caddy_x402_stage_seconds_count{stage="record"}`:                             3,
+		`caddy_x402_stage_seconds_count{stage="serve"}`:                              3,
+		`caddy_x402_stage_seconds_count{stage="deliver"}`:                            3,
+		`caddy_x402_stage_seconds_count{stage="paid"}`:                               3,
+		`caddy_x402_queue_seconds_count{network="eip155:84532"}`:                     3,
 	} {
 		if got := after[name] - before[name]; got != want {
 			t.Errorf("%s grew by %v, want %v", name, got, want)
+		}
+	}
+	for name, least := range map[string]float64{
+		`caddy_x402_gas_balance_ether{network="eip155:84532",wallet="1"}`: 1, `caddy_x402_gas_balance_warn_ether{network="eip155:84532"}`: 0.001,
+		`caddy_x402_gas_balance_min_ether{network="eip155:84532"}`: 0.0001, `caddy_x402_gas_price_max_wei{network="eip155:84532"}`: 500e9,
+		`caddy_x402_gas_price_wei{network="eip155:84532"}`: 1, `caddy_x402_gas_used_total{network="eip155:84532"}`: 3 * 40_000,
+		`caddy_x402_wallet_nonce{network="eip155:84532",wallet="1"}`: 0, `caddy_x402_queue_size{network="eip155:84532"}`: 1,
+		`caddy_x402_ledger_up`: 1, `caddy_x402_token_keys{state="signing"}`: 1, `caddy_x402_reconciler_rounds_total{outcome="done"}`: 1,
+		`caddy_x402_rpc_seconds_count{endpoint="1",network="eip155:84532"}`: 3, `caddy_x402_revocations_silence_seconds`: 0,
+		`caddy_x402_token_key_age_seconds`: 0, `caddy_x402_wallet_in_flight{network="eip155:84532",wallet="1"}`: 0,
+		`caddy_x402_gas_balance_timestamp_seconds{network="eip155:84532",wallet="1"}`: float64(time.Now().Add(-time.Hour).Unix()),
+	} {
+		if got, ok := after[name]; !ok || got < least {
+			t.Errorf("%s is %v, %v; want %v at least", name, got, ok, least)
 		}
 	}
 	wantStates := map[ledger.State]float64{ledger.StateDelivered: 2, ledger.StateRefundPending: 1}
@@ -137,7 +164,7 @@ func namesNobody(t *testing.T, text string, names ...string) {
 		}
 	}
 	for _, m := range regexp.MustCompile(`([a-z_]+)="`).FindAllStringSubmatch(text, -1) {
-		if !slices.Contains([]string{"outcome", "network", "state", "le", "wallet", "endpoint"}, m[1]) {
+		if !slices.Contains([]string{"outcome", "network", "asset", "state", "stage", "reason", "le", "wallet", "endpoint"}, m[1]) {
 			t.Errorf("there is a label %s", m[1])
 		}
 	}
@@ -200,7 +227,7 @@ func TestMetricsOfCredit(t *testing.T) {
 		return after[lost] == before[lost]+1
 	})
 	for name, n := range map[string]float64{
-		`caddy_x402_lost_atomic_units_total{network="eip155:84532"}`: 10_000,
+		`caddy_x402_lost_atomic_units_total{asset="USDC",network="eip155:84532"}`: 10_000,
 		exhausted: 1, outcome("requests_total", "paid"): 1, outcome("requests_total", "owed"): 1, outcome("requests_total", "void"): 1,
 		outcome("deliveries_total", "delivered"): 2, outcome("deliveries_total", "void"): 1,
 	} {

@@ -7,6 +7,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/caddy-x402/caddy-x402/paywall"
@@ -125,17 +127,46 @@ func setPayment(r *http.Request, g paywall.Grant) {
 	logPayment(r, g.PaymentID)
 }
 
-// logPayment has the access log say which payment a request was about.
+// logPayment has the access log, and the trace, say which payment a request is about.
 func logPayment(r *http.Request, id string) {
-	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
-		extra.Add(zap.String("x402_payment", id))
+	logField(r, "x402_payment", id)
+	if span := trace.SpanFromContext(r.Context()); span.IsRecording() {
+		span.SetAttributes(attribute.String("x402.payment.id", id))
 	}
 }
 
-// decided counts what became of a request, and tells it to handlers and logs.
+func logField(r *http.Request, key, value string) {
+	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
+		extra.Set(zap.String(key, value))
+	}
+}
+
+// decided counts what became of a request, and tells it to handlers, logs and traces.
 func decided(r *http.Request, outcome, reason string) {
 	countRequest(outcome)
 	if t := toldOf(r); t != nil {
 		t.status, t.reason = outcome, reason
 	}
+	if reason == "" && isCommon(outcome) {
+		return // most requests: the status says it all
+	}
+	if reason != "" {
+		countRefusal(outcome, reason)
+		logField(r, "x402_error", reason)
+	}
+	if span := trace.SpanFromContext(r.Context()); span.IsRecording() {
+		span.SetAttributes(attribute.String("x402.outcome", outcome))
+		if reason != "" {
+			span.SetAttributes(attribute.String("x402.error", reason))
+		}
+	}
+}
+
+// isCommon: what requests come to that nobody pays for one by one.
+func isCommon(outcome string) bool {
+	switch outcome {
+	case "required", "token", outcomeExempt, outcomeFree, outcomeDenied:
+		return true
+	}
+	return false
 }

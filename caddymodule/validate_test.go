@@ -113,7 +113,7 @@ func refused(t *testing.T, adapted []byte, want string) {
 	case want != "" && !strings.Contains(err.Error(), want):
 		t.Errorf("error: %v\nwant: %s", err, want)
 	}
-	for _, secret := range []string{gasKey, refundKey, longToken, weakToken, badKey, rpcSecret, strings.Repeat("0", 64)} {
+	for _, secret := range []string{gasKey, refundKey, longToken, weakToken, badKey, rpcSecret, hookSecret[6:], hookKey, strings.Repeat("0", 64)} {
 		if strings.Contains(fmt.Sprint(err), secret) || strings.Contains(logs, secret) {
 			t.Errorf("tells %s: %v\n%s", secret, err, logs)
 		}

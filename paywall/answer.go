@@ -187,6 +187,7 @@ func (a *attempt) answerOn(w http.ResponseWriter, r *refusal) error {
 	a.decided(outcome, r.code)
 	h := w.Header()
 	if r.payment != "" {
+		a.filed(r.payment)
 		h.Set(headerPaymentID, r.payment)
 		switch r.code {
 		case string(ReasonRefund):

@@ -27,6 +27,8 @@ type Config struct {
 	// Decided hears what the gate made of each request: "paid", "owed", "void" (served, and nothing charged), "token", "free", "replayed",
 	// "required", "refused", "unavailable", "malformed", "limited"; may be nil.
 	Decided func(r *http.Request, outcome, reason string)
+	// Filed hears under which name a request's payment is in the ledger, as soon as that is known, for logs; may be nil.
+	Filed func(r *http.Request, paymentID string)
 	// ErrorStatus is the status that an error of the next handler will be answered with.
 	ErrorStatus func(error) int
 	// Cookie gives tokens to browsers as a cookie too, and takes them from it.

@@ -98,7 +98,7 @@ func (a *attempt) good(ctx context.Context, p *ledger.Payment, owed []ledger.Pay
 	}
 	balance, err := b.TokenBalance(ctx, p.Payer)
 	if err != nil {
-		a.Logger.Warn("a payer's balance can't be read; it pays up front", slog.Any("error", err))
+		a.Logger.Warn("a payer's balance can't be read; it pays up front", slog.String("payment", p.ID), slog.Any("error", err))
 		return false, nil
 	}
 	due := others
@@ -190,17 +190,11 @@ func (a *attempt) serveOwed(p ledger.Payment) error {
 	if !replayable(a.r.Method) { // should this process die, nobody asks the upstream again
 		ctx, cancel := a.detached()
 		defer cancel()
-		fence, ttl := p.Hold.Fence, a.engine.current().HoldTTL
-		q, err := a.engine.update(ctx, p, func(p ledger.Payment) []ledger.Change {
-			if p.Hold.Fence != fence {
-				return nil
-			}
-			return []ledger.Change{{Event: ledger.EventDeliver, Actor: actorRequest, Fence: fence, Hold: ttl}}
-		})
+		q, err := a.begin(ctx, p)
 		switch {
 		case err != nil:
 			return unavailable(codeStore, err).of(p.ID)
-		case q.Hold.Fence != fence:
+		case q.Hold.Fence != p.Hold.Fence:
 			return busy(p.ID)
 		}
 		p = q

@@ -95,7 +95,9 @@ func (a *attempt) deliver(p ledger.Payment, out settlement.Outcome) error {
 			Event: ledger.EventDelivered, Actor: actorRequest, Fence: fence, PlanUntil: a.planUntil(plan),
 		})
 	}
+	_, s := a.engine.stage(ctx, StageRecord, p.ID)
 	q, err := a.engine.record(ctx, p, out, actorRequest, steps...)
+	s.failed(err)
 	if err != nil {
 		return unavailable(codeStore, err).of(p.ID)
 	}
@@ -178,6 +180,7 @@ func (a *attempt) delivery(p ledger.Payment) (*deliveryWriter, *http.Request, er
 		r, d.answered, follow = detachOnceAnswered(a.r)
 	}
 	d.follow, d.call = follow, r.Context()
+	_, d.asking = a.engine.stage(r.Context(), StageServe, p.ID)
 	return d, r, nil
 }
 
@@ -193,6 +196,8 @@ type deliveryWriter struct {
 	follow      func()
 	call        context.Context // of the call of the upstream
 	copied      *recording      // of the answer; nil without a key
+
+	asking span // StageServe
 
 	held bool               // the answer was held back until it was paid for: see heldAnswer
 	out  settlement.Outcome // of its payment, to be written with the decision; zero if the ledger has it
@@ -253,6 +258,7 @@ const statusClientGone = 499
 // that: the client has left and got nothing. It may come back for what can be asked again; the rest is lost.
 func (d *deliveryWriter) callOff() {
 	d.decided, d.discarded = true, true
+	d.asking.end(codeGone)
 	d.stopKeeping()
 	if d.payment.Settlement != ledger.Settled {
 		d.attempt.charge()
@@ -269,13 +275,15 @@ func (d *deliveryWriter) lose(cause error) {
 	d.lost = true
 	err := d.commit(ledger.Change{Event: ledger.EventUndelivered, Actor: actorRequest, Fence: d.fence, Reason: reasonAborted})
 	if err != nil {
-		d.attempt.Logger.Error("an aborted delivery could not be written; the reconciler will", slog.Any("error", err), slog.Any("cause", cause))
+		d.attempt.Logger.Error("an aborted delivery could not be written; the reconciler will", slog.String("payment", d.payment.ID),
+			slog.Any("error", err), slog.Any("cause", cause))
 	}
 }
 
 // decide commits what an answer of this status means for the payment. failed: there is none yet, see undelivered.
 func (d *deliveryWriter) decide(status int, failed bool) {
 	d.decided = true
+	d.asking.answered(status)
 	if d.answered != nil {
 		d.answered()
 	}
@@ -285,10 +293,14 @@ func (d *deliveryWriter) decide(status int, failed bool) {
 		c.Event, c.Reason = ledger.EventUndelivered, upstreamStatus+strconv.Itoa(status)
 	}
 	faultpoint.Reached("answered")
-	if err := d.commit(c); err != nil {
+	_, s := d.attempt.engine.stage(d.attempt.r.Context(), StageDeliver, d.payment.ID)
+	err := d.commit(c)
+	s.failed(err)
+	if err != nil {
 		d.discard(err)
 		return
 	}
+	d.attempt.timePaid()
 	faultpoint.Reached("delivered")
 	if d.copied == nil || !d.copied.whole() {
 		d.follow() // else the work goes on, for when the client comes back
@@ -315,7 +327,7 @@ func (d *deliveryWriter) tell() {
 	case p.State() == ledger.StateOwed:
 		h.Set(headerPaymentStatus, statusOwed)
 		a.decided(statusOwed, "")
-		a.engine.collect(*p, a.payee, a.intent(p), a.loan)
+		a.engine.collect(a.r.Context(), *p, a.payee, a.intent(p), a.loan)
 	}
 }
 
@@ -367,6 +379,7 @@ func (d *deliveryWriter) abort(cause error) {
 
 // end lets go of what the writer holds.
 func (d *deliveryWriter) end() {
+	d.asking.end(reasonAborted)
 	d.stopKeeping()
 	d.follow()
 }

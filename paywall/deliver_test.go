@@ -45,7 +45,11 @@ func newCounter(t *testing.T) *counter {
 		t.Fatal(err)
 	}
 	c.store = store
-	c.engine = NewEngine(store, Settings{ReconcileEvery: time.Hour, Observe: func(o Observation) { c.seen = append(c.seen, o) }})
+	c.engine = NewEngine(store, Settings{ReconcileEvery: time.Hour, Observe: func(o Observation) {
+		if o.Event == "delivery" {
+			c.seen = append(c.seen, o)
+		}
+	}})
 	t.Cleanup(func() {
 		if err := c.engine.Close(); err != nil {
 			t.Error(err)

@@ -47,6 +47,8 @@ type Settings struct {
 	Now func() time.Time
 	// Observe hears of what happens, for metrics; may be nil.
 	Observe func(Observation)
+	// Timed hears how long each stage of a payment took, for metrics; may be nil.
+	Timed func(Stage, time.Duration)
 	// Happened hears of each fact that this process has written, and must not wait for anything; may be nil. Who must hear of all of
 	// them, whatever dies, reads a Feed.
 	Happened func(Fact)
@@ -74,22 +76,30 @@ func (s Settings) withDefaults() Settings {
 	if s.Observe == nil {
 		s.Observe = func(Observation) {}
 	}
+	if s.Timed == nil {
+		s.Timed = func(Stage, time.Duration) {}
+	}
 	return s
 }
 
 // Observation is one fact for metrics. None of its fields identifies a payer, a path or a key.
 type Observation struct {
 	// Event is "settlement", "delivery", "reorg", "quarantine", "loss" (served, and not paid), "credit", "issue", "challenge" (what was
-	// asked for under a request id), "refund" or "refund_balance", which is the refund wallet's.
+	// asked for under a request id), "refund" or "refund_balance", which is the refund wallet's; "received" (the ledger says since now that
+	// the money has come), "undelivered" (it says so of the goods), or "round" of the reconciler.
 	Event   string
 	Network string
+	// Asset is the symbol of what Amount is of, as the configuration has it; "other" for one that it does not have.
+	Asset string
 	// Outcome is settled, failed or unknown; delivered, undelivered, void (not charged) or unpaid (the upstream has answered, and the
-	// payment failed: nothing was delivered); imported; issued, failed or unknown; made, claimed or cancelled; refunded, failed or waiting.
+	// payment failed: nothing was delivered); imported; issued, failed or unknown; made, claimed or cancelled; refunded, failed or waiting;
+	// sale or facilitated, of what was received; done or failed, of a round.
 	Outcome string
-	Reason  string
+	// Reason is a stable code. A facilitator may have made it up: see KnownReason.
+	Reason string
 	// Took is how long a settlement took.
 	Took time.Duration
-	// Amount is what was lost, or is to go back, in atomic units.
+	// Amount is what was received, what was lost, or what is to go back, in atomic units.
 	Amount uint256.Int
 }
 

@@ -82,7 +82,11 @@ func (c *call) check(ctx context.Context) (head uint64, err error) {
 	if _, err := c.order.Verify(terms, c.signer, c.engine.current().Now()); err != nil {
 		return 0, err
 	}
-	return c.offer.Payee.Settler.Check(ctx, c.intent(nil))
+	ctx, s := c.engine.stage(ctx, StageSimulate, "")
+	s.on(c.offer.Payee.Network.ID)
+	head, err = c.offer.Payee.Settler.Check(ctx, c.intent(nil))
+	s.failed(err)
+	return head, err
 }
 
 func (c *call) intent(p *ledger.Payment) settlement.Intent {
@@ -145,9 +149,11 @@ func (c *call) claim(ctx context.Context, id x402.AuthorizationID, head uint64) 
 	}
 	c.engine.hold(ctx, pid) // before others can see it
 	defer c.engine.letGo(pid)
+	_, s := c.engine.stage(ctx, StageClaim, pid)
 	p, err = c.engine.store.Claim(ctx, p, ledger.Change{
 		Event: ledger.EventClaim, Actor: actorRequest, Hold: c.engine.current().HoldTTL,
 	})
+	s.claimed(err)
 	switch {
 	case errors.Is(err, ledger.ErrExists):
 		return c.known(p) // a copy was faster

@@ -15,7 +15,9 @@ type FactKind string
 // The kinds.
 const (
 	FactSettled       FactKind = "settled"        // its money was received
+	FactFailed        FactKind = "failed"         // its money did not come
 	FactDelivered     FactKind = "delivered"      // its payer got what it paid for
+	FactUndelivered   FactKind = "undelivered"    // its payer did not get what it paid for, or was to pay for
 	FactRefundPending FactKind = "refund_pending" // it is to go back
 	FactRefunded      FactKind = "refunded"       // it went back
 	FactRefundFailed  FactKind = "refund_failed"  // it could not go back: a person has to look at it
@@ -54,11 +56,16 @@ func kinds(event ledger.Event, refund ledger.Refund) []FactKind {
 			return []FactKind{FactSettled, FactRefundFailed}
 		}
 		return []FactKind{FactSettled}
+	case ledger.EventFail:
+		return []FactKind{FactFailed}
 	case ledger.EventDelivered:
 		return []FactKind{FactDelivered}
-	case ledger.EventRefundRetry:
-		return []FactKind{FactRefundPending}
 	case ledger.EventUndelivered:
+		if refund == ledger.RefundPending {
+			return []FactKind{FactUndelivered, FactRefundPending}
+		}
+		return []FactKind{FactUndelivered}
+	case ledger.EventRefundRetry:
 		if refund == ledger.RefundPending {
 			return []FactKind{FactRefundPending}
 		}
@@ -78,11 +85,15 @@ func wentBack(kind FactKind, transaction common.Hash) common.Hash {
 	return transaction
 }
 
-// happened tells of the steps that led to p, which this process has just written. It does not wait for anybody.
+// happened counts the steps that led to p, which this process has just written, and tells of them. It does not wait for anybody.
 func (e *Engine) happened(p *ledger.Payment, steps []ledger.Change) {
-	tell := e.current().Happened
-	if tell == nil {
-		return
+	s := e.current()
+	for i := range steps {
+		s.count(p, &steps[i])
+	}
+	tell := s.Happened
+	if tell == nil || p.PaysBack() {
+		return // a transfer that pays back is told of as what becomes of the payment that it pays back
 	}
 	first := p.Version - uint64(len(steps))
 	for i, c := range steps {
@@ -93,4 +104,34 @@ func (e *Engine) happened(p *ledger.Payment, steps []ledger.Change) {
 			})
 		}
 	}
+}
+
+// count observes what a step says of money and goods. A step is written once, by one of all instances.
+func (s *Settings) count(p *ledger.Payment, c *ledger.Change) {
+	switch c.Event {
+	case ledger.EventSettle:
+		if p.PaysBack() {
+			return // it is nobody's income
+		}
+		o := Observation{Event: "received", Network: networkID(p.ChainID), Asset: s.symbol(p), Outcome: "sale", Amount: p.Amount}
+		if p.Facilitated() {
+			o.Outcome = "facilitated"
+		}
+		s.Observe(o)
+	case ledger.EventUndelivered:
+		s.Observe(Observation{Event: "undelivered", Network: networkID(p.ChainID), Reason: c.Reason})
+	}
+}
+
+// otherAsset stands for the symbol of an asset that the configuration does not have.
+const otherAsset = "other"
+
+// symbol is what the configuration calls the asset of p.
+func (s *Settings) symbol(p *ledger.Payment) string {
+	for _, y := range s.Payees {
+		if y.Network.ChainID == p.ChainID && y.Network.Asset.Address == p.Asset && y.Network.Asset.Symbol != "" {
+			return y.Network.Asset.Symbol
+		}
+	}
+	return otherAsset
 }

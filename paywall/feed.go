@@ -132,6 +132,9 @@ func (r *feeding) entry(ctx context.Context, e *ledger.Entry) error {
 		if errors.Is(err, ledger.ErrNotFound) {
 			continue // a ledger that forgets has forgotten it
 		}
+		if err == nil && p.PaysBack() {
+			continue // see Engine.happened
+		}
 		if r.behind && err == nil {
 			r.told[id] = true
 		}

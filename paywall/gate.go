@@ -69,6 +69,8 @@ type attempt struct {
 	spent     map[string]bool // by payment id: plans of which nothing was left
 	challenge *heldChallenge  // of the order's request id, as far as it is known
 
+	timing *timing // of a request that pays; nil for others
+
 	repays string          // the id of the owed payment that this request pays for
 	debt   *ledger.Payment // that payment
 	loan   *ledger.Loan    // what was lent for its payment; nil if nothing was
@@ -129,7 +131,7 @@ func (g *Gate) Serve(w http.ResponseWriter, r *http.Request, q Request, next Han
 }
 
 // pay is the way of a request that carries a payment, up to the point where it is either known or fresh.
-func (a *attempt) pay(header string) error {
+func (a *attempt) pay(header string) (err error) {
 	payload, err := x402.DecodePayload(header)
 	if err != nil {
 		return malformed(err)
@@ -155,6 +157,8 @@ func (a *attempt) pay(header string) error {
 	defer release()
 	a.engine = engine
 	defer func() { engine.bodies.giveBack(a.held) }()
+	a.timing = engine.newTiming(a.r.Context())
+	defer func() { a.timing.reading.failed(err) }() // where it goes no further
 
 	if a.payee = a.findPayee(payload); a.payee == nil || !a.payee.takes(payload) {
 		if p, err := a.retired(); err != nil {
@@ -240,6 +244,7 @@ func (a *attempt) fresh(id x402.AuthorizationID) error {
 	if _, err = a.payload.Verify(terms, a.signer, a.engine.current().Now()); err != nil {
 		return refuse(err)
 	}
+	a.wasRead()
 	// The simulation also proves that nobody has used the authorization yet, so it is not one that
 	// somebody read in calldata. Only then does it prove who is asking.
 	head, err := a.simulate(ctx)
@@ -308,7 +313,10 @@ func (a *attempt) simulate(ctx context.Context) (head uint64, err error) {
 	}
 	refused := false
 	defer func() { end(refused) }()
+	ctx, s := a.engine.stage(ctx, StageSimulate, "")
+	s.on(a.payee.Network.ID)
 	head, err = a.payee.Settler.Check(ctx, a.intent(nil))
+	s.failed(err)
 	refused = x402.ReasonOf(err) != ""
 	return head, err
 }
@@ -397,9 +405,11 @@ func (a *attempt) claim(ctx context.Context, f *proof) error {
 	a.engine.hold(a.r.Context(), id) // before others can see it
 	defer a.engine.letGo(id)
 	lent := a.lend(ctx, p, good)
+	_, s := a.engine.stage(ctx, StageClaim, id)
 	p, err = a.engine.store.Claim(ctx, p, ledger.Change{
 		Event: ledger.EventClaim, Actor: actorRequest, Hold: a.engine.current().HoldTTL,
 	})
+	s.claimed(err)
 	a.loan = lent()
 	if a.loan != nil && (err != nil || !a.loan.Covers(&p)) {
 		a.engine.lendNothing(id, a.loan)
@@ -412,5 +422,6 @@ func (a *attempt) claim(ctx context.Context, f *proof) error {
 	case err != nil:
 		return unavailable(codeStore, err)
 	}
+	a.filed(id)
 	return a.begun(ctx, p)
 }

@@ -52,13 +52,8 @@ func (a *attempt) serveFirst(p ledger.Payment) error {
 	faultpoint.Reached("claimed")
 	ctx, cancel := a.detached()
 	defer cancel()
-	fence, ttl := p.Hold.Fence, a.engine.current().HoldTTL
-	q, err := a.engine.update(ctx, p, func(p ledger.Payment) []ledger.Change {
-		if p.Hold.Fence != fence {
-			return nil
-		}
-		return []ledger.Change{{Event: ledger.EventDeliver, Actor: actorRequest, Fence: fence, Hold: ttl}}
-	})
+	q, err := a.begin(ctx, p)
+	fence := p.Hold.Fence
 	switch {
 	case err != nil:
 		return unavailable(codeStore, err).of(p.ID)
@@ -75,6 +70,20 @@ func (a *attempt) serveFirst(p ledger.Payment) error {
 		return a.forward(q)
 	}
 	return a.hold(q)
+}
+
+// begin records that the upstream is being asked for p. What comes back has another fence where somebody has overtaken this request.
+func (a *attempt) begin(ctx context.Context, p ledger.Payment) (ledger.Payment, error) {
+	_, s := a.engine.stage(ctx, StageRecord, p.ID)
+	fence, ttl := p.Hold.Fence, a.engine.current().HoldTTL
+	q, err := a.engine.update(ctx, p, func(p ledger.Payment) []ledger.Change {
+		if p.Hold.Fence != fence {
+			return nil
+		}
+		return []ledger.Change{{Event: ledger.EventDeliver, Actor: actorRequest, Fence: fence, Hold: ttl}}
+	})
+	s.failed(err)
+	return q, err
 }
 
 // hold calls the upstream with a writer that holds its answer back.
@@ -145,6 +154,7 @@ func (h *heldAnswer) WriteHeader(status int) {
 		return
 	}
 	h.status, h.sent = status, h.header.Clone()
+	d.asking.answered(status)
 	switch {
 	case status == http.StatusSwitchingProtocols: // nobody asked for that
 		h.void(reasonUpgraded)
@@ -389,6 +399,7 @@ func (h *heldAnswer) finish(err error) error {
 		h.callOff()
 		return err
 	case err != nil && h.status == 0: // whoever handles the error writes the answer; what we add to the header stays
+		d.asking.answered(d.attempt.ErrorStatus(err))
 		h.voidBy(d.attempt.ErrorStatus(err))
 		h.end()
 		h.markVoid(d.ResponseWriter.Header())

@@ -160,6 +160,7 @@ func (a *attempt) issue(ctx context.Context, p *ledger.Payment, plan *Plan) (Cre
 	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), plan.Granter.Longest())
 	defer cancel()
 	started := time.Now()
+	asking, s := a.engine.stage(asking, StageIssue, p.ID)
 	c, err := plan.Granter.Grant(asking, Sale{
 		Order: order, Payment: p.ID, Plan: plan.Name, Payer: p.Payer, Amount: p.Amount.Dec(), Asset: p.Asset,
 		Network: networkID(p.ChainID), Transaction: p.Transaction, TTL: plan.TTL,
@@ -175,6 +176,7 @@ func (a *attempt) issue(ctx context.Context, p *ledger.Payment, plan *Plan) (Cre
 			o.Outcome, o.Reason = "unknown", CodeIssueTimeout
 		}
 	}
+	s.end(o.Reason)
 	a.engine.current().Observe(o)
 	if err != nil {
 		a.charge()

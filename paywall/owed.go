@@ -59,8 +59,8 @@ func (e *Engine) forget(ctx context.Context, id string) {
 }
 
 // collect settles what is owed, whether or not its client is there; no other instance tries meanwhile. loan is what was lent by this
-// process, nil for what another one has left behind.
-func (e *Engine) collect(p ledger.Payment, y *Payee, in settlement.Intent, loan *ledger.Loan) {
+// process, nil for what another one has left behind. of is what it belongs to, for traces; its end ends nothing here.
+func (e *Engine) collect(of context.Context, p ledger.Payment, y *Payee, in settlement.Intent, loan *ledger.Loan) {
 	s := e.current()
 	e.mu.Lock()
 	e.owed[p.ID] = struct{}{}
@@ -78,7 +78,7 @@ func (e *Engine) collect(p ledger.Payment, y *Payee, in settlement.Intent, loan 
 			e.leftover -= leftover
 		}()
 		faultpoint.Reached("owed")
-		ctx, cancel := context.WithTimeout(context.Background(), s.SettleTimeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(of), s.SettleTimeout)
 		defer cancel()
 		stop := e.putOff(ctx, p.ID, s.HoldTTL)
 		q, err := e.collectNow(ctx, p, y, in)
@@ -167,7 +167,10 @@ func (e *Engine) collecting(id string) bool {
 // collectNow settles what is owed, and writes what came of it.
 func (e *Engine) collectNow(ctx context.Context, p ledger.Payment, y *Payee, in settlement.Intent) (ledger.Payment, error) {
 	started := time.Now()
-	out := settle(ctx, y.Settler, in)
+	traced, stage := e.stage(ctx, StageSettle, p.ID)
+	stage.on(y.Network.ID)
+	out := settle(traced, y.Settler, in)
+	stage.settled(&out)
 	e.current().Observe(Observation{
 		Event: "settlement", Network: y.Network.ID, Outcome: out.Status.String(), Reason: string(out.Reason), Took: time.Since(started),
 	})
@@ -183,7 +186,8 @@ func (e *Engine) collectNow(ctx context.Context, p ledger.Payment, y *Payee, in 
 // lost counts what was served and will not be paid, when it turns out.
 func (e *Engine) lost(p *ledger.Payment) {
 	network := networkID(p.ChainID)
-	e.current().Observe(Observation{Event: "loss", Network: network, Outcome: "failed", Reason: p.Reason, Amount: p.Amount})
+	s := e.current()
+	s.Observe(Observation{Event: "loss", Network: network, Asset: s.symbol(p), Outcome: "failed", Reason: p.Reason, Amount: p.Amount})
 	e.log(p.ID).Error("what was served before it was paid was not paid", slog.String("network", network),
 		slog.String("amount", p.Amount.Dec()), slog.String("payer", p.Payer.Hex()), slog.String("reason", p.Reason))
 }

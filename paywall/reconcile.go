@@ -55,10 +55,12 @@ func (e *Engine) reconcile(ctx context.Context) {
 		if err != nil {
 			if ctx.Err() == nil {
 				e.current().Logger.Error("the ledger can't be read; open payments wait", slog.Any("error", err))
+				e.current().Observe(Observation{Event: "round", Outcome: "failed"})
 			}
 			return
 		}
 		e.reconcileAll(ctx, due, e.review(ctx, due))
+		e.current().Observe(Observation{Event: "round", Outcome: "done"})
 		if len(due) < reconcileBatch {
 			return
 		}
@@ -159,7 +161,7 @@ func (e *Engine) resolvePayment(
 		}
 		in, err := e.entrusted(ctx, &p, y)
 		if err == nil {
-			e.collect(p, y, in, nil) // beside the others: all that a process has left behind travels together
+			e.collect(ctx, p, y, in, nil) // beside the others: all that a process has left behind travels together
 			return p, 0, nil
 		}
 		// Without what settles it somebody else may have; or it expires, and is lost.

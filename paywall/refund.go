@@ -275,7 +275,10 @@ func (e *Engine) closeRefund(ctx context.Context, back *ledger.Payment) error {
 
 // countRefund counts a refund that has come to an end.
 func (e *Engine) countRefund(p *ledger.Payment, outcome, why string) {
-	e.current().Observe(Observation{Event: "refund", Network: networkID(p.ChainID), Outcome: outcome, Reason: why, Amount: p.Amount})
+	s := e.current()
+	s.Observe(Observation{
+		Event: "refund", Network: networkID(p.ChainID), Asset: s.symbol(p), Outcome: outcome, Reason: why, Amount: p.Amount,
+	})
 }
 
 // foundBack writes what was found out about a transfer back. That it would fail now ends nothing: only one that was given up is over,

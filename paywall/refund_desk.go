@@ -218,7 +218,9 @@ func (e *Engine) tellBalances(ctx context.Context, s *Refunds) {
 	}
 	for _, y := range e.current().Payees {
 		if balance, err := e.refundBalance(ctx, y, wallet); err == nil && balance != nil {
-			e.current().Observe(Observation{Event: "refund_balance", Network: y.Network.ID, Amount: *balance})
+			e.current().Observe(Observation{
+				Event: "refund_balance", Network: y.Network.ID, Asset: y.Network.Asset.Symbol, Amount: *balance,
+			})
 		}
 	}
 }

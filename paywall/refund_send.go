@@ -329,7 +329,9 @@ const waitsEmpty = "wallet_empty"
 
 // waits counts a refund that can't be paid now, and says why, once for all that wait for the same.
 func (r *returning) waits(why string, cause error) {
-	r.e.current().Observe(Observation{Event: "refund", Network: r.y.Network.ID, Outcome: "waiting", Reason: why, Amount: r.p.Amount})
+	r.e.current().Observe(Observation{
+		Event: "refund", Network: r.y.Network.ID, Asset: r.y.Network.Asset.Symbol, Outcome: "waiting", Reason: why, Amount: r.p.Amount,
+	})
 	if r.e.refunds.speaks(r.y.Network.ID+" "+why, r.s.Interval) {
 		log := r.e.log(r.p.ID).With(slog.String("network", r.y.Network.ID), slog.String("reason", why))
 		if r.wallet != nil {

@@ -45,6 +45,7 @@ func (a *attempt) sameRequest(p *ledger.Payment) bool {
 // known is the way of an authorization that the ledger has: it goes on where it stood, whatever the offer
 // or the clock say by now (rule 2).
 func (a *attempt) known(p ledger.Payment) error {
+	a.wasRead()
 	if a.repaysWith(&p) {
 		return a.resumeRepayment(p)
 	}

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/caddy-x402/caddy-x402/ledger"
 	"github.com/caddy-x402/caddy-x402/token"
 )
 
@@ -24,14 +23,6 @@ const (
 	firstListen = 2 * time.Second
 )
 
-// What can't be revoked.
-var (
-	// ErrNoPlan: the payment bought no plan, so it has no token.
-	ErrNoPlan = errors.New("paywall: the payment bought no plan")
-	// ErrPlanOver: the plan has ended, and its token with it.
-	ErrPlanOver = errors.New("paywall: the plan has ended")
-)
-
 // Revoke takes back the token with this id, a payment's, until it ends by itself. When it has returned nil, this instance takes the token
 // no more, others follow within a second, and those that don't reach the ledger after MaxStale at the latest.
 func (e *Engine) Revoke(ctx context.Context, id string, until time.Time) error {
@@ -41,21 +32,6 @@ func (e *Engine) Revoke(ctx context.Context, id string, until time.Time) error {
 	e.revoked.Add(id, until, e.current().Now())
 	e.current().Logger.Info("a token was revoked", slog.String("payment", id), slog.Time("until", until))
 	return nil
-}
-
-// PlanToRevoke finds when the plan ends that a payment bought. ErrNoPlan and ErrPlanOver: there is nothing to revoke;
-// ledger.ErrNotFound.
-func PlanToRevoke(ctx context.Context, store ledger.Store, payment string) (until time.Time, err error) {
-	p, err := store.Payment(ctx, payment)
-	switch {
-	case err != nil:
-		return until, err
-	case p.Binding.Plan == "" || p.Delivery != ledger.Delivered:
-		return until, fmt.Errorf("%w: %s", ErrNoPlan, payment)
-	case !p.PlanUntil.After(store.Now()):
-		return p.PlanUntil, fmt.Errorf("%w: %s at %s", ErrPlanOver, payment, p.PlanUntil.UTC().Format(time.RFC3339))
-	}
-	return p.PlanUntil, nil
 }
 
 // revocationLoop follows the revocations of all instances until ctx ends.

@@ -59,11 +59,14 @@ func (e *Engine) settleWithin(
 	e.flights[p.ID] = f
 	e.mu.Unlock()
 
-	detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), within)
+	traced, stage := e.stage(ctx, StageSettle, p.ID)
+	stage.on(y.Network.ID)
+	detached, cancel := context.WithTimeout(context.WithoutCancel(traced), within)
 	e.background.Go(func() {
 		defer cancel()
 		started := time.Now()
 		out := settle(detached, y.Settler, in)
+		stage.settled(&out)
 		s.Observe(Observation{
 			Event: "settlement", Network: y.Network.ID, Outcome: out.Status.String(),
 			Reason: string(out.Reason), Took: time.Since(started),

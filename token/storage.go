@@ -57,6 +57,7 @@ func Load(ctx context.Context, s Storage) (*Keyring, error) {
 		if err != nil {
 			return nil, err
 		}
+		key.created = time.Now().Truncate(time.Second) // for people: nothing is decided by it
 		return []Key{key}, nil
 	})
 }

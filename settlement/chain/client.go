@@ -30,6 +30,10 @@ type Config struct {
 	// MaxBody bounds an answer's size in bytes; 8 MiB if 0.
 	MaxBody int64
 	Logger  *slog.Logger
+	// Asked hears how long each request to an endpoint took, and Blamed of each that was of no use: behind, where the endpoint answered and
+	// lags. Endpoints are told by their place in Endpoints, from 1. For metrics; may be nil.
+	Asked  func(endpoint int, took time.Duration)
+	Blamed func(endpoint int, behind bool)
 	// Now is the clock by which failing endpoints are put aside; time.Now if nil.
 	Now func() time.Time
 }
@@ -71,6 +75,12 @@ func New(cfg Config) (*Client, error) {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Asked == nil {
+		cfg.Asked = func(int, time.Duration) {}
+	}
+	if cfg.Blamed == nil {
+		cfg.Blamed = func(int, bool) {}
 	}
 	c := &Client{cfg: cfg, http: newHTTPClient(cfg.MaxBody)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -114,6 +124,9 @@ func (c *Client) Reconfigure(endpoints []string) error {
 			}
 		}
 		next = append(next, e)
+	}
+	for i, e := range next {
+		e.place.Store(int32(i + 1))
 	}
 	c.endpoints = next
 	return nil

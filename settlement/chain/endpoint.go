@@ -35,7 +35,8 @@ type endpoint struct {
 	secrets []string
 	rpc     *rpc.Client
 
-	rightID atomic.Bool // it answered the configured chain id
+	place   atomic.Int32 // in the configuration, from 1
+	rightID atomic.Bool  // it answered the configured chain id
 	idMu    sync.Mutex
 	asking  *idCheck // nil unless the chain id is being asked for
 

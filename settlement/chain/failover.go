@@ -94,8 +94,10 @@ func (c *Client) blame(ctx context.Context, e *endpoint, err error) {
 	switch {
 	case ctx.Err() != nil:
 	case errors.Is(err, errBehind):
+		c.cfg.Blamed(int(e.place.Load()), true)
 		e.lagged(c.cfg.Now())
 	default:
+		c.cfg.Blamed(int(e.place.Load()), false)
 		d := e.failed(c.cfg.Now())
 		if d == 0 {
 			return
@@ -177,7 +179,10 @@ func (c *Client) exchange(ctx context.Context, e *endpoint, queries []*Query) ([
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.CallTimeout)
 	defer cancel()
-	if err := e.rpc.BatchCallContext(ctx, elems); err != nil {
+	began := time.Now()
+	err := e.rpc.BatchCallContext(ctx, elems)
+	c.cfg.Asked(int(e.place.Load()), time.Since(began))
+	if err != nil {
 		return nil, nil, e.redact(err)
 	}
 	for i := range elems {

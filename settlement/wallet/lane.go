@@ -33,6 +33,8 @@ type lane struct {
 	// looking is held while the state is asked for.
 	looking lock
 	last    atomic.Pointer[laneState]
+	// seen is what is told of the wallet: unlike last, it is never forgotten.
+	seen atomic.Pointer[sighting]
 	// flying is how many of its transactions are under way from here.
 	flying atomic.Int32
 	// busy: it is at a batch that is not sent yet.
@@ -77,6 +79,7 @@ func (s *Settler) state(ctx context.Context, l *lane) (*laneState, error) {
 		return nil, unavailable(err)
 	}
 	l.last.Store(st)
+	l.saw(&st.balance, st.count, st.at)
 	return st, nil
 }
 

@@ -3,6 +3,7 @@ package wallet
 import (
 	"context"
 	"errors"
+	"math/big"
 	"sync"
 	"time"
 
@@ -119,10 +120,11 @@ func (s *Settler) compare(ctx context.Context, asked bool) (advance map[common.A
 	if !asked && s.now().Sub(l.compared) < compareEvery {
 		return nil, nil
 	}
-	counts := make([]uint64, len(s.lanes))
-	queries := make([]*chain.Query, len(s.lanes))
+	counts, balances := make([]uint64, len(s.lanes)), make([]big.Int, len(s.lanes))
+	queries := make([]*chain.Query, 0, 2*len(s.lanes))
 	for i, lane := range s.lanes {
-		queries[i] = chain.CountQuery(lane.address, &counts[i])
+		// The balance is asked for along with it: where nobody pays, nobody else looks.
+		queries = append(queries, chain.CountQuery(lane.address, &counts[i]), chain.BalanceQuery(lane.address, &balances[i]))
 	}
 	// Before the journal: a nonce is recorded before its transaction can be mined.
 	if _, err := s.chain.Ask(ctx, queries...); err != nil {
@@ -131,6 +133,7 @@ func (s *Settler) compare(ctx context.Context, asked bool) (advance map[common.A
 	advance = make(map[common.Address]uint64)
 	var noticed signs
 	for i, lane := range s.lanes {
+		lane.saw(&balances[i], counts[i], s.now())
 		nonce, known, err := s.journal.Nonce(ctx, s.network.ChainID, lane.address)
 		switch {
 		case err != nil:

@@ -281,6 +281,9 @@ func (s *Settler) tend(ctx context.Context, txs []settlement.Transaction, sv *su
 			s.freed.put(t.Hash, struct{}{})
 		}
 	}
+	if f := s.set().Replaced; f != nil {
+		f()
+	}
 	s.log.InfoContext(ctx, "a stuck transaction is replaced", "transaction", last.Hash, "by", next.Hash, "nonce", last.Nonce, "frees_nonce", free)
 	return &next
 }

@@ -99,8 +99,12 @@ func (s *Settler) submit(j *job) (*parcel, error) {
 			s.crew.Go(func() { s.run(l) })
 		}
 	})
+	began := s.now()
 	select {
 	case d := <-j.done:
+		if d.err == nil {
+			s.travels(j, d.parcel, s.now().Sub(began))
+		}
 		return d.parcel, d.err
 	case <-j.ctx.Done(): // a lane may be at it
 	}

@@ -66,6 +66,10 @@ type Settings struct {
 	SpendPerHour *big.Int
 	// Mined hears of each of our transactions that was mined, for metrics; may be nil.
 	Mined func(Mined)
+	// Queued hears how long each payment has waited for a transaction that it got, and Replaced of each transaction that takes the place
+	// of one that was stuck, for metrics; may be nil.
+	Queued   func(time.Duration)
+	Replaced func()
 	// Lookback is how far back is looked for what the wallet sent where the ledger knows nothing of it; 24 h if 0, not at
 	// all if it is negative. See Settler.Survey.
 	Lookback time.Duration
@@ -251,9 +255,9 @@ func (s *Settler) Ready(ctx context.Context) error {
 	defer done()
 	var id uint64
 	queries := []*chain.Query{chain.IDQuery(&id)}
-	balances := make([]big.Int, len(s.lanes))
+	balances, counts := make([]big.Int, len(s.lanes)), make([]uint64, len(s.lanes))
 	for i, l := range s.lanes {
-		queries = append(queries, chain.BalanceQuery(l.address, &balances[i]))
+		queries = append(queries, chain.BalanceQuery(l.address, &balances[i]), chain.CountQuery(l.address, &counts[i]))
 	}
 	if _, err := s.chain.Ask(ctx, queries...); err != nil {
 		return err
@@ -265,6 +269,7 @@ func (s *Settler) Ready(ctx context.Context) error {
 	}
 	var problems []error
 	for i, l := range s.lanes {
+		l.saw(&balances[i], counts[i], s.now())
 		if err := s.enoughGas(ctx, l, &balances[i]); err != nil {
 			problems = append(problems, err)
 		}
@@ -300,17 +305,16 @@ type Balance struct {
 	Wallet common.Address
 	// Wei is nil until the wallet was first asked for.
 	Wei *big.Int
-	At  time.Time
+	// Mined is how many of its transactions had been mined.
+	Mined uint64
+	At    time.Time
 }
 
 // Balances are the wallets', as they were seen last, in the order of Config.Signers.
 func (s *Settler) Balances() []Balance {
 	all := make([]Balance, len(s.lanes))
 	for i, l := range s.lanes {
-		all[i].Wallet = l.address
-		if st := l.last.Load(); st != nil {
-			all[i].Wei, all[i].At = new(big.Int).Set(&st.balance), st.at
-		}
+		all[i] = l.balance()
 	}
 	return all
 }

@@ -298,7 +298,7 @@ func (s *scene) operator(id string, dear *purchase) {
 	s.told("payment_refund_failed", id, map[string]any{"reason": "refund_refused_by_token"})
 	s.metric(`caddy_x402_refunds_total{network="eip155:84532",outcome="failed"} 2`)
 	s.metric(`caddy_x402_payments{state="REFUND_FAILED"} 2`)
-	s.metric(`caddy_x402_refund_balance_atomic_units{network="eip155:84532"} 10005`)
+	s.metric(`caddy_x402_refund_balance_atomic_units{asset="USDC",network="eip155:84532"} 10005`)
 	if out := s.refunds(0, "list", "--json"); !strings.Contains(out, "refund_refused_by_token") || !strings.Contains(out, "refund_over_max_payment") {
 		s.T.Error(out)
 	}

@@ -7,7 +7,7 @@ import (
 )
 
 // rooms are the packages that ship; their goroutines end with the configuration that started them.
-var rooms = []string{"/caddymodule.", "/caddymodule/", "/paywall.", "/settlement/", "/ledger/", "/token."}
+var rooms = []string{"/caddymodule.", "/caddymodule/", "/paywall.", "/management.", "/management/", "/settlement/", "/ledger/", "/token."}
 
 // leftovers gives the stacks of goroutines that run code of ours, after some time to end by themselves.
 func leftovers() string {

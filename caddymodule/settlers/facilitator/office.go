@@ -37,7 +37,10 @@ type liveConfig struct {
 }
 
 func newOffice(f *Facilitator, c caddymodule.SettlerContext) (*office, error) {
-	client, err := chain.New(chain.Config{Endpoints: c.RPC, ChainID: c.Network.ChainID, Logger: f.log})
+	meter := caddymodule.RPCMeter{Network: c.Network.ID}
+	client, err := chain.New(chain.Config{
+		Endpoints: c.RPC, ChainID: c.Network.ChainID, Logger: f.log, Asked: meter.Asked, Blamed: meter.Blamed,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("rpc: %w", err)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"slices"
 	"sync"
 	"time"
@@ -46,7 +45,10 @@ type liveConfig struct {
 }
 
 func newPurse(w *Wallet, c caddymodule.SettlerContext) (*purse, error) {
-	client, err := chain.New(chain.Config{Endpoints: c.RPC, ChainID: c.Network.ChainID, Logger: w.log})
+	meter := caddymodule.RPCMeter{Network: c.Network.ID}
+	client, err := chain.New(chain.Config{
+		Endpoints: c.RPC, ChainID: c.Network.ChainID, Logger: w.log, Asked: meter.Asked, Blamed: meter.Blamed,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("rpc: %w", err)
 	}
@@ -254,18 +256,27 @@ func unverified(err error) error {
 	return fmt.Errorf("%w: %w", settlement.ErrUnavailable, err)
 }
 
-// GasBalances are what the wallets had when they were last asked for.
-func (p *purse) GasBalances() (network string, wei []*big.Int) {
+// WalletStats implements caddymodule.WalletTeller.
+func (p *purse) WalletStats() caddymodule.WalletStats {
 	p.mu.Lock()
-	network, s := p.network.ID, p.settler
+	out, s := caddymodule.WalletStats{Network: p.network.ID}, p.settler
 	p.mu.Unlock()
-	if s != nil {
-		for _, b := range s.Balances() {
-			wei = append(wei, b.Wei)
-		}
+	if s == nil {
+		return out
 	}
-	return network, wei
+	now := s.Stats()
+	out.Queued, out.Queue = now.Queued, now.Queue
+	out.Warn, out.Min, out.MaxFee, out.Fee = now.WarnBalance, now.HardBalance, now.MaxFeePerGas, now.FeePerGas
+	for i := range now.Lanes {
+		l := &now.Lanes[i]
+		out.Wallets = append(out.Wallets, caddymodule.WalletStat{
+			Address: l.Wallet, Wei: l.Wei, SeenAt: l.At, Mined: l.Mined, InFlight: l.InFlight, Oldest: l.Oldest,
+		})
+	}
+	return out
 }
+
+var _ caddymodule.WalletTeller = (*purse)(nil)
 
 // Destruct waits for what is under way, and closes signers and chain after the wallet.
 func (p *purse) Destruct() error {

@@ -162,7 +162,11 @@ func (w *Wallet) Join(_ caddy.Context, c caddymodule.SettlerContext) (settlement
 		}
 		w.keys, addresses = append(w.keys, local), append(addresses, address)
 	}
-	w.settings.Mined = func(m wallet.Mined) { caddymodule.ObserveTransaction(c.Network.ID, m.Payments, m.OK, m.Cost) }
+	w.settings.Mined = func(m wallet.Mined) {
+		caddymodule.ObserveTransaction(c.Network.ID, m.Payments, m.OK, m.GasUsed, m.Cost)
+	}
+	w.settings.Queued = func(d time.Duration) { caddymodule.ObserveQueue(c.Network.ID, d) }
+	w.settings.Replaced = func() { caddymodule.ObserveReplacement(c.Network.ID) }
 	// What a reload may change is no part of the key; what makes it another wallet, another ledger's, or one that signatures
 	// look different to, is.
 	asset := c.Network.Asset

@@ -1,0 +1,2 @@
+// Package webhooks watches what a seller's system is told, by a receiver of other people's.
+package webhooks
