@@ -60,7 +60,14 @@ type operatorProblem struct {
 
 // olderCodes are those that the commands' own endpoints have for codes of the management API.
 var olderCodes = map[string]string{
-	management.CodeRequest: codeInvalid, management.CodeNotFailed: codeNotFailed, management.CodeNoPlan: codeNoPlan, management.CodePlanOver: codePlanOver,
+	management.CodeRequest:         codeInvalid,
+	management.CodePaymentNotFound: codeNoPayment,
+	management.CodeNotFailed:       codeNotFailed,
+	management.CodeNoPlan:          codeNoPlan,
+	management.CodePlanOver:        codePlanOver,
+	management.CodeIncomplete:      codeIncomplete,
+	management.CodeBroken:          codeBroken,
+	management.CodeUnavailable:     codeUnavailable,
 }
 
 // asOperatorError is the table of what a ledger's errors mean to an operator.

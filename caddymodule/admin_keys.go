@@ -199,6 +199,10 @@ func (d *keyDesk) rotate(ctx context.Context, q keyRotation) (keyList, error) {
 	if err != nil {
 		return keyList{}, err
 	}
+	return d.turn(ctx, r)
+}
+
+func (d *keyDesk) turn(ctx context.Context, r token.Rotation) (keyList, error) {
 	return d.change(func(now time.Time) (*token.Keyring, error) { return token.Rotate(ctx, d.storage, r, now) })
 }
 

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 
 	"github.com/caddy-x402/caddy-x402/paywall"
 )
@@ -36,12 +35,8 @@ func (d *desk) plan(ctx context.Context, limit int) (paywall.RefundPlan, error) 
 }
 
 // retry lets a refund that has failed be tried again; of a payment in quarantine, that it be paid back at all.
-func (d *desk) retry(ctx context.Context, id string) (operatorPayment, error) {
-	p, err := d.shop().RetryRefund(ctx, id, actorOperator)
-	if err != nil {
-		return operatorPayment{}, err
-	}
-	return newOperatorPayment(&p, d.networks), nil
+func (d *desk) retry(ctx context.Context, id string) (paymentChange, error) {
+	return changedTo(d.shop().RetryRefund(ctx, id, actorOperator))
 }
 
 func serveRefundPlan(w http.ResponseWriter, r *http.Request, d *desk) error {
@@ -64,17 +59,13 @@ func serveRefundRetry(w http.ResponseWriter, r *http.Request, d *desk) error {
 	if _, err := readJSON[struct{}](r); err != nil {
 		return err
 	}
-	p, err := d.retry(r.Context(), r.PathValue("id"))
+	p, err := d.shop().RetryRefund(r.Context(), r.PathValue("id"), actorOperator)
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, r, http.StatusOK, p)
+	return writeJSON(w, r, http.StatusOK, newOperatorPayment(&p, d.networks))
 }
 
 func (c *adminClient) plan(ctx context.Context, limit int) (paywall.RefundPlan, error) {
 	return ask[paywall.RefundPlan](ctx, c, adminRefundPlan, url.Values{"limit": {strconv.Itoa(limit)}})
-}
-
-func (c *adminClient) retry(ctx context.Context, id string) (operatorPayment, error) {
-	return tell[operatorPayment](ctx, c, strings.Replace(adminRefundRetry, "{id}", url.PathEscape(id), 1), struct{}{})
 }

@@ -114,7 +114,10 @@ type App struct {
 
 	refundWallet *refundWallet // nil where refunds are off
 	keyAge       keyAge
+	upkeep       upkeep
 	webhooks     *webhooks.Settings // nil where there are none
+	sealing      []string           // the configuration's secrets that seal those of webhooks
+	sealed       bool               // the webhooks have their keys
 }
 
 // CaddyModule implements caddy.Module.
@@ -274,6 +277,9 @@ func (a *App) Start() error {
 			return fmt.Errorf("network %s: %w", n.network.ID, err)
 		}
 	}
+	if err := a.loadSealingKey(ctx); err != nil {
+		a.log.Error("the key of webhooks can't be loaded; their endpoints can't be changed until it can", zap.Error(err))
+	}
 	if _, err := a.engine.value.open(ctx, a); err != nil {
 		a.log.Error("the ledger can't be opened; payments are refused until it can", zap.Error(err))
 	}
@@ -288,6 +294,7 @@ func (a *App) Start() error {
 	}
 	a.keys.start(a)
 	a.keyAge.start(a)
+	a.upkeep.start(a)
 	a.started.Store(true)
 	return nil
 }
@@ -304,6 +311,7 @@ func (a *App) Cleanup() error {
 	}
 	a.keys.stop()
 	a.keyAge.stop()
+	a.upkeep.stop(a)
 	for _, n := range a.Networks {
 		errs = append(errs, n.cleanup())
 	}

@@ -156,6 +156,9 @@ func (c *adminClient) manage(ctx context.Context, method, path string, body, int
 	if method != http.MethodGet {
 		r.Header.Set("Idempotency-Key", rand.Text())
 	}
+	if c.network != "" {
+		r.Header.Set("X-Network", c.network)
+	}
 	res, err := c.send(ctx, r)
 	if err != nil {
 		return err

@@ -37,10 +37,6 @@ func (c keyClient) retire(ctx context.Context, q keyRetirement) (keyList, error)
 	return tell[keyList](ctx, c.adminClient, adminRetire, q)
 }
 
-func (c *adminClient) revoke(ctx context.Context, payment string) (tokenRevocation, error) {
-	return tell[tokenRevocation](ctx, c, adminRevoke, tokenRevocation{Payment: payment})
-}
-
 // find finds the ring that the flags mean. say hears which way was taken. The second result lets go of it.
 func (f *keysFlags) find(ctx context.Context, say func(string, ...any)) (keyOperations, func(), error) {
 	if f.address != "" {

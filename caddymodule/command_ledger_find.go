@@ -25,7 +25,10 @@ type operations interface {
 	verify(ctx context.Context, o ledger.VerifyOptions) (ledger.Report, error)
 	revoke(ctx context.Context, payment string) (tokenRevocation, error)
 	plan(ctx context.Context, limit int) (paywall.RefundPlan, error)
-	retry(ctx context.Context, id string) (operatorPayment, error)
+	retry(ctx context.Context, id string) (paymentChange, error)
+	settle(ctx context.Context, id string) (paymentChange, error)
+	refund(ctx context.Context, id string) (paymentChange, error)
+	tokens(ctx context.Context, q tokenQuery) (tokenPage, error)
 }
 
 // ledgerFlags say which ledger a command looks into.

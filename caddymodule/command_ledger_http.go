@@ -27,6 +27,7 @@ type adminClient struct {
 	listen     string
 	origin     string
 	sameOrigin bool
+	network    string // the X-Network of what is asked of the management API; empty: none
 	http       *http.Client
 }
 

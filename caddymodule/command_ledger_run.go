@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/signal"
 	"strings"
@@ -88,10 +89,18 @@ func (o *operator) finish(err error) int {
 		return exitUsage
 	case management.CodeRequest, management.CodeNetworkLocked, management.CodeKeyRotating, management.CodeKeyExpired, management.CodeKeyRevoked:
 		return exitUsage
+	case management.CodeNotSettleable, management.CodeNotRefundable, management.CodeNetworkRequired, management.CodeHooksOff, management.CodeConflict:
+		return exitUsage
 	case codeNoPayment, codeNoAnchor, codeNoLedger, codeNotConfigured, codeNoSuchPath, codeNoKey, codeKeysMissing, codeNoApp, management.CodeKeyNotFound:
 		return exitNotFound
 	case codeBroken:
 		return exitBroken
+	}
+	if strings.HasPrefix(e.Code, "webhook.") && e.Status != http.StatusServiceUnavailable {
+		if e.Status == http.StatusNotFound {
+			return exitNotFound
+		}
+		return exitUsage
 	}
 	return exitUnavailable
 }

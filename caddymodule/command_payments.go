@@ -22,8 +22,9 @@ type paymentsFlags struct {
 }
 
 func newPaymentsCommand(pi payIO) *cobra.Command {
-	return group("payments", "Shows the payments of a ledger", "Lists, counts and shows the payments of a ledger."+ledgerHelp+exitHelp,
-		newPaymentsList(pi), newPaymentsShow(pi), newPaymentsStates(pi))
+	return group("payments", "Shows the payments of a ledger, and has them settled or refunded",
+		"Lists, counts and shows the payments of a ledger, and has single ones looked after."+ledgerHelp+exitHelp,
+		newPaymentsList(pi), newPaymentsShow(pi), newPaymentsStates(pi), newPaymentsSettle(pi), newPaymentsRefund(pi))
 }
 
 func newPaymentsList(pi payIO) *cobra.Command {

@@ -163,9 +163,9 @@ func (f *refundsFlags) retry(ctx context.Context, o *operator, ids []string) err
 		if err != nil {
 			return err
 		}
-		pending = append(pending, p.ID)
+		pending = append(pending, p.Payment)
 		if !o.asJSON {
-			o.say("%s is pending again", client.Printable(p.ID, 64))
+			o.say("%s is pending again", client.Printable(p.Payment, 64))
 		}
 	}
 	if o.asJSON {

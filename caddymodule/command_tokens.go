@@ -8,8 +8,8 @@ import (
 )
 
 func newTokensCommand(pi payIO) *cobra.Command {
-	return group("tokens", "Takes back the tokens of plans", "Takes back the access tokens of plans that were sold."+ledgerHelp+exitHelp,
-		newTokensRevoke(pi))
+	return group("tokens", "Lists the tokens of plans, and takes them back", "Lists the access tokens of plans that were sold, and takes them back."+ledgerHelp+exitHelp,
+		newTokensList(pi), newTokensRevoke(pi))
 }
 
 func newTokensRevoke(pi payIO) *cobra.Command {

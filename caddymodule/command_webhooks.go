@@ -47,9 +47,10 @@ func (s *webhookSecret) read() (string, error) {
 }
 
 func newWebhooksCommand(pi payIO) *cobra.Command {
-	return group("webhooks", "Helps those who write receivers of webhooks",
-		"Receives webhooks and shows them, and verifies single ones, for those who write receivers. What is sent is described in docs/webhooks.md.",
-		newWebhooksListen(pi), newWebhooksVerify(pi))
+	return group("webhooks", "Looks after the endpoints of webhooks, and helps those who write receivers",
+		"Makes endpoints of webhooks and shows what they were told; receives webhooks and verifies single ones, for those who write receivers. What is sent is "+
+			"described in docs/webhooks.md.",
+		append(newWebhooksManage(pi), newWebhooksListen(pi), newWebhooksVerify(pi))...)
 }
 
 // webhooksVerify are the flags of "caddy x402 webhooks verify".

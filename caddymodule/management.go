@@ -62,10 +62,11 @@ func (m *Management) Provision(ctx caddy.Context) error {
 	}
 	app := found.(*App)
 	app.keyAge.want(time.Duration(m.KeyMaxAge))
+	app.manageable()
 	m.api, err = management.New(management.Config{
 		Open:   func(ctx context.Context) (*management.Shop, func(), error) { return app.shop(ctx) },
 		Prefix: m.Path, KeyMaxAge: time.Duration(m.KeyMaxAge), IdempotencyTTL: time.Duration(m.IdempotencyTTL),
-		Observe: countAPIKey, Logger: ctx.Slogger(),
+		Usage: &app.upkeep.usage, Observe: countAPIKey, Logger: ctx.Slogger(),
 	})
 	return err
 }

@@ -30,6 +30,8 @@ func (a *App) shop(context.Context) (*management.Shop, func(), error) {
 		plan, err := e.PlanRefunds(ctx, limit)
 		return refundPlan(&plan), err
 	}
+	s.Webhooks, s.TokenKeys = a.engine.value.hooks.service.Load(), shopKeys{a.keyDesk()}
+	s.Forgets = forgetsAfter(s.Settings.Store, a.Retention)
 	s.Wallets = func(ctx context.Context) ([]management.Wallet, error) { return a.wallets(ctx, e.Store()) }
 	return s, release, nil
 }

@@ -23,7 +23,7 @@ type Webhooks struct {
 	Endpoints []*Webhook `json:"endpoints,omitempty"`
 
 	// Secrets of at least 32 bytes, as placeholders: the first one seals the secrets of endpoints that the management API adds, all of them open
-	// them. Without one, the API can add none.
+	// them. Default: one that is made at the first start and kept in Caddy's storage, which all instances must share then.
 	Keys []string `json:"keys,omitempty"`
 
 	// Addresses that endpoints may be at though they are not public, as ranges such as `10.0.0.0/8`; `private` is for all private addresses and
@@ -79,7 +79,7 @@ func (a *App) provisionWebhooks() error {
 	if set.AllowPrivate, err = addressRanges(w.AllowPrivate); err != nil {
 		return fmt.Errorf("webhooks: %w", err)
 	}
-	if set.Keys, err = a.webhookKeys(); err != nil {
+	if err := a.readSealing(); err != nil {
 		return err
 	}
 	for i, e := range w.Endpoints {
@@ -99,23 +99,22 @@ func (a *App) provisionWebhooks() error {
 	return nil
 }
 
-func (a *App) webhookKeys() (*webhooks.Keys, error) {
-	if len(a.Webhooks.Keys) == 0 {
-		return nil, nil
-	}
-	var secrets []string
+// readSealing reads what the configuration has to seal secrets with; see loadSealingKey.
+func (a *App) readSealing() error {
 	for _, k := range a.Webhooks.Keys {
 		s, err := Secret("the key of webhooks", k, a.localOnly())
 		if err != nil {
-			return nil, err
+			return err
 		}
-		secrets = append(secrets, s)
+		a.sealing = append(a.sealing, s)
 	}
-	keys, err := webhooks.NewKeys(secrets...)
-	if err != nil {
-		return nil, fmt.Errorf("webhooks: %w", err)
+	if len(a.sealing) == 0 {
+		return nil
 	}
-	return keys, nil
+	if _, err := webhooks.NewKeys(a.sealing...); err != nil {
+		return fmt.Errorf("webhooks: %w", err)
+	}
+	return nil
 }
 
 func (a *App) provisionWebhook(e *Webhook) (c webhooks.Configured, err error) {

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -30,6 +31,8 @@ type Config struct {
 	KeyMaxAge time.Duration
 	// IdempotencyTTL is how long answers to Idempotency-Keys are kept. Default: 24 h.
 	IdempotencyTTL time.Duration
+	// Usage counts the calls of keys; who gives it flushes it. Default: one of the API's own, which nobody writes down.
+	Usage *apikey.Usage
 	// Observe hears of what is counted: an event and the mode of the key it is about. May be nil.
 	Observe func(event, mode string)
 	// Random is crypto/rand's Reader outside of tests, which is the default.
@@ -45,8 +48,10 @@ type API struct {
 	keyMaxAge time.Duration
 	replayFor time.Duration
 	observe   func(event, mode string)
+	usage     *apikey.Usage
 	random    io.Reader
 	log       *slog.Logger
+	auditing  sync.Mutex // held while all of a ledger is read for somebody
 
 	mux      *http.ServeMux
 	huma     huma.API
@@ -62,13 +67,16 @@ const defaultIdempotencyTTL = 24 * time.Hour
 func New(c Config) (*API, error) {
 	a := &API{
 		open: c.Open, prefix: c.Prefix, local: c.Local, keyMaxAge: c.KeyMaxAge, replayFor: c.IdempotencyTTL, observe: c.Observe,
-		random: c.Random, log: c.Logger, mux: http.NewServeMux(), cross: http.NewCrossOriginProtection(),
+		usage: c.Usage, random: c.Random, log: c.Logger, mux: http.NewServeMux(), cross: http.NewCrossOriginProtection(),
 	}
 	if a.replayFor == 0 {
 		a.replayFor = defaultIdempotencyTTL
 	}
 	if a.observe == nil {
 		a.observe = func(string, string) {}
+	}
+	if a.usage == nil {
+		a.usage = new(apikey.Usage)
 	}
 	if a.random == nil {
 		a.random = rand.Reader
@@ -79,7 +87,11 @@ func New(c Config) (*API, error) {
 	a.addRefunds()
 	a.addTokens()
 	a.addBooks()
+	a.addTrail()
 	a.addKeys()
+	a.addUsage()
+	a.addTokenKeys()
+	a.addHooks()
 	if err := a.document(); err != nil {
 		return nil, err
 	}
@@ -156,7 +168,7 @@ func (a *API) serve(hctx huma.Context, next func(huma.Context)) {
 }
 
 // run has an operation done. An error is what the caller is to be told instead of the answer.
-func (a *API) run(x *exchange, operate func()) error {
+func (a *API) run(x *exchange, operate func()) (failed error) {
 	ctx := x.r.Context()
 	if err := a.cross.Check(x.r); err != nil { // a page of another site, in a browser that reaches this address
 		return told(http.StatusForbidden, CodeCrossOrigin, "requests of other sites' pages are not taken", err)
@@ -172,6 +184,7 @@ func (a *API) run(x *exchange, operate func()) error {
 	}
 	defer release()
 	x.shop = shop
+	defer func() { a.count(x, failed) }() // before the shop is let go
 	if err := a.admit(ctx, x); err != nil {
 		return err
 	}

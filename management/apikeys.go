@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/caddy-x402/caddy-x402/management/apikey"
+	"github.com/caddy-x402/caddy-x402/management/webhooks"
 )
 
 const tagKeys = "API keys"
@@ -221,6 +222,7 @@ func (a *API) rotateKey(ctx context.Context, x *exchange, in *rotateKeyInput) (*
 		return nil, err
 	}
 	a.observe("apikey_rotated", string(old.Mode))
+	a.tellOfKey(ctx, x, &old, webhooks.TypeKeyRotated)
 	now := x.shop.Store.Now()
 	out := new(rotateKeyOutput)
 	out.Body.Predecessor, out.Body.Successor, out.Body.OverlapEndsAt = viewKey(&old, now), withSecret(&next, secret, now), old.Ends()
@@ -232,9 +234,10 @@ func (a *API) revokeKey(ctx context.Context, x *exchange, in *keyInput) (*struct
 	if err != nil {
 		return nil, err
 	}
-	if _, err := a.keys(x.shop).Revoke(ctx, x.caller.grantor(), k.ID); err != nil {
+	if k, err = a.keys(x.shop).Revoke(ctx, x.caller.grantor(), k.ID); err != nil {
 		return nil, err
 	}
 	a.observe("apikey_revoked", string(k.Mode))
+	a.tellOfKey(ctx, x, &k, webhooks.TypeKeyRevoked)
 	return new(struct{}), nil
 }

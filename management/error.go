@@ -14,6 +14,7 @@ import (
 
 	"github.com/caddy-x402/caddy-x402/ledger"
 	"github.com/caddy-x402/caddy-x402/management/apikey"
+	"github.com/caddy-x402/caddy-x402/management/webhooks"
 )
 
 // The codes of errors; they never change. Programs branch on them alone.
@@ -44,6 +45,19 @@ const (
 	CodeNoPlan          = "token.payment_without_plan"
 	CodePlanOver        = "token.plan_over"
 	CodeConflict        = "resource.conflict"
+	CodeMainnetNeeded   = "network.mainnet_required"
+	CodeHooksOff        = "webhook.off" // those of package webhooks come besides
+
+	CodeAnchorNotFound = "audit.anchor_not_found"
+	CodeAuditUnderWay  = "audit.under_way"
+
+	CodeTokenKeyNotFound   = "token_key.not_found"
+	CodeTokenKeyWaiting    = "token_key.rotation_in_progress"
+	CodeTokenKeySigns      = "token_key.signs"
+	CodeTokenKeyCost       = "token_key.tokens_would_end"
+	CodeTokenKeyConfigured = "token_key.configured"
+	CodeTokenKeysMissing   = "token_key.none"
+	CodeTokenKeysAway      = "token_key.unavailable"
 
 	CodeIdempotencyRequired  = "idempotency.key_required"
 	CodeIdempotencyInvalid   = "idempotency.key_invalid"
@@ -111,6 +125,9 @@ func asError(err error) *Error {
 	if m, ok := errors.AsType[*huma.ErrorModel](err); ok {
 		return fromHuma(m)
 	}
+	if e, ok := errors.AsType[*webhooks.Error](err); ok {
+		return hookError(e)
+	}
 	for _, row := range errorTable {
 		if errors.Is(err, row.is) {
 			message := row.message
@@ -121,6 +138,25 @@ func asError(err error) *Error {
 		}
 	}
 	return unavailable(err)
+}
+
+// hookKeyAgain is after how many seconds it is worth to ask again where the key that seals secrets could not be had.
+const hookKeyAgain = 10
+
+// hookError is what an error of webhooks means in HTTP.
+func hookError(e *webhooks.Error) *Error {
+	status := http.StatusConflict
+	switch {
+	case errors.Is(e, webhooks.ErrNotFound):
+		status = http.StatusNotFound
+	case errors.Is(e, webhooks.ErrInvalid):
+		status = http.StatusBadRequest
+	case e.Code == webhooks.CodeKeyMissing:
+		out := told(http.StatusServiceUnavailable, e.Code, e.Message, e)
+		out.RetryAfter = hookKeyAgain
+		return out
+	}
+	return told(status, e.Code, e.Message, e)
 }
 
 var errorTable = []struct {

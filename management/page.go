@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/caddy-x402/caddy-x402/management/webhooks"
 )
 
 // The page for people is made of the same description as the document for programs. It needs no script, and nothing from elsewhere.
@@ -156,6 +158,11 @@ func codeRows() []codeRow {
 		{400, CodeRequest, "The request is not well formed; details say where."},
 		{404, CodePaymentNotFound, "There is no such payment on this network."},
 		{404, CodeKeyNotFound, "There is no such API key on this network."},
+		{404, webhooks.CodeNotFound, "There is no such endpoint of webhooks on this network."},
+		{404, webhooks.CodeDeliveryNotFound, "The endpoint has no such delivery."},
+		{404, CodeTokenKeyNotFound, "There is no such key of tokens."},
+		{404, CodeAnchorNotFound, "The ledger has no such anchor."},
+		{403, CodeMainnetNeeded, "It is about all networks, and the key is for test networks."},
 		{409, CodeNotSettleable, "The settlement of the payment is known."},
 		{409, CodeNotRefundable, "The payment was delivered, or is not paid."},
 		{409, CodeNotFailed, "The refund has not failed."},
@@ -164,6 +171,17 @@ func codeRows() []codeRow {
 		{409, CodeKeyRotating, "The key was rotated already."},
 		{410, CodeKeyExpired, "The key that is to be rotated has expired."},
 		{410, CodeKeyRevoked, "The key that is to be rotated was revoked."},
+		{409, CodeHooksOff, "The configuration has no webhooks."},
+		{409, webhooks.CodeConfigured, "The endpoint stands in the configuration."},
+		{409, webhooks.CodeDisabled, "The endpoint is not active."},
+		{409, webhooks.CodeUnderWay, "The delivery is being attempted just now."},
+		{409, webhooks.CodeTooMany, "There are as many endpoints as may be."},
+		{409, CodeTokenKeyWaiting, "A new key of tokens waits for its turn already."},
+		{409, CodeTokenKeySigns, "The key of tokens signs, so it can't be retired."},
+		{409, CodeTokenKeyCost, "Tokens that were sold would stop working; it must be forced."},
+		{409, CodeTokenKeyConfigured, "The keys of tokens stand in the configuration."},
+		{409, CodeAuditUnderWay, "The ledger is being read for somebody already; see Retry-After."},
+		{503, webhooks.CodeKeyMissing, "The key that seals secrets can't be had now; see Retry-After."},
 		{503, CodeUnavailable, "The ledger can't be reached; see Retry-After."},
 	}
 }

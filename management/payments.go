@@ -268,17 +268,23 @@ type paymentOutput struct{ Body Payment }
 
 // settlePayment makes a payment due for the reconciler, which goes on with what is recorded of it.
 func settlePayment(ctx context.Context, x *exchange, in *paymentInput) (*paymentOutput, error) {
-	p, err := x.shop.find(ctx, in.ID, x.network)
+	return x.view(x.shop.settlePayment(ctx, in.ID, x.network))
+}
+
+// SettlePayment makes a payment due for the reconciler whose settlement is not known.
+func (s *Shop) SettlePayment(ctx context.Context, id string) (ledger.Payment, error) {
+	return s.settlePayment(ctx, id, "")
+}
+
+func (s *Shop) settlePayment(ctx context.Context, id, network string) (ledger.Payment, error) {
+	p, err := s.find(ctx, id, network)
 	if err != nil {
-		return nil, err
+		return p, err
 	}
 	if !p.Open() || p.Settlement != ledger.Claimed && p.Settlement != ledger.Settling {
-		return nil, told(http.StatusConflict, CodeNotSettleable, fmt.Sprintf("the payment is %s; only one that is %s can be settled", p.State(), ledger.StateSettling), nil)
+		return p, told(http.StatusConflict, CodeNotSettleable, fmt.Sprintf("the payment is %s; only one that is %s can be settled", p.State(), ledger.StateSettling), nil)
 	}
-	if err := x.shop.Store.Recheck(ctx, p.ID, 0); err != nil {
-		return nil, err
-	}
-	return &paymentOutput{x.shop.payment(&p)}, nil
+	return p, s.Store.Recheck(ctx, p.ID, 0)
 }
 
 // reasonOperator is why a payment is not delivered that the operator gives back.
@@ -286,16 +292,25 @@ const reasonOperator = "operator_refund"
 
 // refundPayment gives back what was paid and not delivered, or tries again what has failed.
 func refundPayment(ctx context.Context, x *exchange, in *paymentInput) (*paymentOutput, error) {
-	return x.view(x.shop.change(ctx, in.ID, x.network, x.actor(), func(p *ledger.Payment) (ledger.Change, error) {
+	return x.view(x.shop.refundPayment(ctx, in.ID, x.network, x.actor()))
+}
+
+// RefundPayment gives back what was paid and not delivered, or tries again what has failed, in an actor's name.
+func (s *Shop) RefundPayment(ctx context.Context, id, actor string) (ledger.Payment, error) {
+	return s.refundPayment(ctx, id, "", actor)
+}
+
+func (s *Shop) refundPayment(ctx context.Context, id, network, actor string) (ledger.Payment, error) {
+	return s.change(ctx, id, network, actor, func(p *ledger.Payment) (ledger.Change, error) {
 		switch {
 		case p.Refund == ledger.RefundFailed:
 			return ledger.Change{Event: ledger.EventRefundRetry}, nil
-		case p.State() == ledger.StatePaid && !p.Held(x.shop.Store.Now()):
+		case p.State() == ledger.StatePaid && !p.Held(s.Store.Now()):
 			return ledger.Change{Event: ledger.EventUndelivered, Reason: reasonOperator}, nil
 		}
 		return ledger.Change{}, told(http.StatusConflict, CodeNotRefundable,
 			fmt.Sprintf("the payment is %s; only one that is paid for, and neither delivered nor being delivered, can be given back", p.State()), nil)
-	}))
+	})
 }
 
 // view is the answer with a payment that was changed.

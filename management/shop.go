@@ -7,6 +7,7 @@ import (
 	"github.com/ethereum/go-ethereum/common"
 
 	"github.com/caddy-x402/caddy-x402/ledger"
+	"github.com/caddy-x402/caddy-x402/management/webhooks"
 	"github.com/caddy-x402/caddy-x402/x402"
 )
 
@@ -34,6 +35,12 @@ type Shop struct {
 	PlanRefunds func(ctx context.Context, limit int) (RefundPlan, error)
 	// Wallets are those of the operator.
 	Wallets func(ctx context.Context) ([]Wallet, error)
+	// Webhooks tell the operator's own systems what happens; nil: there are none.
+	Webhooks *webhooks.Service
+	// TokenKeys look after the keys that sign tokens; nil: nobody does.
+	TokenKeys TokenKeys
+	// Forgets is after how long closed payments may be gone from the ledger; 0: never.
+	Forgets time.Duration
 }
 
 // Lock is the only network that the configuration serves, Mainnet or Testnet; empty if it serves both, or none.

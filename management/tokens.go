@@ -111,36 +111,44 @@ type tokensOutput struct {
 }
 
 func listTokens(ctx context.Context, x *exchange, in *tokensInput) (*tokensOutput, error) {
-	s := Selection{State: ledger.StateDelivered, Network: x.network, Plans: true}
+	which := Selection{Network: x.network}
 	var err error
-	if s.Payer, err = parsePayer(in.Payer); err != nil {
+	if which.Payer, err = parsePayer(in.Payer); err != nil {
 		return nil, err
 	}
-	if s.After, err = ParseCursor(in.Cursor); err != nil {
+	if which.After, err = ParseCursor(in.Cursor); err != nil {
 		return nil, err
 	}
-	revoked, err := x.shop.revoked(ctx)
-	if err != nil {
-		return nil, err
-	}
-	now := x.shop.Store.Now()
 	out := new(tokensOutput)
-	out.Body.Data = []Token{}
-	last, more, err := x.shop.each(ctx, s, maxScan, func(p *ledger.Payment) error {
+	out.Body.Data, out.Body.Page.Next, err = x.shop.Tokens(ctx, which, in.Status, in.Limit)
+	return out, err
+}
+
+// Tokens gives at most limit tokens of the payments that are selected, those with a status or, if it is empty, all, newest first, and the cursor of what
+// follows; empty: there is nothing more.
+func (s *Shop) Tokens(ctx context.Context, which Selection, status string, limit int) (list []Token, next string, err error) {
+	which.State, which.Plans = ledger.StateDelivered, true
+	revoked, err := s.revoked(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	now := s.Store.Now()
+	list = []Token{}
+	last, more, err := s.each(ctx, which, maxScan, func(p *ledger.Payment) error {
 		t := token(p, revoked, now)
-		if in.Status != "" && t.Status != in.Status {
+		if status != "" && t.Status != status {
 			return nil
 		}
-		if len(out.Body.Data) == in.Limit {
+		if len(list) == limit {
 			return errEnough
 		}
-		out.Body.Data = append(out.Body.Data, t)
+		list = append(list, t)
 		return nil
 	})
 	if more {
-		out.Body.Page.Next = cursor(last)
+		next = cursor(last)
 	}
-	return out, err
+	return list, next, err
 }
 
 func token(p *ledger.Payment, revoked map[string]bool, now time.Time) Token {

@@ -32,7 +32,7 @@ const (
 	MaxOverlap     = 30 * 24 * time.Hour
 )
 
-var errNoKey = fail(ErrUnavailable, CodeKeyMissing, "secrets can't be kept without a key that seals them; give the configuration one: webhooks { key {env.WEBHOOK_KEY} }")
+var errNoKey = fail(ErrUnavailable, CodeKeyMissing, "secrets can't be kept: the key that seals them can't be loaded from Caddy's storage now; the log says why")
 
 // CreateEndpoint makes an endpoint, which is told of what happens from now on. Its secret is shown here and never again.
 func (s *Service) CreateEndpoint(ctx context.Context, n NewEndpoint) (Endpoint, string, error) {

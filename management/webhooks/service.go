@@ -174,6 +174,9 @@ func (s *Service) current() Settings {
 	return s.settings
 }
 
+// Keeps is how long the log has deliveries that are over.
+func (s *Service) Keeps() time.Duration { return s.current().Keep }
+
 // Wake says that something may be there to be told, or due. It never waits.
 func (s *Service) Wake() {
 	wake(s.relayWake)

@@ -96,7 +96,13 @@ func (o *office) reload() {
 // command runs "caddy x402 apikeys …" where the Caddyfile is.
 func (o *office) command(args ...string) (code int, out, errOut string) {
 	o.t.Helper()
-	cmd := exec.CommandContext(o.t.Context(), os.Args[0], append([]string{"x402", "apikeys"}, args...)...)
+	return o.x402(append([]string{"apikeys"}, args...)...)
+}
+
+// x402 runs "caddy x402 …" where the Caddyfile is.
+func (o *office) x402(args ...string) (code int, out, errOut string) {
+	o.t.Helper()
+	cmd := exec.CommandContext(o.t.Context(), os.Args[0], append([]string{"x402"}, args...)...)
 	cmd.Dir, cmd.Env = o.Dir, append(os.Environ(), asCommand+"=1", "HOME="+o.Dir, "XDG_CONFIG_HOME="+o.Dir, "XDG_DATA_HOME="+o.Dir)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
