@@ -81,6 +81,8 @@ func parseHandler(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 //		}
 //		cookie
 //		free_tier <requests> <window> [<key>]
+//		rate_limit key|payer|client|refused <requests> <window>
+//		api_keys  [off|optional|required]
 //		route  <id> <method> <path> {
 //			description <text>
 //			param <name> path|query|body [<type>] {
@@ -103,7 +105,7 @@ func parseHandler(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 //		cors   off | [<origins...>] { max_age <duration> }
 //	}
 //
-// `match` and `exempt` may be repeated: one of several is enough.
+// `match`, `exempt` and `rate_limit` may be repeated: one of several is enough.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume the directive's name
 	if d.NextArg() {
@@ -128,10 +130,12 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"cors":        func() error { return h.parseCORS(d) },
 		"cookie":      flag(d, &h.Cookie),
 		"free_tier":   func() error { return parseFreeTier(d, &h.FreeTier) },
+		"rate_limit":  func() error { return parseRateLimit(d, &h.RateLimits) },
+		"api_keys":    parseAPIKeys(d, &h.APIKeys),
 		"route":       func() error { return parseRouteEntry(d, &h.Routes) },
 		"key0_plans":  func() error { return h.parseKey0Plans(d) },
 		"key0_routes": func() error { return h.parseKey0Routes(d) },
-	}, "price", "plan", "exempt", "route")
+	}, "price", "plan", "exempt", "rate_limit", "route")
 }
 
 func (h *Handler) parsePrice(d *caddyfile.Dispenser) error {

@@ -30,6 +30,7 @@ func init() {
 // ------------|------------
 // `{http.x402.status}` | `paid`, `token`, `replayed`, `owed` (served, to be settled), `void` (the upstream refused, nothing was charged), `required`, `refused`, `unavailable`, `malformed`, `limited`, `exempt`, `free` or `denied`
 // `{http.x402.error}` | The code of why a request was not let through
+// `{http.x402.api_key}` | The id of the API key that the request came with, where `api_keys` are looked at
 // `{http.x402.payment.id}` | The payment's id
 // `{http.x402.payment.payer}` | The payer's address, proven by its signature
 // `{http.x402.payment.amount}` | The amount in atomic units of the asset
@@ -60,6 +61,14 @@ type Handler struct {
 
 	// What is free of all that has a price here. A price rule may say its own.
 	FreeTier *FreeTier `json:"free_tier,omitempty"`
+
+	// How many requests somebody may make, of all that has a price here; at most one limit of each kind.
+	RateLimits []*RateLimit `json:"rate_limits,omitempty"`
+
+	// Whether the API keys of consumers (with the scope `access`, in `X-Api-Key` or as a bearer token) are looked at, for who they are and
+	// for limits: `off`, `optional`, or `required`. A key pays for nothing. The upstream gets its id in `X-Payment-Consumer`, and never the key.
+	// Default: off.
+	APIKeys string `json:"api_keys,omitempty"`
 
 	// Entries of the catalogue for what everything else costs: the price without a match, or nothing where that is free.
 	Routes []*RouteEntry `json:"routes,omitempty"`
@@ -237,7 +246,16 @@ func (h *Handler) provisionGate(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
+	zones, err := h.zones()
+	if err != nil {
+		return err
+	}
+	var known paywall.Consumers
+	if h.asksKeys() {
+		known = newConsumers(ctx.Slogger())
+	}
 	h.gate, err = paywall.NewGate(paywall.Config{
+		Zones: zones, Consumers: known, ConsumersOnly: h.APIKeys == apiKeysRequired, Recognized: setConsumer,
 		Acquire: h.app.acquire, Payees: h.app.payees, Tokens: h.app.tokens, Granted: setPayment, Decided: decided, Filed: logPayment,
 		ErrorStatus: errorStatus, MinRemaining: minRemaining, MaxValidity: time.Duration(h.app.MaxValidity), Now: h.app.now,
 		Logger: ctx.Slogger(), StatusURL: h.app.statusURL, Idempotency: idempotency, Cookie: h.Cookie,

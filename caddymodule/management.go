@@ -40,6 +40,12 @@ type Management struct {
 	// How long the answers to calls with an Idempotency-Key are kept, to be given again. Default: 24h.
 	IdempotencyTTL caddy.Duration `json:"idempotency_ttl,omitempty"`
 
+	// How many requests may come: by API key (`key`), from an address (`client`), and with keys that are refused, by address (`refused`).
+	// Default: 600 in a minute by key, and 60 refused in a minute.
+	RateLimits []*RateLimit `json:"rate_limits,omitempty"`
+	// Limits nothing.
+	Unlimited bool `json:"unlimited,omitempty"`
+
 	api *management.API
 }
 
@@ -60,13 +66,17 @@ func (m *Management) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
+	limits, err := m.limits()
+	if err != nil {
+		return err
+	}
 	app := found.(*App)
 	app.keyAge.want(time.Duration(m.KeyMaxAge))
 	app.manageable()
 	m.api, err = management.New(management.Config{
 		Open:   func(ctx context.Context) (*management.Shop, func(), error) { return app.shop(ctx) },
 		Prefix: m.Path, KeyMaxAge: time.Duration(m.KeyMaxAge), IdempotencyTTL: time.Duration(m.IdempotencyTTL),
-		Usage: &app.upkeep.usage, Observe: countAPIKey, Logger: ctx.Slogger(),
+		Usage: &app.upkeep.usage, Observe: countAPIKey, Logger: ctx.Slogger(), Limits: limits, Limited: countLimited, Client: clientAddress,
 	})
 	return err
 }
@@ -108,6 +118,7 @@ func parseManagement(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error
 //		path            <prefix>
 //		key_max_age     <duration>
 //		idempotency_ttl <duration>
+//		rate_limit      off | key|client|refused <requests> <window>   # repeatable
 //	}
 func (m *Management) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume the directive's name
@@ -118,7 +129,8 @@ func (m *Management) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"path":            one(d, &m.Path),
 		"key_max_age":     duration(d, &m.KeyMaxAge),
 		"idempotency_ttl": duration(d, &m.IdempotencyTTL),
-	})
+		"rate_limit":      func() error { return m.parseRateLimit(d) },
+	}, "rate_limit")
 }
 
 // apiKeyEvents is made once per process, as all collectors are.

@@ -100,7 +100,7 @@ func collectors() []prometheus.Collector {
 		facilitatedUnits, quarantined, losses, lostUnits, refusedCredit, refunds, refundedUnits, refundWaits, refundBalance, issued,
 		issueSeconds, eventsDropped, challenges, reorgs, rounds,
 		transactions, carried, gasSpent, gasUsed, replacements, queueSeconds, rpcSeconds, rpcFailures,
-		webhookAttempts, webhookSeconds, webhookDeliveries, webhooksDisabled, webhookLag, apiKeyEvents,
+		webhookAttempts, webhookSeconds, webhookDeliveries, webhooksDisabled, webhookLag, apiKeyEvents, managementLimited,
 		walletMetrics{},
 		ledgerMetrics{},
 	}

@@ -89,7 +89,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 			t.Errorf("%s has no help, or another name", name)
 		}
 		for _, l := range one.labels {
-			if !slices.Contains([]string{"network", "asset", "outcome", "reason", "stage", "state", "wallet", "endpoint", "event", "mode"}, l) {
+			if !slices.Contains([]string{"network", "asset", "outcome", "reason", "stage", "state", "wallet", "endpoint", "event", "mode", "limit"}, l) {
 				t.Errorf("%s has the label %s", name, l)
 			}
 		}

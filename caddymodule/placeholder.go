@@ -29,6 +29,7 @@ type told struct {
 	status, reason string
 	paid           bool
 	grant          paywall.Grant
+	consumer       string // the id of the API key that came
 }
 
 // newTold gives each documented placeholder a value, if only an empty one: the braces of an unknown one would travel upstream.
@@ -80,6 +81,8 @@ func (t *told) lookup(key string) (any, bool) {
 		return t.status, true
 	case "error":
 		return t.reason, true
+	case "api_key":
+		return t.consumer, true
 	}
 	name, ok = strings.CutPrefix(name, "payment.")
 	if !ok {

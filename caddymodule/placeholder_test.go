@@ -17,7 +17,7 @@ import (
 
 // documented are the placeholders that the handler sets.
 var documented = []string{
-	"status", "error", "payment.id", "payment.payer", "payment.amount", "payment.asset", "payment.network",
+	"status", "error", "api_key", "payment.id", "payment.payer", "payment.amount", "payment.asset", "payment.network",
 	"payment.transaction", "payment.plan",
 }
 
@@ -45,7 +45,7 @@ func filled(status, reason, id, payer, amount, transaction, plan string) string 
 	if id == "" {
 		asset, network = "", ""
 	}
-	return fmt.Sprintf("status=[%s] error=[%s] payment.id=[%s] payment.payer=[%s] payment.amount=[%s] payment.asset=[%s] "+
+	return fmt.Sprintf("status=[%s] error=[%s] api_key=[] payment.id=[%s] payment.payer=[%s] payment.amount=[%s] payment.asset=[%s] "+
 		"payment.network=[%s] payment.transaction=[%s] payment.plan=[%s]", status, reason, id, payer, amount, asset, network, transaction, plan)
 }
 

@@ -28,7 +28,7 @@ func init() {
 // error logs and the debug logs of reverse_proxy.
 //
 // Redacted are `Payment-Signature`, `Payment-Response` (a receipt may hold an access token), `X-Payment`,
-// `X-Payment-Response`, `X-Payment-Token`, `X-Access-Token`, `Sign-In-With-X`, `Authorization`, `Cookie` and `Set-Cookie` (which
+// `X-Payment-Response`, `X-Payment-Token`, `X-Access-Token`, `X-Api-Key`, `Sign-In-With-X`, `Authorization`, `Cookie` and `Set-Cookie` (which
 // may hold an access token; also with `log_credentials`) and `Payment-Required` (with the random value of an offer, and a signature that is on chain, its
 // payer's header can be made again), of requests and of responses, at any depth of an entry, in lower and upper case
 // and with `_` for `-`.

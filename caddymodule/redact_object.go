@@ -17,7 +17,7 @@ func secretHeader(name string) bool {
 	}
 	switch strings.ReplaceAll(strings.ToLower(name), "_", "-") {
 	case "payment-signature", "payment-required", "payment-response", "x-payment", "x-payment-response", "x-payment-token",
-		"x-access-token", "sign-in-with-x", "authorization", "cookie", "set-cookie":
+		"x-access-token", "x-api-key", "sign-in-with-x", "authorization", "cookie", "set-cookie":
 		return true
 	}
 	return false

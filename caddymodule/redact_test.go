@@ -32,7 +32,7 @@ const leak = "eyJ4NDAyVmVyc2lvbiI6secret"
 var secretNames = []string{
 	"Payment-Signature", "PAYMENT-SIGNATURE", "payment_signature", "Payment_Signature", "Payment-Response", "X-Payment", "x-payment",
 	"X_Payment", "X_PAYMENT", "X-Payment_Response", "X-Payment-Response", "X-Payment-Token", "X_Payment_Token", "X-Access-Token",
-	"x_access_token", "Authorization", "Sign-In-With-X", "Payment-Required", "PAYMENT_REQUIRED", "Cookie", "Set-Cookie",
+	"x_access_token", "X-Api-Key", "x_api_key", "Authorization", "Sign-In-With-X", "Payment-Required", "PAYMENT_REQUIRED", "Cookie", "Set-Cookie",
 }
 
 // plainNames are headers that must stay readable.

@@ -35,6 +35,12 @@ type Config struct {
 	Usage *apikey.Usage
 	// Observe hears of what is counted: an event and the mode of the key it is about. May be nil.
 	Observe func(event, mode string)
+	// Limits bound how often the API may be called; the zero value bounds nothing. Local callers have none.
+	Limits Limits
+	// Limited hears of each call that a limit refuses, and of which one: key, client or refused. May be nil.
+	Limited func(limit string)
+	// Client gives the address that a request came from. Default: the connection's.
+	Client func(*http.Request) string
 	// Random is crypto/rand's Reader outside of tests, which is the default.
 	Random io.Reader
 	Logger *slog.Logger
@@ -49,6 +55,9 @@ type API struct {
 	replayFor time.Duration
 	observe   func(event, mode string)
 	usage     *apikey.Usage
+	limits    Limits
+	limited   func(limit string)
+	client    func(*http.Request) string
 	random    io.Reader
 	log       *slog.Logger
 	auditing  sync.Mutex // held while all of a ledger is read for somebody
@@ -67,13 +76,20 @@ const defaultIdempotencyTTL = 24 * time.Hour
 func New(c Config) (*API, error) {
 	a := &API{
 		open: c.Open, prefix: c.Prefix, local: c.Local, keyMaxAge: c.KeyMaxAge, replayFor: c.IdempotencyTTL, observe: c.Observe,
-		usage: c.Usage, random: c.Random, log: c.Logger, mux: http.NewServeMux(), cross: http.NewCrossOriginProtection(),
+		usage: c.Usage, limits: c.Limits, limited: c.Limited, client: c.Client,
+		random: c.Random, log: c.Logger, mux: http.NewServeMux(), cross: http.NewCrossOriginProtection(),
 	}
 	if a.replayFor == 0 {
 		a.replayFor = defaultIdempotencyTTL
 	}
 	if a.observe == nil {
 		a.observe = func(string, string) {}
+	}
+	if a.limited == nil {
+		a.limited = func(string) {}
+	}
+	if a.client == nil {
+		a.client = remoteHost
 	}
 	if a.usage == nil {
 		a.usage = new(apikey.Usage)

@@ -31,10 +31,14 @@ func (c *caller) grantor() apikey.Grantor {
 	return g
 }
 
-// admit lets a request in, or says why not. The order is part of the interface: who it is (401), whether X-Network is there and a network
-// (400), whether the key is of that network (401), whether this instance serves it (403), and whether the key may do this (403).
+// admit lets a request in, or says why not. The order is part of the interface: whether too much comes from its address (429), who it is
+// (401), whether its key calls too often (429), whether X-Network is there and a network (400), whether the key is of that network (401),
+// whether this instance serves it (403), and whether the key may do this (403).
 func (a *API) admit(ctx context.Context, x *exchange) error {
 	if err := a.identify(ctx, x); err != nil {
+		return err
+	}
+	if err := a.countCall(ctx, x); err != nil {
 		return err
 	}
 	if err := x.chooseNetwork(); err != nil {
@@ -57,17 +61,23 @@ func (a *API) identify(ctx context.Context, x *exchange) error {
 	if err != nil {
 		return err
 	}
+	if err := a.countClient(ctx, x); err != nil {
+		return err
+	}
+	if err := a.shutOut(ctx, x); err != nil {
+		return err
+	}
 	if _, err := apikey.ParseSecret(shown); err != nil {
-		return unauthorized(CodeKeyInvalid, "this is not an API key: check that all of it was copied", err)
+		return a.refusedKey(ctx, x, unauthorized(CodeKeyInvalid, "this is not an API key: check that all of it was copied", err))
 	}
 	key, err := a.keys(x.shop).Authenticate(ctx, shown)
 	switch {
 	case errors.Is(err, apikey.ErrInvalid):
-		return unauthorized(CodeKeyInvalid, "there is no such API key", err)
+		return a.refusedKey(ctx, x, unauthorized(CodeKeyInvalid, "there is no such API key", err))
 	case errors.Is(err, apikey.ErrExpired):
-		return unauthorized(CodeKeyExpired, "this API key has expired", err)
+		return a.refusedKey(ctx, x, unauthorized(CodeKeyExpired, "this API key has expired", err))
 	case errors.Is(err, apikey.ErrRevoked):
-		return unauthorized(CodeKeyRevoked, "this API key was revoked", err)
+		return a.refusedKey(ctx, x, unauthorized(CodeKeyRevoked, "this API key was revoked", err))
 	case err != nil:
 		return unavailable(err)
 	}

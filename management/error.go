@@ -59,6 +59,8 @@ const (
 	CodeTokenKeysMissing   = "token_key.none"
 	CodeTokenKeysAway      = "token_key.unavailable"
 
+	CodeRateLimit = "rate_limit.exceeded"
+
 	CodeIdempotencyRequired  = "idempotency.key_required"
 	CodeIdempotencyInvalid   = "idempotency.key_invalid"
 	CodeIdempotencyConflict  = "idempotency.conflict"

@@ -144,6 +144,7 @@ func codeRows() []codeRow {
 		{401, CodeKeyInvalid, "It is no API key, or there is none like it."},
 		{401, CodeKeyExpired, "The key has expired, or the overlap after its rotation has ended."},
 		{401, CodeKeyRevoked, "The key was revoked."},
+		{429, CodeRateLimit, "Too many calls came with this key or from this address, or too many keys that are none; see Retry-After."},
 		{400, CodeNetworkRequired, "X-Network is missing."},
 		{400, CodeNetworkInvalid, "X-Network is neither mainnet nor testnet."},
 		{401, CodeKeyMismatch, "X-Network is not the network of the key."},

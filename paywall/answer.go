@@ -186,6 +186,9 @@ func (a *attempt) answerOn(w http.ResponseWriter, r *refusal) error {
 	}
 	a.decided(outcome, r.code)
 	h := w.Header()
+	if r.status == http.StatusUnauthorized { // the codes are those of API keys
+		h.Set("WWW-Authenticate", `Bearer realm="x402"`)
+	}
 	if r.payment != "" {
 		a.filed(r.payment)
 		h.Set(headerPaymentID, r.payment)
@@ -359,6 +362,9 @@ func (a *attempt) networkName(chainID uint64) string {
 
 // comeBack is when the same may be asked again, in whole seconds, as Retry-After has it.
 func (r *refusal) comeBack() string {
+	if r.code == codeRateLimit { // it is known when
+		return strconv.Itoa(int((max(r.wait, time.Second) + time.Second - 1) / time.Second))
+	}
 	wait := max(retryAfter*time.Second, min(r.wait, lastRetryAfter))
 	return strconv.Itoa(int((wait + time.Second - 1) / time.Second))
 }

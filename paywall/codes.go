@@ -31,6 +31,8 @@ func init() {
 		reasonCancelled, reasonGivenUp, reasonDrawn,
 		CodeIssueTimeout, CodeIssueFailed, CodeInvalidRequest, CodePaymentFailed, CodeChallengeExpired, CodeSettlementFailed,
 		CodeInternalError, CodeRateLimited, CodeRedeemed,
+		codeRateLimit, CodeAPIKeyMissing, CodeAPIKeyInvalid, CodeAPIKeyExpired, CodeAPIKeyRevoked, CodeAPIKeyScope, CodeAPIKeyMismatch,
+		CodeNetworkInvalid, CodeNetworkLocked,
 	} {
 		knownCodes[c] = struct{}{}
 	}

@@ -35,6 +35,14 @@ type Config struct {
 	Cookie bool
 	// Idempotency says what is made of keys by which clients say that two requests are one. Default: off.
 	Idempotency Idempotency
+	// Zones bound how often somebody may ask; there is at most one of a kind.
+	Zones []Zone
+	// Consumers knows whose API keys requests show; nil: nobody looks at them.
+	Consumers Consumers
+	// ConsumersOnly: a request without an API key is refused.
+	ConsumersOnly bool
+	// Recognized hears, before anything else is done, whose API key a request shows; may be nil.
+	Recognized func(*http.Request, Consumer)
 	// MinRemaining is how much of its validity an authorization must have left. Default: 15 s.
 	MinRemaining time.Duration
 	// MaxValidity is how far away its end may be. Default: 1 h.

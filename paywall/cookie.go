@@ -31,6 +31,7 @@ func (g *Gate) accessTokenOf(r *http.Request, q Request) (token string, inCookie
 // Clean is CleanRequest for what passes without this gate, though it is of the same set of routes: the upstream does not get our cookie.
 func (g *Gate) Clean(r *http.Request, scope string) {
 	CleanRequest(r)
+	g.takeKey(r.Header)
 	if g.Cookie && len(r.Header["Cookie"]) > 0 {
 		takeCookie(r.Header, cookieName(scope))
 	}

@@ -117,6 +117,7 @@ type Engine struct {
 	refunds   refunder
 	leases    *leaser                             // of what is used up
 	exhausted expiring.Map[common.Hash, struct{}] // windows of free tiers
+	over      expiring.Map[common.Hash, standing] // zones of which nothing is left
 
 	mu       sync.Mutex
 	settings Settings
@@ -158,6 +159,7 @@ func idleEngine(store ledger.Store, s Settings) *Engine {
 		refunds:    refunder{under: make(map[string]struct{}), said: make(map[string]time.Time)},
 		reconciled: make(chan struct{}), wake: make(chan struct{}, 1),
 		revoked: s.Revoked, looked: make(chan struct{}), exhausted: expiring.Map[common.Hash, struct{}]{Most: mostExhausted},
+		over: expiring.Map[common.Hash, standing]{Most: mostExhausted},
 	}
 	if e.revoked == nil {
 		e.revoked = token.NewRevoked()

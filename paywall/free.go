@@ -45,6 +45,9 @@ const ReasonFreeLimit x402.Reason = "free_plan_limit"
 
 // unpaid is the way of a request without a payment, and without a token that opens anything.
 func (a *attempt) unpaid(reason x402.Reason) error {
+	if refused, ok := errors.AsType[*refusal](a.countAlone(common.Address{})); ok {
+		return a.answer(refused)
+	}
 	if a.Route.FreeTier != nil {
 		if done, err := a.serveFreeTier(a.Route.FreeTier, reason); done {
 			return err

@@ -71,6 +71,11 @@ type attempt struct {
 
 	timing *timing // of a request that pays; nil for others
 
+	consumer   *Consumer // whose API key came; nil: none did
+	counted    bool      // in a zone
+	zoned      []zoneCount
+	zoneWriter *headerWriter // tells of them; nil while there are none
+
 	repays string          // the id of the owed payment that this request pays for
 	debt   *ledger.Payment // that payment
 	loan   *ledger.Loan    // what was lent for its payment; nil if nothing was
@@ -81,12 +86,17 @@ type attempt struct {
 // of next.
 func (g *Gate) Serve(w http.ResponseWriter, r *http.Request, q Request, next Handler) error {
 	header, version := paymentHeader(r.Header)
+	key := g.takeKey(r.Header)
 	bearer, inCookie := g.accessTokenOf(r, q)
 	repays := r.Header.Get(headerOwed)
 	CleanRequest(r)
 	a := &attempt{Gate: g, Request: q, w: w, r: r, next: next, version: version, repays: repays, inCookie: inCookie}
 	if a.buysGrant() {
 		bearer = "" // a token buys nothing
+	}
+	defer a.toldZones()
+	if refused, ok := errors.AsType[*refusal](a.enter(key)); ok {
+		return a.answer(refused)
 	}
 
 	if header == "" && bearer == "" {
@@ -101,11 +111,9 @@ func (g *Gate) Serve(w http.ResponseWriter, r *http.Request, q Request, next Han
 		claims, plan, heard, err := a.admit(bearer)
 		switch {
 		case err != nil:
-			if done, err := a.serveForeign(bearer, err); done {
+			var done bool
+			if reason, done, err = a.serveStrange(bearer, header, err); done {
 				return err
-			}
-			if reason = tokenReason(err); len(a.spent) > 0 { // it is a credential of a plan that is used up
-				reason = ReasonUsedUp
 			}
 		case !heard:
 			if header == "" {
@@ -221,10 +229,7 @@ func (a *attempt) intent(p *ledger.Payment) settlement.Intent {
 // fresh is the way of an authorization that the ledger has never seen.
 func (a *attempt) fresh(id x402.AuthorizationID) error {
 	ctx := a.r.Context()
-	if err := a.noStream(); err != nil {
-		return err
-	}
-	if err := a.needsKey(); err != nil {
+	if err := a.mayAsk(); err != nil {
 		return err
 	}
 	opt, err := a.choose()
@@ -242,6 +247,7 @@ func (a *attempt) fresh(id x402.AuthorizationID) error {
 		MinRemaining: a.MinRemaining, MaxValidity: a.MaxValidity,
 	}
 	if _, err = a.payload.Verify(terms, a.signer, a.engine.current().Now()); err != nil {
+		a.countRefused(a.engine)
 		return refuse(err)
 	}
 	a.wasRead()
@@ -278,8 +284,24 @@ func (a *attempt) fresh(id x402.AuthorizationID) error {
 	return a.proven(ctx, &proof{id: id, opt: opt, head: head}, err)
 }
 
+// mayAsk refuses a new payment whose answer could not be given, or that is not even looked at.
+func (a *attempt) mayAsk() error {
+	if err := a.shutOut(a.engine); err != nil {
+		return err
+	}
+	if err := a.noStream(); err != nil {
+		return err
+	}
+	return a.needsKey()
+}
+
 // proven is the way of who has proven to be the payer of a new authorization. broke is why it can't pay; it may have paid already.
 func (a *attempt) proven(ctx context.Context, f *proof, broke error) error {
+	if broke == nil { // payers without money cost nothing to make up: they count as refused
+		if err := a.count(ctx, a.engine, f.id.Payer); err != nil {
+			return err
+		}
+	}
 	if err := a.admitPayer(ctx, f.id.Payer); err != nil {
 		return err
 	}
@@ -297,6 +319,7 @@ func (a *attempt) proven(ctx context.Context, f *proof, broke error) error {
 		return err
 	}
 	if broke != nil {
+		a.countRefused(a.engine)
 		return refuse(broke)
 	}
 	if f.opt.plan != nil && f.opt.plan.Free {
@@ -346,6 +369,7 @@ func (a *attempt) refuseChecked(err error) error {
 	if x402.ReasonOf(err) == "" {
 		return unavailable(codeChain, err)
 	}
+	a.countRefused(a.engine)
 	return refuse(err)
 }
 

@@ -90,6 +90,23 @@ func foreign(err error) bool {
 	return errors.Is(err, token.ErrMalformed) || errors.Is(err, token.ErrUnknownKey)
 }
 
+// serveStrange is the way of a request with a bearer token that could not be verified, for the reason why. Where it is not done, it goes on
+// to a 402 with the reason, or to its payment.
+func (a *attempt) serveStrange(bearer, payment string, why error) (reason x402.Reason, done bool, err error) {
+	if done, err := a.serveForeign(bearer, why); done {
+		return "", true, err
+	}
+	if errors.Is(why, token.ErrBadSignature) {
+		if refused, ok := errors.AsType[*refusal](a.countForged()); ok && payment == "" {
+			return "", true, a.answer(refused)
+		}
+	}
+	if len(a.spent) > 0 { // it is a credential of a plan that is used up
+		return ReasonUsedUp, false, nil
+	}
+	return tokenReason(why), false, nil
+}
+
 // tokenReason is what the 402 says about a token that opens nothing; a foreign one is not worth a word.
 func tokenReason(err error) x402.Reason {
 	switch {
@@ -270,6 +287,9 @@ func (a *attempt) serveToken(c *token.Claims) error {
 	p, err := a.tokens.presentationFor(c, a.Route.Name, a.Now())
 	if err != nil {
 		return a.answer(unavailable(codeToken, err))
+	}
+	if refused, ok := errors.AsType[*refusal](a.countAlone(p.grant.Payer)); ok {
+		return a.answer(refused)
 	}
 	p.grant.Resource = a.URL
 	a.present(p, !a.bearerKept && !a.inCookie)

@@ -51,6 +51,7 @@ type due struct {
 	policy       string // as RateLimit calls it
 	unit         string // of what is counted; empty: requests
 	window       time.Duration
+	renews       bool // when its time is over, it begins anew, for as long as window
 }
 
 // standing is how an allowance stands, as far as this process knows: others may have drawn since.
@@ -112,7 +113,22 @@ func (l *leaser) of(d *due, now time.Time) *lease {
 		e = &lease{key: d.key, limit: d.limit, left: d.limit, until: d.until, size: 1, looked: now, touched: now}
 		l.held[d.key] = e
 	}
+	if d.renews {
+		e.renew(d)
+	}
 	return e
+}
+
+// renew forgets what was drawn of an allowance whose time was over, by the ledger's clock, when d was made: what is taken now must be drawn
+// of the next one.
+func (e *lease) renew(d *due) {
+	if asked := d.until.Add(-d.window); e.fill != nil || e.created.IsZero() || e.until.After(asked) {
+		return
+	}
+	e.have.Clear()
+	e.spent.Clear()
+	e.created, e.until, e.limit, e.left = time.Time{}, d.until, d.limit, d.limit
+	e.dry, e.dryFor = time.Time{}, 0
 }
 
 // take takes what is due. Where nothing is left it waits for patience, in case others give something back. Errors: errUsedUp, the

@@ -2,9 +2,10 @@ package paywall
 
 import (
 	"net/http"
-	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/caddy-x402/caddy-x402/internal/address"
 )
 
 // A signature costs a stranger nothing, and its simulation costs us a call of the chain's endpoint. So each client has an
@@ -92,20 +93,8 @@ func (l *limits) of(client string, now time.Time) *spent {
 	return s
 }
 
-// clientKey is by whom a client's address is counted: one customer of IPv6 has a whole /64.
-func clientKey(address string) string {
-	ip, err := netip.ParseAddr(address)
-	if err != nil {
-		return address
-	}
-	if ip = ip.Unmap().WithZone(""); ip.Is6() {
-		prefix, err := ip.Prefix(64)
-		if err == nil {
-			return prefix.String()
-		}
-	}
-	return ip.String()
-}
+// clientKey is by whom a client's address is counted.
+func clientKey(client string) string { return address.Key(client) }
 
 func limited() *refusal {
 	return &refusal{
