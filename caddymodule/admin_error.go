@@ -68,6 +68,14 @@ var olderCodes = map[string]string{
 	management.CodeIncomplete:      codeIncomplete,
 	management.CodeBroken:          codeBroken,
 	management.CodeUnavailable:     codeUnavailable,
+
+	management.CodeTokenKeyNotFound:   codeNoKey,
+	management.CodeTokenKeyWaiting:    codeKeyWaiting,
+	management.CodeTokenKeySigns:      codeKeySigns,
+	management.CodeTokenKeyCost:       codeKeyCost,
+	management.CodeTokenKeyConfigured: codeKeysFixed,
+	management.CodeTokenKeysMissing:   codeKeysMissing,
+	management.CodeTokenKeysAway:      codeKeysAway,
 }
 
 // asOperatorError is the table of what a ledger's errors mean to an operator.

@@ -126,6 +126,13 @@ type keyRetirement struct {
 	Force bool   `json:"force,omitempty"`
 }
 
+func (q *keyRetirement) check() error {
+	if q.Key == "" {
+		return invalidRequest("key is missing: the id of the key to retire, or the beginning of it")
+	}
+	return nil
+}
+
 // tokenRevocation is what was revoked: the token of a payment's plan, which would have ended then.
 type tokenRevocation struct {
 	Payment string    `json:"payment"`
@@ -207,8 +214,8 @@ func (d *keyDesk) turn(ctx context.Context, r token.Rotation) (keyList, error) {
 }
 
 func (d *keyDesk) retire(ctx context.Context, q keyRetirement) (keyList, error) {
-	if q.Key == "" {
-		return keyList{}, invalidRequest("key is missing: the id of the key to retire, or the beginning of it")
+	if err := q.check(); err != nil {
+		return keyList{}, err
 	}
 	return d.change(func(now time.Time) (*token.Keyring, error) { return token.Retire(ctx, d.storage, q.Key, q.Force, now) })
 }

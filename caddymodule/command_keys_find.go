@@ -3,9 +3,11 @@ package caddymodule
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -13,6 +15,8 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 
 	"github.com/caddy-x402/caddy-x402/client"
+	"github.com/caddy-x402/caddy-x402/management"
+	"github.com/caddy-x402/caddy-x402/token"
 )
 
 // keyOperations are what operators ask of a ring: in its storage, or through Caddy's admin endpoint.
@@ -30,11 +34,50 @@ func (c keyClient) list(ctx context.Context) (keyList, error) {
 }
 
 func (c keyClient) rotate(ctx context.Context, q keyRotation) (keyList, error) {
-	return tell[keyList](ctx, c.adminClient, adminRotate, q)
+	r, err := q.rotation()
+	if err != nil {
+		return keyList{}, err
+	}
+	body := map[string]any{"force": r.Force}
+	if r.Algorithm != "" {
+		body["algorithm"] = r.Algorithm
+	}
+	if r.Lead != 0 {
+		body["leadSeconds"] = int64(r.Lead / time.Second)
+	}
+	if r.Overlap != nil {
+		body["overlapSeconds"] = int64(*r.Overlap / time.Second)
+	}
+	return c.change(ctx, "rotate", body, adminRotate, q)
 }
 
 func (c keyClient) retire(ctx context.Context, q keyRetirement) (keyList, error) {
-	return tell[keyList](ctx, c.adminClient, adminRetire, q)
+	if err := q.check(); err != nil {
+		return keyList{}, err
+	}
+	return c.change(ctx, url.PathEscape(q.Key)+"/retire", map[string]any{"force": q.Force}, adminRetire, q)
+}
+
+// change has the ring changed through the management API, whose audit says who did it. That is in the ledger; while the ledger is away it is done without, since a
+// key that was stolen can't wait. Nothing is done twice: a ring that was changed refuses the same again.
+func (c keyClient) change(ctx context.Context, path string, body map[string]any, without string, q any) (keyList, error) {
+	var list management.TokenKeyList
+	err := c.managed(ctx, http.MethodPost, "token-keys/"+path, body, &list)
+	if e, ok := errors.AsType[*operatorError](err); ok && e.Code == codeUnavailable && e.Status == http.StatusServiceUnavailable {
+		return tell[keyList](ctx, c.adminClient, without, q)
+	}
+	if err != nil {
+		return keyList{}, err
+	}
+	out := keyList{Source: list.Source, Keys: []token.KeyInfo{}}
+	for i := range list.Data {
+		k := &list.Data[i]
+		out.Keys = append(out.Keys, token.KeyInfo{
+			ID: k.ID, Algorithm: k.Algorithm, State: token.KeyState(k.State), CreatedAt: valueOr(k.CreatedAt), SignsFrom: valueOr(k.SignsFrom),
+			VerifiesUntil: valueOr(k.VerifiesUntil), LongestToken: k.LongestTokenSeconds,
+		})
+	}
+	return out, nil
 }
 
 // find finds the ring that the flags mean. say hears which way was taken. The second result lets go of it.

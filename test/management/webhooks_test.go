@@ -4,6 +4,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -102,5 +104,49 @@ func TestWebhooksWithoutAKeyInTheConfiguration(t *testing.T) {
 	used := decode[struct{ Calls int64 }](t, o.ops(me.Secret, http.MethodGet, "/v1/api-keys/usage", "").Body)
 	if used.Calls < 2 {
 		t.Errorf("%d calls were counted", used.Calls)
+	}
+}
+
+// The commands that look after the keys of tokens do it through the API, so the audit has it; and without while the ledger is away, since a key that was
+// stolen can't wait.
+func TestTokenKeyCommands(t *testing.T) {
+	o := newOffice(t)
+	type key struct{ ID, State string }
+	keys := func(want int, args ...string) (next string) {
+		t.Helper()
+		code, out, errOut := o.x402(append(append([]string{"keys"}, args...), "--json")...)
+		ring := decode[struct{ Keys []key }](t, out).Keys
+		if code != want || want == 0 && len(ring) == 0 {
+			t.Fatalf("keys %v: code %d: %s%s", args, code, out, errOut)
+		}
+		for _, k := range ring {
+			if k.State == "next" {
+				next = k.ID
+			}
+		}
+		return next
+	}
+	me := o.key("--mode", "test")
+	next := keys(0, "rotate", "--algorithm", "ES256", "--lead", "1h")
+	if next == "" {
+		t.Fatal("there is no key that waits")
+	}
+	keys(2, "rotate")
+	if left := keys(0, "retire", next); left != "" {
+		t.Errorf("%s waits still", left)
+	}
+	type deed struct{ Operation, Target, Actor, Outcome string }
+	deeds := decode[list[deed]](t, o.ops(me.Secret, http.MethodGet, "/v1/audit", "").Body).Data
+	want := []deed{{"retireTokenKey", next, "admin", "done"}, {"rotateTokenKey", "", "admin", "token_key.rotation_in_progress"}, {"rotateTokenKey", "", "admin", "done"}}
+	if len(deeds) < 3 || !slices.Equal(deeds[:3], want) {
+		t.Errorf("the audit: %+v", deeds)
+	}
+	without := o.options
+	without.Store = "sqlite " + filepath.Join(o.Dir, "Caddyfile", "no.db")
+	if err := rig.LoadText(strings.Replace(o.Caddyfile(without), "admin off", "admin "+o.admin, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if keys(0, "rotate") == "" {
+		t.Error("no key waits where the ledger is away")
 	}
 }
