@@ -27,6 +27,7 @@ func init() {
 // else passes on to the next handler. The first key is made with `caddy x402 apikeys create` on the machine.
 //
 //   - `/v1/…`: the operations; see `/docs`
+//   - `/dashboard`: how the shop is doing, for people, who sign in with an API key
 //   - `/docs`: what there is, for people
 //   - `/openapi.json`, `/openapi.yaml`: the same for programs (OpenAPI 3.1)
 //
@@ -78,7 +79,22 @@ func (m *Management) Provision(ctx caddy.Context) error {
 		Prefix: m.Path, KeyMaxAge: time.Duration(m.KeyMaxAge), IdempotencyTTL: time.Duration(m.IdempotencyTTL),
 		Usage: &app.upkeep.usage, Observe: countAPIKey, Logger: ctx.Slogger(), Limits: limits, Limited: countLimited, Client: clientAddress,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	// A server that is stopping waits for what is answered, and feeds of events would go on for long.
+	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok && server != nil {
+		server.RegisterOnShutdown(m.api.Leave)
+	}
+	return nil
+}
+
+// Cleanup implements caddy.CleanerUpper.
+func (m *Management) Cleanup() error {
+	if m.api != nil {
+		m.api.Leave()
+	}
+	return nil
 }
 
 // leastReplay is as long as a program may need to try again.
@@ -185,6 +201,7 @@ func (a *AdminAPI) managementRoutes() (routes []caddy.AdminRoute) {
 // Interface guards.
 var (
 	_ caddy.Provisioner           = (*Management)(nil)
+	_ caddy.CleanerUpper          = (*Management)(nil)
 	_ caddyfile.Unmarshaler       = (*Management)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Management)(nil)
 )

@@ -33,8 +33,14 @@ func (a *App) shop(context.Context) (*management.Shop, func(), error) {
 	s.Webhooks, s.TokenKeys = a.engine.value.hooks.service.Load(), shopKeys{a.keyDesk()}
 	s.Forgets = forgetsAfter(s.Settings.Store, a.Retention)
 	s.Wallets = func(ctx context.Context) ([]management.Wallet, error) { return a.wallets(ctx, e.Store()) }
+	told := &factOutbox{feed: paywall.Feed{Store: e.Store(), Lag: feedLag}}
+	told.know(a.payees)
+	s.Events = told
 	return s, release, nil
 }
+
+// feedLag is how far back those who listen to events look each time for what came in late. They are people, and miss what is later; webhooks do not.
+const feedLag = 5 * time.Second
 
 func refundPlan(plan *paywall.RefundPlan) management.RefundPlan {
 	out := management.RefundPlan{More: plan.More}
@@ -134,17 +140,15 @@ func gasWallets(ctx context.Context, store ledger.Store, y *paywall.Payee) (out 
 		} else {
 			w.GasWei, w.SeenAt = g.Wei.String(), &g.SeenAt
 		}
+		w.SpentWei, w.SpentSince = spending.of(y.Network.ID)
 		nonce, known, err := store.Nonce(ctx, y.Network.ChainID, g.Address)
 		if err != nil {
 			return nil, err
 		}
 		if known {
 			w.NextNonce = &nonce
-			if g.Wei != nil {
-				flying := int(nonce - min(g.Mined, nonce))
-				w.InFlight = &flying
-			}
 		}
+		w.InFlight = &g.InFlight
 		out = append(out, w)
 	}
 	return out, nil

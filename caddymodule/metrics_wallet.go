@@ -41,6 +41,7 @@ func ObserveTransaction(network string, payments int, ok bool, gas uint64, wei *
 	carried.WithLabelValues(network).Add(float64(payments))
 	gasSpent.WithLabelValues(network).Add(ether(wei))
 	gasUsed.WithLabelValues(network).Add(float64(gas))
+	spending.add(network, wei)
 }
 
 // ObserveQueue notes how long a payment has waited for its transaction, for settler modules.

@@ -17,6 +17,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/caddy-x402/caddy-x402/management/apikey"
+	"github.com/caddy-x402/caddy-x402/management/dashboard"
 )
 
 // Config makes an API.
@@ -68,6 +69,10 @@ type API struct {
 	specYAML []byte
 	page     []byte
 	cross    *http.CrossOriginProtection
+
+	listeners chan struct{} // a place for each who may listen to events
+	leaving   context.Context
+	leave     context.CancelFunc
 }
 
 const defaultIdempotencyTTL = 24 * time.Hour
@@ -78,7 +83,9 @@ func New(c Config) (*API, error) {
 		open: c.Open, prefix: c.Prefix, local: c.Local, keyMaxAge: c.KeyMaxAge, replayFor: c.IdempotencyTTL, observe: c.Observe,
 		usage: c.Usage, limits: c.Limits, limited: c.Limited, client: c.Client,
 		random: c.Random, log: c.Logger, mux: http.NewServeMux(), cross: http.NewCrossOriginProtection(),
+		listeners: make(chan struct{}, maxListeners),
 	}
+	a.leaving, a.leave = context.WithCancel(context.Background())
 	if a.replayFor == 0 {
 		a.replayFor = defaultIdempotencyTTL
 	}
@@ -100,6 +107,8 @@ func New(c Config) (*API, error) {
 	a.huma = humago.NewWithPrefix(a.mux, c.Prefix, a.humaConfig())
 	a.huma.UseMiddleware(a.serve)
 	a.addPayments()
+	a.addRevenue()
+	a.addFeed()
 	a.addRefunds()
 	a.addTokens()
 	a.addBooks()
@@ -111,12 +120,18 @@ func New(c Config) (*API, error) {
 	if err := a.document(); err != nil {
 		return nil, err
 	}
+	if !a.local { // it signs in with a key
+		dashboard.Add(a.mux, a.prefix)
+	}
 	return a, nil
 }
 
 // Paths reports whether a path is one that the API answers.
 func (a *API) Paths(path string) bool {
 	rest, ok := strings.CutPrefix(path, a.prefix)
+	if ok && !a.local && dashboard.Has(rest) {
+		return true
+	}
 	return ok && (rest == pathDocs || rest == pathSpec || rest == pathSpecYAML || rest == "/v1" || strings.HasPrefix(rest, "/v1/"))
 }
 

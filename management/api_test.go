@@ -157,4 +157,9 @@ func TestPaths(t *testing.T) {
 			t.Errorf("%s: %t", path, !want)
 		}
 	}
+	for path, want := range map[string]bool{"/dashboard": true, "/dashboard/app.css": true, "/dashboards": false} {
+		if o.remote.Paths(path) != want || o.local.Paths("/x402"+path) { // there are no keys to sign in with at the machine's own endpoint
+			t.Errorf("%s: %t", path, !want)
+		}
+	}
 }

@@ -36,7 +36,10 @@ type Wallet struct {
 	GasWei    string     `json:"gasWei,omitempty" doc:"What it had of the chain's own coin when it was last looked at"`
 	SeenAt    *time.Time `json:"seenAt,omitempty"`
 	NextNonce *uint64    `json:"nextNonce,omitempty"`
-	InFlight  *int       `json:"inFlight,omitempty" doc:"Transactions that were recorded and, when it was last looked at, not mined"`
+	InFlight  *int       `json:"inFlight,omitempty" doc:"Transactions of this instance that are under way"`
+
+	SpentWei   string     `json:"spentWei,omitempty" doc:"What transactions on the network have cost this instance since spentSince, all its wallets together"`
+	SpentSince *time.Time `json:"spentSince,omitempty"`
 
 	Balance string `json:"balance,omitempty" doc:"Of the network's asset, in atomic units"`
 	Decimal string `json:"balanceDecimal,omitempty"`

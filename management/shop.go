@@ -41,6 +41,8 @@ type Shop struct {
 	TokenKeys TokenKeys
 	// Forgets is after how long closed payments may be gone from the ledger; 0: never.
 	Forgets time.Duration
+	// Events are what happens to payments; nil: nobody can say.
+	Events webhooks.Outbox
 }
 
 // Lock is the only network that the configuration serves, Mainnet or Testnet; empty if it serves both, or none.

@@ -1,0 +1,97 @@
+package management_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/caddy-x402/caddy-x402/management/apikey"
+	"github.com/caddy-x402/caddy-x402/management/webhooks"
+)
+
+// news is an outbox that tells one event of each network, again and again, as the ledger may.
+type news struct{ asked atomic.Int64 }
+
+func (n *news) Start(time.Time) (json.RawMessage, error) { return json.RawMessage("{}"), nil }
+
+func (n *news) Next(_ context.Context, c json.RawMessage, _ int) ([]webhooks.Event, json.RawMessage, error) {
+	n.asked.Add(1)
+	ev := webhooks.Event{ID: "evt_live", Type: webhooks.TypeDelivered, Live: true, Data: json.RawMessage(`{"paymentId":"pay_1"}`)}
+	other := ev
+	other.ID, other.Live = "evt_test", false
+	return []webhooks.Event{other, ev}, c, nil
+}
+
+// listen opens a feed, and gives its lines; it ends before the test does.
+func listen(t *testing.T, url, secret string) (lines *bufio.Scanner, header http.Header) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/v1/events", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+secret)
+	r.Header.Set("X-Network", "mainnet")
+	res, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = res.Body.Close() })
+	if res.StatusCode != http.StatusOK {
+		t.Fatal(res.Status)
+	}
+	return bufio.NewScanner(res.Body), res.Header
+}
+
+// A feed tells of the key's network alone, at once, and ends when the server is to stop.
+func TestFeed(t *testing.T) {
+	o := newOffice(t)
+	o.shop.Events = &news{}
+	_, secret := o.key(apikey.Live, 0, apikey.PaymentsRead)
+	server := httptest.NewServer(o.remote)
+	defer server.Close()
+	defer http.DefaultClient.CloseIdleConnections()
+	lines, header := listen(t, server.URL, secret)
+	if header.Get("Content-Type") != "text/event-stream; charset=utf-8" || header.Get("Cache-Control") != "no-store" {
+		t.Errorf("%v", header)
+	}
+	heard := ""
+	for lines.Scan() && !strings.Contains(heard, "evt_live") {
+		heard += lines.Text() + "\n"
+	}
+	if strings.Contains(heard, "evt_test") || !strings.Contains(heard, "event: payment.delivered") {
+		t.Errorf("it told: %s", heard)
+	}
+	o.remote.Leave()
+	for lines.Scan() { // what is on its way; then it ends, or the test does not
+	}
+}
+
+// Who may not look may not listen, and there is an end to how many do.
+func TestFeedRefused(t *testing.T) {
+	o := newOffice(t)
+	_, secret := o.key(apikey.Live, 0, apikey.PaymentsRead)
+	_, consumer := o.key(apikey.Live, 0, apikey.Access)
+	if a := o.live(secret, http.MethodGet, "/v1/events", ""); statusAndCode(a) != "404 events.unavailable" {
+		t.Errorf("without events: %d %s", a.status, a.body)
+	}
+	o.shop.Events = &news{}
+	if a := o.live(consumer, http.MethodGet, "/v1/events", ""); statusAndCode(a) != "403 apikey.scope_insufficient" {
+		t.Errorf("a consumer: %d %s", a.status, a.body)
+	}
+	server := httptest.NewServer(o.remote)
+	defer server.Close()
+	defer http.DefaultClient.CloseIdleConnections()
+	for range 64 {
+		listen(t, server.URL, secret)
+	}
+	if a := o.live(secret, http.MethodGet, "/v1/events", ""); statusAndCode(a) != "503 events.too_many_listeners" || a.header.Get("Retry-After") == "" {
+		t.Errorf("one too many: %d %s", a.status, a.body)
+	}
+	o.remote.Leave()
+}

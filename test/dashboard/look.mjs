@@ -1,0 +1,247 @@
+// Looks at the dashboard in Chromium, scene by scene. It gets its order as JSON, and prints what it saw: what went wrong, and numbers.
+import { mkdirSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+import { chromium } from 'playwright-core';
+import { operations, shop } from './shop.mjs';
+
+const order = JSON.parse(readFileSync(0, 'utf8')); // { url, key, reader, browser, shots, scenes }
+const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+if (order.shots) mkdirSync(order.shots, { recursive: true });
+
+const wrong = [];
+const seen = {};
+const desktop = { width: 1360, height: 900 };
+const phone = { width: 360, height: 780 };
+const live = `sk_live_${'x'.repeat(49)}`; // of the shop that is made up
+
+const browser = await chromium.launch({ executablePath: order.browser, args: ['--no-sandbox', '--disable-dev-shm-usage'] });
+
+/** visit opens the dashboard in a browser of its own, and closes that when the scene is over. What the page complains of is wrong. */
+async function visit(name, { viewport = desktop, colorScheme = 'light', prepare, key = order.key, quick = false }, scene) {
+  const context = await browser.newContext({ viewport, colorScheme, bypassCSP: false, reducedMotion: 'reduce', locale: 'en-GB' });
+  const page = await context.newPage();
+  const expected = [];
+  page.on('console', (m) => {
+    if (m.type() === 'error' && !expected.some((e) => m.text().includes(e))) wrong.push(`${name}: the console says ${m.text()}`);
+  });
+  page.on('pageerror', (e) => wrong.push(`${name}: ${e.stack}`));
+  page.on('request', (r) => {
+    if (!r.url().startsWith(new URL(order.url).origin)) wrong.push(`${name}: it asks for ${r.url()}`);
+    if (r.url().includes('sk_test_')) wrong.push(`${name}: the key is in an address`);
+  });
+  if (prepare) await prepare(page, expected);
+  await page.goto(order.url);
+  if (key) {
+    await page.getByLabel('API key', { exact: true }).fill(key);
+    await page.keyboard.press('Enter');
+  }
+  try {
+    await scene(page, expected);
+  } catch (e) {
+    wrong.push(`${name}: ${e.message}`);
+  }
+  await look(page, name, quick);
+  await context.close();
+}
+
+/** settle waits until all sections show what they have. */
+const settle = (page) => page.waitForFunction(() => document.body.dataset.view === 'board' && !document.querySelector('#board [aria-busy="true"]'), null, { timeout: 15_000 });
+
+/** look takes a picture, looks for what does not fit, and has axe look, unless it must be quick: axe has seen the same in another scene. */
+async function look(page, name, quick) {
+  if (order.shots) await page.screenshot({ path: join(order.shots, `${name}.png`), fullPage: true });
+  const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+  if (wide > 0) wrong.push(`${name}: it is ${wide} px wider than the window`);
+  if (quick) return;
+  const world = await page.context().newCDPSession(page); // a world of its own, so that the page's policy need not let it in
+  const { frameTree } = await world.send('Page.getFrameTree');
+  const { executionContextId } = await world.send('Page.createIsolatedWorld', { frameId: frameTree.frame.id });
+  const said = await world.send('Runtime.evaluate', {
+    contextId: executionContextId, awaitPromise: true, returnByValue: true,
+    expression: `${axe};axe.run(document,{runOnly:['wcag2a','wcag2aa','wcag21a','wcag21aa','wcag22aa','best-practice']}).then(r=>r.violations.map(v=>({id:v.id,impact:v.impact,nodes:v.nodes.map(n=>n.html.slice(0,160)+' '+(n.any[0]?.message??''))})))`,
+  });
+  if (said.exceptionDetails) wrong.push(`${name}: axe: ${JSON.stringify(said.exceptionDetails).slice(0, 400)}`);
+  for (const v of said.result?.value ?? []) {
+    if (v.impact === 'serious' || v.impact === 'critical') wrong.push(`${name}: axe: ${v.id} (${v.impact}): ${v.nodes.slice(0, 3).join(' | ')}`);
+    else (seen.minor ??= []).push(`${name}: ${v.id}`);
+  }
+}
+
+const text = (page, id) => page.locator(`#${id}`).innerText();
+const must = (name, ok, why) => { if (!ok) wrong.push(`${name}: ${why}`); };
+const three = [['', desktop, 'light'], ['-dark', desktop, 'dark'], ['-phone', phone, 'light']];
+const two = [three[0], ['-phone-dark', phone, 'dark']];
+
+const scenes = {
+  async signIn() {
+    for (const [suffix, viewport, colorScheme] of two) {
+      await visit(`sign-in${suffix}`, { viewport, colorScheme, key: '' }, async (page, expected) => {
+        expected.push('401');
+        await page.getByLabel('API key', { exact: true }).fill('sk_nothing');
+        await page.keyboard.press('Enter');
+        must('sign-in', (await text(page, 'key-error')).includes('begins with'), 'a key that is none is not told');
+        await page.getByLabel('API key', { exact: true }).fill(`sk_test_${'x'.repeat(49)}`);
+        await page.keyboard.press('Enter');
+        await page.waitForFunction(() => document.getElementById('key-error').textContent.includes('no such key'));
+      });
+    }
+  },
+
+  async empty() {
+    for (const [suffix, viewport, colorScheme] of two) {
+      await visit(`empty${suffix}`, { viewport, colorScheme }, async (page) => {
+        await settle(page);
+        must('empty', (await text(page, 'verdict-title')).includes('first payment') || (await page.locator('#needs li').count()) > 0, 'the verdict does not say that nothing was sold');
+        must('empty', (await text(page, 'payments-body')).includes('No payments yet'), 'it does not say that there are no payments');
+      });
+    }
+  },
+
+  async sold() {
+    await visit('sold', { quick: true }, async (page) => {
+      await settle(page);
+      seen.earned = await text(page, 'earned');
+      seen.needs = await page.locator('#needs b').allInnerTexts();
+      seen.states = await text(page, 'states-body');
+      must('sold', (await page.locator('#revenue-chart rect.earned').count()) > 0, 'there is no bar');
+    });
+  },
+
+  /** A shop with half a year behind it, that does well and that does badly. It is made up, and its answers fit the API's own description. */
+  async madeUp() {
+    const described = await (await fetch(new URL('openapi.json', order.url))).json();
+    for (const path of operations) {
+      const content = described.paths[path]?.get?.responses['200']?.content ?? {};
+      const said = shop(new URL(`${path.slice(1).replace('{id}', 'we_books')}?interval=day&since=2026-01-01T00:00:00Z`, order.url), { trouble: true });
+      misfits(said, content['application/json']?.schema, described).forEach((m) => wrong.push(`made up: ${path}${m}`));
+    }
+    for (const [kind, state, needed] of [['busy', 'good', 0], ['trouble', 'bad', 9]]) {
+      const prepare = (page) => page.route(/\/v1\//, (route) => {
+        if (route.request().url().endsWith('/v1/events')) return route.continue({ headers: { ...route.request().headers(), authorization: `Bearer ${order.key}`, 'x-network': 'testnet' } });
+        return route.fulfill({ json: shop(route.request().url(), { trouble: kind === 'trouble' }) });
+      });
+      for (const [suffix, viewport, colorScheme] of three) {
+        await visit(`${kind}${suffix}`, { viewport, colorScheme, prepare, key: live, quick: kind === 'busy' && viewport === phone }, async (page) => {
+          await settle(page);
+          must(kind, (await page.locator('#verdict').getAttribute('data-state')) === state, 'the verdict is wrong');
+          const more = page.locator('.more-needs button');
+          if (viewport === desktop && await more.count()) await more.click();
+          const n = await page.locator('#needs b').count();
+          must(kind, viewport !== desktop || n === needed, `${n} things need somebody, not ${needed}`);
+        });
+      }
+    }
+  },
+
+  /** From the keyboard alone: signing in, the range, a bar, a payment and back, and out. */
+  async keyboard() {
+    await visit('keyboard', { key: '', quick: true }, async (page) => {
+      const tabTo = async (selector) => {
+        for (let i = 0; i < 80; i++) {
+          await page.keyboard.press('Tab');
+          if (await page.evaluate((s) => document.activeElement?.matches(s), selector)) return;
+        }
+        throw new Error(`Tab does not reach ${selector}`);
+      };
+      await tabTo('#key');
+      await page.keyboard.type(order.key);
+      await page.keyboard.press('Enter');
+      await settle(page);
+      await tabTo('#range input');
+      await page.keyboard.press('ArrowLeft');
+      await page.waitForFunction(() => document.getElementById('earned-change').textContent.includes('24 hours'));
+      await settle(page);
+      await tabTo('.bars');
+      await page.keyboard.press('End');
+      must('keyboard', (await page.locator('.readout').innerText()).includes('so far'), 'the last bar does not say that it is not over');
+      await tabTo('#payments-body button.link');
+      await page.keyboard.press('Enter');
+      await page.waitForSelector('#sheet[open] .trail li');
+      if (order.shots) await page.screenshot({ path: join(order.shots, 'payment.png') });
+      await page.keyboard.press('Escape');
+      must('keyboard', await page.evaluate(() => document.activeElement?.matches('#payments-body button.link')), 'the focus is lost when a payment is closed');
+    });
+  },
+
+  /** A payment is made while somebody looks: it is there without anybody asking. */
+  async live() {
+    await visit('live', { quick: true }, async (page) => {
+      await settle(page);
+      await page.waitForSelector('#pulse[data-state="on"]');
+      const before = await page.locator('#feed-list li').count();
+      const bought = await fetch(order.buy, { method: 'POST' });
+      must('live', bought.ok, `the test's own shop answered ${bought.status}`);
+      await page.waitForFunction((n) => document.querySelectorAll('#feed-list li').length > n, before, { timeout: 10_000 });
+      seen.live = await page.locator('#feed-list li').first().innerText();
+    });
+  },
+
+  /** What was paid and not delivered is given back, after a question; a reader's key has no such button. */
+  async act() {
+    await visit('reader', { key: order.reader, quick: true }, async (page, expected) => {
+      expected.push('403');
+      await settle(page);
+      must('reader', (await page.locator('#refunds-body td.acts button').count()) === 0, 'a key that may only look has buttons');
+      must('reader', (await text(page, 'keys-body')).includes('keys:manage'), 'it does not say which scope is needed');
+    });
+    await visit('refund-failed', {}, async (page) => {
+      await settle(page);
+      must('act', (await page.locator('#verdict').getAttribute('data-state')) === 'bad', 'a failed refund is not bad news');
+      await page.getByRole('button', { name: /^Try again/ }).first().click();
+      await page.waitForSelector('#ask[open]');
+      if (order.shots) await page.screenshot({ path: join(order.shots, 'question.png') });
+      await page.locator('#ask-yes').click();
+      await page.waitForSelector('#ask', { state: 'hidden' });
+      await page.waitForFunction(() => !document.querySelector('#refunds-body td.acts button'));
+      seen.retried = true;
+    });
+  },
+
+  /** The ledger is away: first from the start, then while somebody looks. */
+  async failing() {
+    const refuse = (route) => route.fulfill({ status: 503, headers: { 'Retry-After': '1' }, contentType: 'application/json', body: JSON.stringify({ error: { code: 'internal.unavailable', message: 'the ledger can’t be reached now; try again', requestId: 'req_x' } }) });
+    const ledger = /\/v1\/(?!api-keys\/current|settings)/;
+    for (const [suffix, viewport, colorScheme] of two) {
+      const prepare = async (page, expected) => { expected.push('503'); await page.route(ledger, refuse); };
+      await visit(`failing${suffix}`, { viewport, colorScheme, prepare }, async (page) => {
+        await settle(page);
+        must('failing', (await page.locator('#verdict').getAttribute('data-state')) === 'unknown', 'all is said to be well that nobody knows of');
+        must('failing', await page.locator('#again').isVisible(), 'it can’t be asked again');
+        must('failing', !(await text(page, 'board')).includes('Quiet so far'), 'what is not known is said to be quiet');
+      });
+    }
+    await visit('stale', {}, async (page, expected) => {
+      expected.push('503');
+      await settle(page);
+      const before = await text(page, 'earned');
+      await page.route(ledger, refuse);
+      await page.getByLabel('24 hours').click();
+      await page.waitForSelector('#payments.stale');
+      must('stale', (await text(page, 'earned')) === before, 'what was known is gone');
+      must('stale', (await text(page, 'verdict-text')).includes('as it was'), 'nobody is told that it is old');
+      must('stale', await page.getByLabel('7 days').isChecked(), 'the range is not that of what is shown');
+    });
+    await visit('loading', { prepare: (page) => page.route(ledger, () => {}) }, async (page) => {
+      await page.waitForSelector('#payments-body .skeleton');
+      must('loading', (await text(page, 'verdict-title')).includes('Looking'), 'the verdict is said before anything is known');
+    });
+  },
+};
+
+/** misfits are what of a value a schema does not know, or misses. */
+function misfits(value, schema, doc, at = '') {
+  const known = schema?.$ref ? schema.$ref.slice(2).split('/').reduce((o, k) => o[k], doc) : schema;
+  if (!known) return [`${at}: it is not described`];
+  if (Array.isArray(value)) return value.flatMap((v, i) => misfits(v, known.items, doc, `${at}[${i}]`)).slice(0, 3);
+  if (value === null) return [known.type].flat().includes('null') ? [] : [`${at}: it is never null`];
+  if (typeof value !== 'object') return known.enum && !known.enum.includes(value) ? [`${at}: ${value} is none of ${known.enum}`] : [];
+  return [
+    ...Object.keys(value).flatMap((k) => misfits(value[k], known.properties?.[k], doc, `${at}.${k}`)),
+    ...(known.required ?? []).filter((k) => !(k in value)).map((k) => `${at}.${k}: it is missing`),
+  ];
+}
+
+for (const name of order.scenes) await scenes[name]();
+await browser.close();
+process.stdout.write(JSON.stringify({ wrong, seen }));
