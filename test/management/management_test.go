@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -235,6 +236,27 @@ func TestManagementKeyAge(t *testing.T) {
 		time.Sleep(50 * time.Millisecond)
 	}
 	t.Error("nobody was told")
+}
+
+// Where nothing is said of limits guesses at keys are few all the same, and whoever watches sees them.
+func TestManagementGuesses(t *testing.T) {
+	o := newOffice(t)
+	const allowed = 60
+	for i := range allowed {
+		if a := o.ops("sk_test_guess", http.MethodGet, "/v1/payments", ""); a.Status != http.StatusUnauthorized {
+			t.Fatalf("guess %d: %d %s", i, a.Status, a.Body)
+		}
+	}
+	for range 2 {
+		a := o.ops("sk_test_guess", http.MethodGet, "/v1/payments", "")
+		if wait, err := strconv.Atoi(a.Header.Get("Retry-After")); a.Status != http.StatusTooManyRequests || err != nil || wait < 1 || wait > 60 {
+			t.Errorf("one too many: %d %v %s", a.Status, a.Header, a.Body)
+		}
+	}
+	const want = `caddy_x402_management_limited_total{limit="refused"} 2`
+	if a := rig.NewBuyer(t, 1).Do(t.Context(), http.MethodGet, "http://"+o.admin+"/metrics", ""); !strings.Contains(a.Body, want) {
+		t.Errorf("nobody sees it: %d", a.Status)
+	}
 }
 
 // leaks looks for every secret that was made in all that Caddy has written, and in what its admin endpoint tells of the configuration.
