@@ -19,7 +19,8 @@ func init() {
 // addCommands hangs the tree of commands under "caddy x402".
 func addCommands(root *cobra.Command) {
 	root.AddCommand(newPayCommand(payIO{}), newPaymentsCommand(payIO{}), newRefundsCommand(payIO{}), newAuditCommand(payIO{}),
-		newLedgerCommand(payIO{}), newKeysCommand(payIO{}), newTokensCommand(payIO{}), newAPIKeysCommand(payIO{}), newWebhooksCommand(payIO{}))
+		newLedgerCommand(payIO{}), newKeysCommand(payIO{}), newTokensCommand(payIO{}), newAPIKeysCommand(payIO{}), newWebhooksCommand(payIO{}),
+		newDoctorCommand(payIO{}))
 }
 
 // Exit codes of "caddy x402 pay"; see exitHelp for those of the operator's commands. 1 is left to Caddy itself.

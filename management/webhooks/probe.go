@@ -34,16 +34,20 @@ func (s *Service) Probe(ctx context.Context, live bool, endpoint string) (p Prob
 	if len(secrets) == 0 {
 		return p, fail(ErrUnavailable, CodeConfigured, "the endpoint stands in another instance's configuration; ask there")
 	}
-	ev, err := testEvent(endpoint, live, now)
+	return s.probe(ctx, &e.value, secrets, now)
+}
+
+func (s *Service) probe(ctx context.Context, e *storedEndpoint, secrets []string, now time.Time) (Probe, error) {
+	ev, err := testEvent(e.ID, e.Live, now)
 	if err != nil {
-		return p, err
+		return Probe{}, err
 	}
-	d, err := newDelivery(endpoint, &ev, now)
+	d, err := newDelivery(e.ID, &ev, now)
 	if err != nil {
-		return p, err
+		return Probe{}, err
 	}
-	signed := s.send(ctx, &e.value, secrets, &d.Delivery)
-	tampered := s.send(ctx, &e.value, []string{NewSecret()}, &d.Delivery)
+	signed := s.send(ctx, e, secrets, &d.Delivery)
+	tampered := s.send(ctx, e, []string{NewSecret()}, &d.Delivery)
 	return Probe{Signed: signed.attempt(), Tampered: tampered.attempt()}, ctx.Err()
 }
 
