@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,6 +17,7 @@ import (
 
 // outbox tells what is in it; the cursor is how many were told.
 type outbox struct {
+	mu   sync.Mutex
 	list []webhooks.Event
 	from time.Time
 	err  error
@@ -27,6 +29,8 @@ func (o *outbox) Start(at time.Time) (json.RawMessage, error) {
 }
 
 func (o *outbox) Next(_ context.Context, cursor json.RawMessage, limit int) ([]webhooks.Event, json.RawMessage, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	if o.err != nil {
 		return nil, nil, o.err
 	}
@@ -63,7 +67,9 @@ func TestStream(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- s.Run(ctx, time.Unix(1, 0)) }()
 		synctest.Wait()
+		o.mu.Lock()
 		o.list = append(o.list, event(450, true), event(451, false))
+		o.mu.Unlock()
 		time.Sleep(31 * time.Second)
 		cancel()
 		if err := <-done; err != nil {

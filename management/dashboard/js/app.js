@@ -149,7 +149,7 @@ async function askAll() {
     part('refunds', async () => {
       [mine.failed, mine.plan, mine.settling] = await Promise.all([get('refunds', { status: 'failed', limit: 50 }), get('refunds/plan'), get('payments', { state: 'SETTLING', limit: 100 })]);
     }, drawRefunds),
-    part('wallets', async () => { mine.wallets = await get('wallets'); }, () => put($('wallets-body'), walletsSection(d, Date.now()))),
+    part('wallets', async () => { mine.wallets = await get('wallets'); }, drawWallets),
     part('hooks', () => askHooks(mine), () => put($('hooks-body'), hooksSection(d.hooks, { redeliver, test: testHook, may: may('webhooks:manage') }))),
     part('keys', async () => { [mine.keys, mine.usage] = await Promise.all([get('api-keys', { limit: 100 }), get('api-keys/usage', { windowDays: 7 })]); }, drawKeys),
   ];
@@ -352,7 +352,12 @@ function drawKeys() {
   put($('keys-body'), keysSection(d, Date.now()));
 }
 
+function drawWallets() {
+  put($('wallets-body'), walletsSection(d, Date.now()));
+}
+
 function drawRefunds() {
+  if (d.known.has('wallets')) drawWallets(); // which say whether they have enough for what is to go back
   const list = refundsSection(d, coins, tools);
   $('refunds').classList.toggle('calm', list.length === 0);
   put($('refunds-body'), list.length > 0 ? list : h('span', { class: 'state good' }, 'Nothing has failed, nothing waits'));
@@ -364,7 +369,7 @@ function drawPayments() {
   const none = sifted ? empty('No payments match', page.next ? 'Many were looked at; go on with “Show more”.' : 'Choose another state, or another payer.') : empty('No payments yet', 'They are listed here as soon as somebody pays.');
   put($('payments-body'), data.length > 0 ? paymentsTable(data, coins, tools) : none);
   $('payments-more').hidden = !page.next;
-  if (!sifted && d.feed.length === 0) d.feed = data.slice(0, 20).map(feedOf).sort((a, b) => (a.at < b.at ? 1 : -1));
+  if (!sifted && d.feed.length === 0) d.feed = data.slice(0, 20).map(feedOf).sort((a, b) => new Date(b.at) - new Date(a.at));
   drawFeed();
 }
 
