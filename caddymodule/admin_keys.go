@@ -12,6 +12,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/caddy-x402/caddy-x402/ledger"
+	"github.com/caddy-x402/caddy-x402/management"
 	"github.com/caddy-x402/caddy-x402/token"
 )
 
@@ -43,7 +45,9 @@ func (a *AdminAPI) keys(serve func(http.ResponseWriter, *http.Request, *keyDesk)
 		if err != nil {
 			return err
 		}
-		return serve(w, r, app.keyDesk())
+		d := app.keyDesk()
+		d.audit = app.auditKeys
+		return serve(w, r, d)
 	})
 }
 
@@ -175,6 +179,8 @@ type keyDesk struct {
 	now        func() time.Time
 	// changed hears of a change at once, before followers do; may be nil.
 	changed func(*token.Keyring)
+	// audit has a change done, and the operators' audit say so; nil: that is done elsewhere.
+	audit func(ctx context.Context, operation, target string, do func() error)
 }
 
 func (a *App) keyDesk() *keyDesk {
@@ -206,7 +212,7 @@ func (d *keyDesk) rotate(ctx context.Context, q keyRotation) (keyList, error) {
 	if err != nil {
 		return keyList{}, err
 	}
-	return d.turn(ctx, r)
+	return d.audited(ctx, deedRotate, "", func() (keyList, error) { return d.turn(ctx, r) })
 }
 
 func (d *keyDesk) turn(ctx context.Context, r token.Rotation) (keyList, error) {
@@ -217,7 +223,21 @@ func (d *keyDesk) retire(ctx context.Context, q keyRetirement) (keyList, error) 
 	if err := q.check(); err != nil {
 		return keyList{}, err
 	}
-	return d.change(func(now time.Time) (*token.Keyring, error) { return token.Retire(ctx, d.storage, q.Key, q.Force, now) })
+	return d.audited(ctx, deedRetire, q.Key, func() (keyList, error) {
+		return d.change(func(now time.Time) (*token.Keyring, error) { return token.Retire(ctx, d.storage, q.Key, q.Force, now) })
+	})
+}
+
+func (d *keyDesk) audited(ctx context.Context, operation, target string, do func() (keyList, error)) (list keyList, err error) {
+	if d.audit == nil {
+		return do()
+	}
+	d.audit(ctx, operation, target, func() error {
+		list, err = do()
+		_, told := shopKeyList(list, err)
+		return told
+	})
+	return list, err
 }
 
 func (d *keyDesk) change(f func(now time.Time) (*token.Keyring, error)) (keyList, error) {
@@ -260,7 +280,7 @@ func keyError(err error) error {
 
 // revoke takes back the token of the plan that a payment bought.
 func (d *desk) revoke(ctx context.Context, payment string) (tokenRevocation, error) {
-	p, err := d.shop().RevokeToken(ctx, payment)
+	p, err := audited(ctx, d, deedRevoke, payment, func(s *management.Shop) (ledger.Payment, error) { return s.RevokeToken(ctx, payment) })
 	if err != nil {
 		return tokenRevocation{}, err
 	}

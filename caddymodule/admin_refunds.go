@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"strconv"
 
+	"github.com/caddy-x402/caddy-x402/ledger"
+	"github.com/caddy-x402/caddy-x402/management"
 	"github.com/caddy-x402/caddy-x402/paywall"
 )
 
@@ -36,7 +38,11 @@ func (d *desk) plan(ctx context.Context, limit int) (paywall.RefundPlan, error) 
 
 // retry lets a refund that has failed be tried again; of a payment in quarantine, that it be paid back at all.
 func (d *desk) retry(ctx context.Context, id string) (paymentChange, error) {
-	return changedTo(d.shop().RetryRefund(ctx, id, actorOperator))
+	return changedTo(d.retryRefund(ctx, id))
+}
+
+func (d *desk) retryRefund(ctx context.Context, id string) (ledger.Payment, error) {
+	return audited(ctx, d, deedRetry, id, func(s *management.Shop) (ledger.Payment, error) { return s.RetryRefund(ctx, id, actorOperator) })
 }
 
 func serveRefundPlan(w http.ResponseWriter, r *http.Request, d *desk) error {
@@ -59,7 +65,7 @@ func serveRefundRetry(w http.ResponseWriter, r *http.Request, d *desk) error {
 	if _, err := readJSON[struct{}](r); err != nil {
 		return err
 	}
-	p, err := d.shop().RetryRefund(r.Context(), r.PathValue("id"), actorOperator)
+	p, err := d.retryRefund(r.Context(), r.PathValue("id"))
 	if err != nil {
 		return err
 	}

@@ -31,11 +31,11 @@ func changedTo(p ledger.Payment, err error) (paymentChange, error) {
 }
 
 func (d *desk) settle(ctx context.Context, id string) (paymentChange, error) {
-	return changedTo(d.shop().SettlePayment(ctx, id))
+	return changedTo(audited(ctx, d, deedSettle, id, func(s *management.Shop) (ledger.Payment, error) { return s.SettlePayment(ctx, id) }))
 }
 
 func (d *desk) refund(ctx context.Context, id string) (paymentChange, error) {
-	return changedTo(d.shop().RefundPayment(ctx, id, actorOperator))
+	return changedTo(audited(ctx, d, deedRefund, id, func(s *management.Shop) (ledger.Payment, error) { return s.RefundPayment(ctx, id, actorOperator) }))
 }
 
 // tokenQuery selects a page of tokens.

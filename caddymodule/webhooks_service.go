@@ -141,8 +141,8 @@ func (o *factOutbox) event(f *paywall.Fact) (webhooks.Event, error) {
 	n, configured := o.network(p)
 	d := webhookPayment{
 		PaymentID: p.ID, State: string(p.State()), Reason: f.Reason, Amount: p.Amount.Dec(), Asset: p.Asset.Hex(),
-		Payer: p.Payer.Hex(), PayTo: p.PayTo.Hex(), Route: p.Binding.Route, Plan: p.Binding.Plan, Method: p.Binding.Method,
-		Host: p.Binding.Host, URI: cut(p.Binding.URI), Flow: p.Flow,
+		Payer: p.Payer.Hex(), PayTo: p.PayTo.Hex(), Route: p.Binding.Route, Plan: p.Binding.Plan, Method: cut(p.Binding.Method, longestMethod),
+		Host: cut(p.Binding.Host, longestHost), URI: cut(p.Binding.URI, longestURI), Flow: p.Flow,
 		CreatedAt: p.CreatedAt.UTC(), SettledAt: p.SettledAt.UTC(), DeliveredAt: p.DeliveredAt.UTC(),
 	}
 	if configured {
@@ -185,12 +185,16 @@ type webhookPayment struct {
 	DeliveredAt time.Time `json:"deliveredAt,omitzero"`
 }
 
-// longestURI is how much of a request's address an event tells, in bytes.
-const longestURI = 2048
+// How much of a request an event tells, in bytes. All of it is the payer's choice, and what is too long to be sent is told to nobody.
+const (
+	longestURI    = 2048
+	longestHost   = 255
+	longestMethod = 32
+)
 
-func cut(uri string) string {
-	if len(uri) <= longestURI {
-		return uri
+func cut(text string, most int) string {
+	if len(text) <= most {
+		return text
 	}
-	return strings.ToValidUTF8(uri[:longestURI], "") + "…"
+	return strings.ToValidUTF8(text[:most], "") + "…"
 }

@@ -224,6 +224,9 @@ func (a *API) run(x *exchange, operate func()) (failed error) {
 		return x.failure
 	}
 	if x.rule.changes() {
+		if err := x.readBody(); err != nil {
+			return err
+		}
 		return a.once(ctx, x, func() error { return a.audited(ctx, x, done) })
 	}
 	return done()

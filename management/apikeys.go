@@ -5,11 +5,15 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/caddy-x402/caddy-x402/ledger"
 	"github.com/caddy-x402/caddy-x402/management/apikey"
 	"github.com/caddy-x402/caddy-x402/management/webhooks"
 )
 
 const tagKeys = "API keys"
+
+// keyKind is a kind of objects whose ids are as those of keys.
+const keyKind = "api_key"
 
 func (a *API) addKeys() {
 	add(a, operation{
@@ -146,6 +150,9 @@ func (a *API) listKeys(ctx context.Context, x *exchange, in *PageInput) (*keysOu
 	var mode apikey.Mode
 	if x.network != "" {
 		mode = x.mode()
+	}
+	if in.Cursor != "" && !ledger.IsObjectName(keyKind, in.Cursor) {
+		return nil, errCursor
 	}
 	list, err := a.keys(x.shop).List(ctx, mode, in.Cursor, in.Limit+1)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/caddy-x402/caddy-x402/ledger"
+	"github.com/caddy-x402/caddy-x402/management/webhooks"
 )
 
 const kindAudit = "operator_audit"
@@ -36,39 +37,60 @@ const (
 	maxTarget    = 128
 )
 
-// audited writes down that something is about to be changed, has it done, and writes down what became of it. What can't be written down is
-// not done.
+// audited has a call written down, and done.
 func (a *API) audited(ctx context.Context, x *exchange, do func() error) error {
-	now := x.shop.Store.Now()
-	deed := Deed{
-		ID: deedID(now), At: now, Actor: x.caller.actor, Operation: x.rule.id, Network: x.network, Outcome: outcomeBegun, RequestID: x.id,
-	}
-	if id := x.r.PathValue("id"); len(id) <= maxTarget { // there is nothing with a longer one
-		deed.Target = ledger.Text(id)
+	deed := Deed{Actor: x.caller.actor, Operation: x.rule.id, Target: x.r.PathValue("id"), Network: x.network, RequestID: x.id}
+	return x.shop.Audited(ctx, a.log, deed, func() (string, error) {
+		err := do()
+		return x.target, err
+	})
+}
+
+// Local is a Deed of who sits at the machine and does not use the API.
+func Local(operation, target string) Deed {
+	return Deed{Actor: localActor, Operation: operation, Target: target, RequestID: newRequestID()}
+}
+
+// Audited writes down that something is about to be changed, has it done, and writes down what became of it. What can't be written down is not done. do may
+// tell what it was about, if that is not known before.
+func (s *Shop) Audited(ctx context.Context, log *slog.Logger, deed Deed, do func() (target string, err error)) error {
+	now := s.Store.Now()
+	deed.ID, deed.At, deed.Outcome = deedID(now), now, outcomeBegun
+	if deed.Target = concealed(ledger.Text(deed.Target)); len(deed.Target) > maxTarget { // there is nothing with a longer id
+		deed.Target = ""
 	}
 	if deed.Network == "" {
-		deed.Network = x.shop.Lock()
+		deed.Network = s.Lock()
 	}
-	version, err := putDeed(ctx, x.shop.Store, &deed, 0)
+	version, err := putDeed(ctx, s.Store, &deed, 0)
 	if err != nil {
 		return unavailable(err)
 	}
-	failed := do()
-	deed.Outcome = outcomeDone
-	if failed != nil {
+	target, failed := do()
+	if deed.Outcome = outcomeDone; failed != nil {
 		deed.Outcome = asError(failed).Code
 	}
-	if x.target != "" {
-		deed.Target = x.target
+	if target != "" {
+		deed.Target = target
 	}
-	a.log.InfoContext(ctx, "an operator's call", slog.String("actor", deed.Actor), slog.String("operation", deed.Operation),
+	log.InfoContext(ctx, "an operator's call", slog.String("actor", deed.Actor), slog.String("operation", deed.Operation),
 		slog.String("target", deed.Target), slog.String("network", deed.Network), slog.String("outcome", deed.Outcome), slog.String("request", deed.RequestID))
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
-	if _, err := putDeed(ctx, x.shop.Store, &deed, version); err != nil {
-		a.log.WarnContext(ctx, "the outcome of an operator's call can't be written down; it stays begun", slog.String("request", x.id), slog.Any("error", err))
+	if _, err := putDeed(ctx, s.Store, &deed, version); err != nil {
+		log.WarnContext(ctx, "the outcome of an operator's call can't be written down; it stays begun", slog.String("request", deed.RequestID), slog.Any("error", err))
 	}
 	return failed
+}
+
+// concealed is a text that a caller has sent, without what may be a secret in a wrong place, such as that of a key where its id should be.
+func concealed(s string) string {
+	for _, prefix := range [...]string{"sk_test_", "sk_live_", webhooks.SecretPrefix} {
+		if i := strings.Index(s, prefix); i >= 0 {
+			return s[:i+len(prefix)] + "…"
+		}
+	}
+	return s
 }
 
 // deedID is an id that sorts before all that are older.

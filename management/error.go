@@ -267,7 +267,7 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, id string, err error)
 	}
 	e := asError(err)
 	if e.Status >= http.StatusInternalServerError {
-		a.log.ErrorContext(r.Context(), "an operation failed", slog.String("path", r.URL.Path), slog.String("code", e.Code),
+		a.log.ErrorContext(r.Context(), "an operation failed", slog.String("path", concealed(r.URL.Path)), slog.String("code", e.Code),
 			slog.String("request", id), slog.Any("error", err))
 	}
 	h := w.Header()

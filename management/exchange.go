@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
+	"os"
 	"strconv"
 	"time"
 )
@@ -20,6 +22,7 @@ type exchange struct {
 	shop    *Shop
 	caller  *caller
 	network string // Mainnet or Testnet; empty, for local callers alone: both
+	body    []byte // of a request that changes something
 	failure error  // what the operation has ended with, instead of what it has written
 	answer  recorder
 	began   bool // an answer that is streamed has begun
@@ -32,6 +35,35 @@ type exchangeKey struct{}
 func exchangeOf(ctx context.Context) *exchange {
 	x, _ := ctx.Value(exchangeKey{}).(*exchange)
 	return x
+}
+
+// bodyTimeout is how long a caller may take to send a body: whoever stops sending must not keep the ledger open.
+const bodyTimeout = 10 * time.Second
+
+// readBody reads the body, and leaves it to be read again.
+func (x *exchange) readBody() error {
+	control := http.NewResponseController(x.w)
+	deadline := func(at time.Time) error {
+		if err := control.SetReadDeadline(at); err != nil && !errors.Is(err, http.ErrNotSupported) {
+			return fmt.Errorf("setting a deadline: %w", err)
+		}
+		return nil
+	}
+	if err := deadline(time.Now().Add(bodyTimeout)); err != nil {
+		return err
+	}
+	body, err := io.ReadAll(io.LimitReader(x.r.Body, maxBody+1))
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return told(http.StatusRequestTimeout, CodeRequest, "the body did not come in time", err)
+	}
+	if err != nil {
+		return told(http.StatusBadRequest, CodeRequest, "the body can't be read", err)
+	}
+	if len(body) > maxBody {
+		return told(http.StatusRequestEntityTooLarge, CodeTooLarge, "the body is too large", nil)
+	}
+	x.body, x.r.Body = body, io.NopCloser(bytes.NewReader(body))
+	return deadline(time.Time{}) // that of the body must not end the call
 }
 
 // recorder keeps an answer until all of it is there.

@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"regexp"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -139,10 +139,8 @@ func cell(t *time.Time) string {
 	return t.Format(time.RFC3339Nano)
 }
 
+// formula is where a spreadsheet may see one: at the beginning of a cell, which it may also see after a semicolon or a tab, by where it is used.
+var formula = regexp.MustCompile(`(^|[;\t\r\n])([ "']*[=+\-@\t\r\x{FF0B}\x{FF0D}\x{FF1D}\x{FF20}])`)
+
 // harmless keeps a spreadsheet from taking what a stranger has sent, a host or an address, for a formula.
-func harmless(s string) string {
-	if s != "" && strings.ContainsRune("=+-@\t\r", rune(s[0])) {
-		return "'" + s
-	}
-	return s
-}
+func harmless(s string) string { return formula.ReplaceAllString(s, "${1}'${2}") }

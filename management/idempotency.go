@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/caddy-x402/caddy-x402/ledger"
+	"github.com/caddy-x402/caddy-x402/management/webhooks"
 )
 
 const (
@@ -56,10 +56,7 @@ func (a *API) once(ctx context.Context, x *exchange, do func() error) error {
 		}
 		return do()
 	}
-	request, err := fingerprint(x.r)
-	if err != nil {
-		return err
-	}
+	request := fingerprint(x.r, x.body)
 	o := ledger.Object{Kind: kindIdempotency, ID: hashed(x.caller.actor, x.network, key), Group: x.network}
 	mine := replay{Fingerprint: request, Until: x.shop.Store.Now().Add(underWay)}
 	o, theirs, err := a.reserve(ctx, x, o, mine)
@@ -137,7 +134,7 @@ func (a *API) settle(ctx context.Context, x *exchange, o ledger.Object, p replay
 	p.Until = time.Time{}
 	if failed != nil {
 		e := asError(failed)
-		if e.Status >= http.StatusInternalServerError || slices.Contains(unkept, e.Status) {
+		if e.Status >= http.StatusInternalServerError || slices.Contains(unkept, e.Status) || slices.Contains(passing, e.Code) {
 			if err := x.shop.Store.DeleteObject(ctx, kindIdempotency, o.ID, o.Version); err != nil {
 				a.unsettled(ctx, x, err)
 			}
@@ -166,6 +163,9 @@ const settleTimeout = 5 * time.Second
 // unkept are the answers after which the same call may be made again: nothing was done.
 var unkept = []int{http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests}
 
+// passing are the codes of what was not done now and may be a moment later: who is told to try again has no other key for it.
+var passing = []string{CodeConflict, webhooks.CodeChanging, webhooks.CodeUnderWay}
+
 func (a *API) unsettled(ctx context.Context, x *exchange, err error) {
 	a.log.WarnContext(ctx, "the answer to an Idempotency-Key can't be kept; it is answered with 409 for a minute", slog.String("request", x.id), slog.Any("error", err))
 }
@@ -193,17 +193,9 @@ func idempotencyKey(r *http.Request) (string, error) {
 	return key, nil
 }
 
-// fingerprint hashes what makes a request the same, and leaves the body to be read again.
-func fingerprint(r *http.Request) (string, error) {
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
-	if err != nil {
-		return "", told(http.StatusBadRequest, CodeRequest, "the body can't be read", err)
-	}
-	if len(body) > maxBody {
-		return "", told(http.StatusRequestEntityTooLarge, CodeTooLarge, "the body is too large", nil)
-	}
-	r.Body = io.NopCloser(bytes.NewReader(body))
-	return hashed(r.Method, r.URL.EscapedPath(), r.URL.RawQuery, r.Header.Get("Content-Type"), string(body)), nil
+// fingerprint hashes what makes a request the same.
+func fingerprint(r *http.Request, body []byte) string {
+	return hashed(r.Method, r.URL.EscapedPath(), r.URL.RawQuery, r.Header.Get("Content-Type"), string(body))
 }
 
 // hashed is one name for several texts, whatever is in them.

@@ -3,6 +3,7 @@ package webhooks
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -52,6 +53,9 @@ type Event struct {
 // MaxData is how long an event's Data may be, in bytes.
 const MaxData = 24 << 10
 
+// errUntellable: the event can't be told to anybody, however often it is tried.
+var errUntellable = errors.New("an event can't be told")
+
 // payload is the body of a delivery.
 type payload struct {
 	ID        string          `json:"id"`
@@ -64,10 +68,10 @@ type payload struct {
 
 func (e *Event) payload() (string, error) {
 	if !safeID(e.ID) {
-		return "", fmt.Errorf("the event's id %q can't be signed", e.ID)
+		return "", fmt.Errorf("%w: the event's id %q can't be signed", errUntellable, e.ID)
 	}
 	if len(e.Data) > MaxData {
-		return "", fmt.Errorf("the data of event %s are %d bytes, and may be %d", e.ID, len(e.Data), MaxData)
+		return "", fmt.Errorf("%w: the data of event %s are %d bytes, and may be %d", errUntellable, e.ID, len(e.Data), MaxData)
 	}
 	data := e.Data
 	if len(data) == 0 {
@@ -75,7 +79,7 @@ func (e *Event) payload() (string, error) {
 	}
 	b, err := json.Marshal(payload{ID: e.ID, Type: e.Type, Timestamp: e.At.UTC(), Live: e.Live, Network: e.Network, Data: data})
 	if err != nil {
-		return "", fmt.Errorf("encoding event %s: %w", e.ID, err)
+		return "", fmt.Errorf("%w: encoding event %s: %w", errUntellable, e.ID, err)
 	}
 	return string(b), nil
 }
@@ -119,7 +123,8 @@ type Outbox interface {
 
 // disabledEvent tells that the endpoint e, which is at version, is told nothing more.
 func disabledEvent(e *storedEndpoint, version int64, now time.Time) (Event, error) {
-	data, err := json.Marshal(map[string]string{"endpointId": e.ID, "url": e.URL, "reason": DisabledGone})
+	where, _, _ := strings.Cut(e.URL, "?") // what follows may be a secret of that receiver
+	data, err := json.Marshal(map[string]string{"endpointId": e.ID, "url": where, "reason": DisabledGone})
 	return Event{
 		ID: "evt_" + e.ID + "_" + strconv.FormatInt(version, 10) + "_disabled", Type: TypeEndpointDisabled, At: now, Live: e.Live, Data: data,
 	}, err

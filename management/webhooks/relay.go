@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 
 	"github.com/caddy-x402/caddy-x402/internal/faultpoint"
 	"github.com/caddy-x402/caddy-x402/ledger"
@@ -49,7 +50,13 @@ func (s *Service) relay(ctx context.Context) (int, error) {
 		}
 	}
 	for i := range events {
-		if err := s.publish(ctx, endpoints, &events[i], ""); err != nil {
+		err := s.publish(ctx, endpoints, &events[i], "")
+		if errors.Is(err, errUntellable) || errors.Is(err, ledger.ErrObject) { // else nothing that came after it would be told
+			s.current().Logger.Error("an event can't be told; webhooks go on without it", slog.String("event", events[i].ID), slog.String("type", events[i].Type),
+				slog.Any("error", err))
+			continue
+		}
+		if err != nil {
 			return 0, err
 		}
 	}

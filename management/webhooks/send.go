@@ -28,6 +28,8 @@ const (
 	userAgent = "caddy-x402-webhooks/1 (Standard Webhooks)"
 	// readAnswer is how much of an answer is read, so that its connection can be used again. Nothing of it is kept: it is a stranger's.
 	readAnswer = 16 << 10
+	// readFor is for how long: whoever never ends its answer has said all that counts by its status.
+	readFor = time.Second
 )
 
 // send makes one attempt.
@@ -49,8 +51,10 @@ func (s *Service) send(ctx context.Context, e *storedEndpoint, secrets []string,
 		o.took, o.reason = time.Since(started), failure(err)
 		return o
 	}
+	enough := time.AfterFunc(readFor, cancel)
 	_, _ = io.CopyN(io.Discard, res.Body, readAnswer)
 	_ = res.Body.Close()
+	enough.Stop()
 	o.took, o.status = time.Since(started), res.StatusCode
 	if o.reason = verdict(res.StatusCode); o.reason != "" {
 		o.retryAfter = retryAfter(res.Header, o.at)

@@ -15,6 +15,10 @@ const (
 	// perEndpoint and inAll bound how many attempts a process has under way: one endpoint that is slow leaves room for the others.
 	perEndpoint = 8
 	inAll       = 64
+	// ofTests and ofAiling are how many of them may be for endpoints of tests, and for such whose last attempt has failed: whoever has a key for tests, or
+	// leaves receivers that hang, must not keep from the others what they are to be told.
+	ofTests  = 48
+	ofAiling = 32
 	// duePage is how many deliveries are looked at in one step.
 	duePage = 128
 	// leaseSlack is how much longer than an attempt an instance has its delivery for itself. What a killed one was at comes again then.
@@ -25,10 +29,21 @@ const (
 	strangers = time.Minute
 )
 
+// What waits for a place at an endpoint, in front of which others may be, is due again after a pause, each a little later than the one before it:
+// a backlog then comes up about as fast as it goes down, and does not stand before what is for other endpoints.
+const (
+	pauseWell   = time.Second
+	pauseAiling = time.Minute
+	spaceWell   = 2 * time.Millisecond
+	spaceAiling = 250 * time.Millisecond
+	mostSpace   = 10 * time.Minute
+)
+
 // sendAll attempts what is due.
 func (s *Service) sendAll(ctx context.Context) {
+	putOff := make(map[string]int)
 	for ctx.Err() == nil {
-		more, err := s.dispatch(ctx)
+		more, err := s.dispatch(ctx, putOff)
 		s.complain(ctx, "looking for what is due", err)
 		if !more || err != nil {
 			return
@@ -36,8 +51,9 @@ func (s *Service) sendAll(ctx context.Context) {
 	}
 }
 
-// dispatch begins to attempt what is due, as far as there is room. It tells whether there may be more that can be begun now.
-func (s *Service) dispatch(ctx context.Context) (bool, error) {
+// dispatch begins to attempt what is due, as far as there is room, and counts by endpoint in putOff what it can't begin. It tells whether there may be more
+// that can be begun now.
+func (s *Service) dispatch(ctx context.Context, putOff map[string]int) (bool, error) {
 	now := s.now().UTC()
 	page, err := s.store.DueObjects(ctx, kindDelivery, now, duePage)
 	if err != nil {
@@ -48,29 +64,30 @@ func (s *Service) dispatch(ctx context.Context) (bool, error) {
 		lag = now.Sub(page[0].Due)
 	}
 	s.current().Observe(Observation{Event: "lag", Took: lag})
-	begun := false
-	endpoints := make(map[string]*storedEndpoint)
+	moved := false
+	st := &step{now: now, endpoints: make(map[string]*storedEndpoint), putOff: putOff, crowded: len(page) == duePage}
 	for _, o := range page {
 		if !s.room() {
 			return false, nil // who ends an attempt wakes us
 		}
-		did, err := s.begin(ctx, o, &step{now: now, endpoints: endpoints, crowded: len(page) == duePage})
+		did, err := s.begin(ctx, o, st)
 		if err != nil && !errors.Is(err, ledger.ErrConflict) { // then another instance has it
 			return false, err
 		}
-		begun = begun || did
+		moved = moved || did
 	}
-	return begun && len(page) == duePage, nil
+	return moved && st.crowded, nil
 }
 
 // step is one look at what is due.
 type step struct {
 	now       time.Time
 	endpoints map[string]*storedEndpoint // that were read already; nil: it is gone
+	putOff    map[string]int             // how many were put off, by endpoint
 	crowded   bool                       // there may be more behind what is looked at
 }
 
-// begin begins the attempt of one delivery, if it is this instance's to make and there is room.
+// begin begins the attempt of one delivery, if it is this instance's to make and there is room. It tells whether the delivery is due now no more.
 func (s *Service) begin(ctx context.Context, o ledger.Object, st *step) (bool, error) {
 	now := st.now
 	r, err := decode[storedDelivery](o)
@@ -78,7 +95,7 @@ func (s *Service) begin(ctx context.Context, o ledger.Object, st *step) (bool, e
 		s.complain(ctx, "reading a delivery", err)
 		o.Due = now.Add(goneAfter) // it must not stand in the way of others
 		_, err := s.store.PutObject(ctx, o)
-		return false, err
+		return true, err
 	}
 	e, known := st.endpoints[r.value.EndpointID]
 	if !known {
@@ -96,29 +113,30 @@ func (s *Service) begin(ctx context.Context, o ledger.Object, st *step) (bool, e
 	secrets, err := s.secretsOf(e, now)
 	if err != nil {
 		s.complain(ctx, "reading the secret of endpoint "+e.ID, err)
-		return false, s.postpone(ctx, &r, now.Add(strangers))
+		return true, s.postpone(ctx, &r, now.Add(strangers))
 	}
 	if len(secrets) == 0 { // it is in the configuration of other instances
 		if now.Sub(o.Due) < strangers {
 			return false, nil
 		}
-		return false, s.postpone(ctx, &r, now.Add(strangers))
+		return true, s.postpone(ctx, &r, now.Add(strangers))
 	}
-	pause, ok := s.enter(e.ID)
+	at, ok := s.enter(e)
 	if !ok && !st.crowded {
 		return false, nil // who leaves wakes us
 	}
 	if !ok { // what waits here must not stand in the way of the others
-		return false, s.postpone(ctx, &r, now.Add(pause))
+		st.putOff[e.ID]++
+		return true, s.postpone(ctx, &r, now.Add(at.pause(st.putOff[e.ID])))
 	}
 	lease := now.Add(s.current().Timeout + leaseSlack)
 	r.value.Leased, r.object.Due = lease, lease
 	if err := r.save(ctx, s.store); err != nil {
-		s.leave(e.ID)
+		s.leave(at)
 		return false, err
 	}
 	faultpoint.Reached("webhook leased")
-	s.attempts.Go(func() { s.attempt(&r, e, secrets) })
+	s.attempts.Go(func() { s.attempt(&r, e, secrets, at) })
 	return true, nil
 }
 
@@ -150,30 +168,51 @@ func (s *Service) room() bool {
 	return s.total < inAll
 }
 
-// enter takes a place for an attempt at an endpoint; else it tells for how long there will hardly be one.
-func (s *Service) enter(endpoint string) (time.Duration, bool) {
+// place is one of those that attempts take.
+type place struct {
+	endpoint     string
+	test, ailing bool
+}
+
+// pause is for how long there will hardly be such a place for the nth that waits for one.
+func (p place) pause(n int) time.Duration {
+	d, space := pauseWell, spaceWell
+	if p.ailing {
+		d, space = pauseAiling, spaceAiling
+	}
+	return d + rand.N(d) + min(time.Duration(n)*space, mostSpace) //nolint:gosec // it only spreads the load
+}
+
+// enter takes a place for an attempt at an endpoint; false: there is none.
+func (s *Service) enter(e *storedEndpoint) (place, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.busy[endpoint] >= perEndpoint {
-		pause := time.Second
-		if s.ailing[endpoint] {
-			pause = time.Minute
-		}
-		return pause + rand.N(pause), false //nolint:gosec // it only spreads the load
+	p := place{e.ID, !e.Live, s.ailing[e.ID]}
+	if s.busy[p.endpoint] >= perEndpoint || p.test && s.tests >= ofTests || p.ailing && s.sick >= ofAiling {
+		return p, false
 	}
-	s.busy[endpoint]++
-	s.total++
-	return 0, true
+	s.count(p, 1)
+	return p, true
 }
 
 // leave gives the place back.
-func (s *Service) leave(endpoint string) {
+func (s *Service) leave(p place) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.busy[endpoint]--; s.busy[endpoint] == 0 {
-		delete(s.busy, endpoint)
+	s.count(p, -1)
+}
+
+func (s *Service) count(p place, n int) {
+	if s.busy[p.endpoint] += n; s.busy[p.endpoint] == 0 {
+		delete(s.busy, p.endpoint)
 	}
-	s.total--
+	s.total += n
+	if p.test {
+		s.tests += n
+	}
+	if p.ailing {
+		s.sick += n
+	}
 }
 
 // felt remembers whether an endpoint is well.
@@ -205,12 +244,12 @@ func (s *Service) bury(ctx context.Context, r *record[storedDelivery], reason st
 }
 
 // attempt makes one attempt, and writes down how it ended.
-func (s *Service) attempt(r *record[storedDelivery], e *storedEndpoint, secrets []string) {
+func (s *Service) attempt(r *record[storedDelivery], e *storedEndpoint, secrets []string, at place) {
 	o := s.send(s.attempting, e, secrets, &r.value.Delivery)
 	faultpoint.Reached("webhook sent")
 	gaveUp := s.attempting.Err() != nil && o.status == 0
 	defer func() {
-		s.leave(e.ID)
+		s.leave(at)
 		wake(s.sendWake) // somebody may wait for the place
 	}()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.attempting), recordTimeout)
@@ -222,7 +261,7 @@ func (s *Service) attempt(r *record[storedDelivery], e *storedEndpoint, secrets 
 	}
 	s.felt(e.ID, o.reason == "")
 	if o.reason == ReasonGone {
-		if err := s.disable(ctx, r.value.EndpointID, now); err != nil {
+		if err := s.disable(ctx, e, now); err != nil {
 			s.complain(ctx, "disabling an endpoint", err)
 			return // the lease runs out, and it is asked again
 		}
@@ -267,8 +306,9 @@ func (s *Service) tell(set Settings, r *record[storedDelivery], o *outcome) {
 	}
 }
 
-// disable makes an endpoint inactive that has answered 410. The others hear of it first: whatever dies in between asks it again.
-func (s *Service) disable(ctx context.Context, id string, now time.Time) error {
+// disable makes an endpoint inactive that has answered 410, unless it is elsewhere meanwhile. The others hear of it first: whatever dies in between asks it
+// again.
+func (s *Service) disable(ctx context.Context, e *storedEndpoint, now time.Time) error {
 	s.disabling.Lock() // one of all that have been answered so
 	defer s.disabling.Unlock()
 	endpoints, err := s.all(ctx)
@@ -276,15 +316,15 @@ func (s *Service) disable(ctx context.Context, id string, now time.Time) error {
 		return err
 	}
 	did := false
-	_, err = change(ctx, s.store, kindEndpoint, id, func(r *record[storedEndpoint]) (bool, error) {
-		if !r.value.Active {
+	_, err = change(ctx, s.store, kindEndpoint, e.ID, func(r *record[storedEndpoint]) (bool, error) {
+		if !r.value.Active || r.value.URL != e.URL {
 			return false, nil
 		}
 		ev, err := disabledEvent(&r.value, r.object.Version, now)
 		if err != nil {
 			return false, err
 		}
-		if err := s.publish(ctx, endpoints, &ev, id); err != nil {
+		if err := s.publish(ctx, endpoints, &ev, e.ID); err != nil {
 			return false, err
 		}
 		r.value.Active, r.value.DisabledReason, r.value.UpdatedAt = false, DisabledGone, now
@@ -294,7 +334,7 @@ func (s *Service) disable(ctx context.Context, id string, now time.Time) error {
 	if err = without(err, ledger.ErrNotFound); err == nil && did {
 		set := s.current()
 		set.Observe(Observation{Event: "disabled"})
-		set.Logger.Error("a webhook endpoint has answered 410 Gone, and is told nothing more", slog.String("endpoint", id))
+		set.Logger.Error("a webhook endpoint has answered 410 Gone, and is told nothing more", slog.String("endpoint", e.ID))
 	}
 	return err
 }

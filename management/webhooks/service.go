@@ -107,7 +107,9 @@ type Service struct {
 	fresh    bool           // the settings are new: their endpoints were not written down yet
 	synced   time.Time      // when they were
 	busy     map[string]int // attempts under way, by endpoint
-	total    int
+	total    int            // all of them, and those of them at endpoints of tests, and at ailing ones
+	tests    int
+	sick     int
 	ailing   map[string]bool      // endpoints whose last attempt has failed
 	said     map[string]time.Time // when what was last complained of
 

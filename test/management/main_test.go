@@ -38,6 +38,7 @@ type office struct {
 	admin   string
 	options rig.Options
 	secrets []string // all that were made
+	edit    func(caddyfile string) string
 }
 
 // newOffice opens a shop: requests for a cent, a plan for a dollar, and an upstream that fails on /broken.
@@ -78,6 +79,9 @@ func newOffice(t testing.TB, change ...func(*rig.Options)) *office {
 func (o *office) reload() {
 	o.t.Helper()
 	text := strings.Replace(o.Caddyfile(o.options), "admin off", "admin "+o.admin, 1)
+	if o.edit != nil {
+		text = o.edit(text)
+	}
 	if err := os.WriteFile(filepath.Join(o.Dir, "Caddyfile"), []byte(text), 0o600); err != nil {
 		o.t.Fatal(err)
 	}
