@@ -38,6 +38,9 @@ func (p *patient) readHandlers(http json.RawMessage) {
 
 func (p *patient) readHandler(h *Handler) {
 	out := doctor.Handler{Name: h.Name, Idempotency: "optional", CORS: h.CORS == nil || !h.CORS.Disabled, Upfront: len(h.Plans) > 0}
+	if out.Name == "" {
+		out.Name = "site" // as when it is provisioned
+	}
 	for _, l := range h.RateLimits {
 		if l != nil {
 			out.Limits = append(out.Limits, l.By)

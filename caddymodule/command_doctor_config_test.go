@@ -1,20 +1,21 @@
-package doctor
+package caddymodule_test
 
 import (
 	"encoding/hex"
+	"encoding/json"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/ethereum/go-ethereum/crypto"
 
+	"github.com/caddy-x402/caddy-x402/caddymodule"
 	"github.com/caddy-x402/caddy-x402/management/doctor"
 	"github.com/caddy-x402/caddy-x402/management/webhooks"
 )
 
-const payTo = "0x209693Bc6afc0C5328bA36FaF03C514EF312287C"
-
-const mainnet = `{
+const doctorConfig = `{
 	storage file_system {dir}/storage
 	log default {
 		format x402_redact
@@ -48,28 +49,69 @@ https://shop.test.net {
 }
 `
 
-// onMainnet is a configuration for real money, with all that can be seen in it as it must be.
-func onMainnet(t *testing.T) *patient {
+// shownToDoctor is a configuration for real money, with all that can be seen in it as it must be, and what must not be shown of it.
+func shownToDoctor(t *testing.T) (text string, secrets []string) {
 	t.Helper()
-	p := &patient{named: map[string]bool{}}
+	set := func(name, value string) {
+		t.Setenv(name, value)
+		secrets = append(secrets, value)
+	}
 	for _, name := range []string{"T_DOCTOR_GAS", "T_DOCTOR_REFUND"} {
 		key, err := crypto.GenerateKey()
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.setenv(t, name, hex.EncodeToString(crypto.FromECDSA(key)))
+		set(name, hex.EncodeToString(crypto.FromECDSA(key)))
 	}
-	p.setenv(t, "T_DOCTOR_HOOK", webhooks.NewSecret())
-	p.setenv(t, "T_DOCTOR_WEAK", strings.Repeat("ab", 32))
-	p.text = strings.NewReplacer("{dir}", t.TempDir(), "{pay_to}", payTo).Replace(mainnet)
-	return p
+	set("T_DOCTOR_HOOK", webhooks.NewSecret())
+	set("T_DOCTOR_WEAK", strings.Repeat("ab", 32))
+	return strings.NewReplacer("{dir}", t.TempDir(), "{pay_to}", payTo).Replace(doctorConfig), secrets
+}
+
+// doctorNames runs the doctor, and gives the items that are not as they should be.
+func doctorNames(t *testing.T, text string, secrets []string, args ...string) string {
+	t.Helper()
+	args = append([]string{"--json", "--adapter", "caddyfile", "--config", doctorFile(t, "Caddyfile", text)}, args...)
+	code, out, errOut := caddymodule.RunDoctor(t, args...)
+	for _, secret := range secrets {
+		if strings.Contains(out+errOut, secret) {
+			t.Error("it shows a secret")
+		}
+	}
+	var r doctor.Report
+	if err := json.Unmarshal([]byte(out), &r); err != nil || len(r.Items) != len(doctor.Items()) {
+		t.Fatalf("%d %v\n%s%s", code, err, out, errOut)
+	}
+	var broken []string
+	for _, i := range r.Items {
+		if i.Status == doctor.Fail || i.Status == doctor.Warn {
+			broken = append(broken, i.ID)
+			t.Logf("%s %s: %s", i.Status, i.ID, i.Found)
+		}
+	}
+	if want := map[bool]int{true: 0, false: 5}[len(r.Failed()) == 0]; code != want || r.OK != (code == 0) {
+		t.Errorf("code %d, ok %t", code, r.OK)
+	}
+	return strings.Join(broken, " ")
+}
+
+func doctorFile(t *testing.T, name, text string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
 
 // What is wrong in a configuration is named, and nothing beside it but what is wrong by the same mistake.
 func TestTheDoctorReadsConfigurations(t *testing.T) {
-	p := onMainnet(t)
-	p.sees(t, p.text, "")
-	open := write(t, "key", os.Getenv("T_DOCTOR_GAS"))
+	text, secrets := shownToDoctor(t)
+	if got := doctorNames(t, text, secrets); got != "" {
+		t.Errorf("it names %s where nothing is wrong", got)
+	}
+	named := map[string]bool{}
+	open := doctorFile(t, "key", os.Getenv("T_DOCTOR_GAS"))
 	if err := os.Chmod(open, 0o644); err != nil { // that is the mistake
 		t.Fatal(err)
 	}
@@ -78,8 +120,8 @@ func TestTheDoctorReadsConfigurations(t *testing.T) {
 		t.Fatal(err)
 	}
 	gas := crypto.PubkeyToAddress(key.PublicKey).Hex()
-	terms := p.text[strings.Index(p.text, "pay_to"):strings.Index(p.text, "refund {")]
-	deployment, alerts := write(t, "Dockerfile", "FROM caddy:latest\n"), write(t, "alerts.yml", "groups: []\n")
+	terms := text[strings.Index(text, "pay_to"):strings.Index(text, "refund {")]
+	deployment, alerts := doctorFile(t, "Dockerfile", "FROM caddy:latest\n"), doctorFile(t, "alerts.yml", "groups: []\n")
 	for _, c := range []struct {
 		what, old, new, want string
 		args                 []string
@@ -118,11 +160,20 @@ func TestTheDoctorReadsConfigurations(t *testing.T) {
 		{"any version", "name shop", "name shop", "image.pinned", []string{"--deployment", deployment}},
 	} {
 		t.Run(c.what, func(t *testing.T) {
-			if !strings.Contains(p.text, c.old) {
+			if !strings.Contains(text, c.old) {
 				t.Fatalf("nothing says %q", c.old)
 			}
-			p.sees(t, strings.Replace(p.text, c.old, c.new, 1), c.want, c.args...)
+			if got := doctorNames(t, strings.Replace(text, c.old, c.new, 1), secrets, c.args...); got != c.want {
+				t.Errorf("it names %q, and %q is wrong", got, c.want)
+			}
+			for id := range strings.FieldsSeq(c.want) {
+				named[id] = true
+			}
 		})
 	}
-	p.all(t, doctor.Config)
+	for _, i := range doctor.Items() {
+		if i.Depth == doctor.Config && !named[i.ID] {
+			t.Errorf("nothing has broken %s", i.ID)
+		}
+	}
 }
