@@ -4,10 +4,10 @@ GO ?= go
 FUZZTIME ?= 5m
 # More flags for go test, such as -v or -run.
 TESTFLAGS ?=
-# Packages that are tested at once: many of them wait for processes, blocks and time.
-PARALLEL ?= 6
+# Packages that are tested at once, beside two that are apart: many of them wait for processes, blocks and time.
+PARALLEL ?= 4
 # Those that take longest, which begin first.
-LONGEST = ./test/e2e ./test/crash ./test/operator ./test/chaos ./paywall ./ledger/redis ./ledger/postgres ./test/refunds ./settlement/wallet ./settlement/facilitator ./test/bench ./ledger/sqlite ./test/interop ./test/key0 ./devnet
+LONGEST = ./test/e2e ./test/chaos ./paywall ./ledger/redis ./ledger/postgres ./test/refunds ./settlement/wallet ./settlement/facilitator ./ledger/sqlite ./test/key0 ./devnet
 # How long things break, over which stores (sqlite, postgres, redis, all), and what decides who does what.
 CHAOS_SECONDS ?= 120
 CHAOS_STORE ?= all
@@ -23,15 +23,17 @@ SOAK_PAYMENTS ?= 1000000
 PKG ?= ./...
 TAGS = interop
 # The race detector, but for what it would find nothing in and takes several times as long under it: SQLite is C in the shape of Go, and the EVM an
-# interpreter, each in the hands of one goroutine.
+# interpreter, each in the hands of one goroutine. Packages that synchronize goroutines must not be here: it would not see how.
 UNRACED = modernc.org/sqlite/lib github.com/ethereum/go-ethereum/core/vm github.com/holiman/uint256
 RACE = -race $(foreach package,$(UNRACED),-gcflags=$(package)=-race=false)
+# Tests of whole processes and of other people's programs, which have nothing to find for it.
+APART = ./test/crash ./test/operator ./test/bench ./test/interop ./test/dashboard ./test/doctor ./test/observe ./test/xcaddy ./test/service ./cmd/demo
 
 # Developers' tools are pinned in a module of their own, so that nobody who imports ours inherits them.
 TOOL = $(GO) tool -modfile=$(CURDIR)/tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test chaos refund-chaos soak interop-v1 setup lint fmt vuln fuzz bench clean
+.PHONY: help build demo test test-raced test-apart chaos refund-chaos soak interop-v1 setup lint fmt vuln fuzz bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,7 +45,14 @@ demo: ## a paid request from 402 to upstream on a local chain; KEEP=1 keeps it r
 	CGO_ENABLED=0 KEEP=$(KEEP) $(GO) run -trimpath ./cmd/demo
 
 test: setup ## every test, as CI runs it, with the race detector; lint vets
-	$(GO) test $(RACE) -vet=off -tags '$(TAGS)' -p $(PARALLEL) -timeout 15m $(TESTFLAGS) $(LONGEST) ./...
+	@$(MAKE) --no-print-directory -j2 test-apart test-raced
+
+test-raced: # those in which goroutines of ours meet, the longest first
+	$(GO) test $(RACE) -vet=off -tags '$(TAGS)' -p $(PARALLEL) -timeout 15m $(TESTFLAGS) \
+		$(LONGEST) $(filter-out $(shell $(GO) list -tags '$(TAGS)' $(APART)),$(shell $(GO) list -tags '$(TAGS)' ./...))
+
+test-apart: # beside them, which wait for processes more than they work
+	$(GO) test -vet=off -tags '$(TAGS)' -p 2 -timeout 15m $(TESTFLAGS) $(APART)
 
 chaos: ## three Caddys under load while all that can break breaks; CHAOS_SECONDS=120 CHAOS_STORE=all CHAOS_SEED=
 	CGO_ENABLED=0 CHAOS_SECONDS=$(CHAOS_SECONDS) CHAOS_STORE=$(CHAOS_STORE) CHAOS_SEED=$(CHAOS_SEED) \

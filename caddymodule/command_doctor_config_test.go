@@ -105,7 +105,7 @@ func doctorFile(t *testing.T, name, text string) string {
 }
 
 // What is wrong in a configuration is named, and nothing beside it but what is wrong by the same mistake.
-func TestTheDoctorReadsConfigurations(t *testing.T) {
+func TestChecklistOfConfigurations(t *testing.T) {
 	text, secrets := shownToDoctor(t)
 	if got := doctorNames(t, text, secrets); got != "" {
 		t.Errorf("it names %s where nothing is wrong", got)

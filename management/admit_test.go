@@ -13,9 +13,9 @@ import (
 	"github.com/caddy-x402/caddy-x402/x402"
 )
 
-// Every key with every header against every lock: who one is comes first (401), then the header (400), then the key's network (401), then the
+// The sixth item of the going-live checklist. Every key with every header against every lock: who one is comes first (401), then the header (400), then the key's network (401), then the
 // instance's (403), then the scope (403).
-func TestNetworkMatrix(t *testing.T) {
+func TestChecklist6XNetwork(t *testing.T) {
 	const (
 		missing, keyInvalid = "401 auth.missing_token", "401 apikey.invalid"
 		expired, revoked    = "401 apikey.expired", "401 apikey.revoked"

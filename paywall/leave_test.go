@@ -46,7 +46,9 @@ func TestWhatIsLeftHalfwayIsLookedAtSoon(t *testing.T) {
 	}
 	now = now.Add(time.Hour)
 	chain := &slowChain{asked: make(chan struct{}, many)}
-	chain.survey = func(context.Context, settlement.Survey) (settlement.Surveyed, error) { return settlement.Surveyed{}, nil }
+	chain.survey = func(context.Context, settlement.Survey) (settlement.Surveyed, error) {
+		return settlement.Surveyed{}, nil
+	}
 	payee := &Payee{Network: sepolia, PayTo: common.Address{4}, Settler: chain}
 	e := NewEngine(store, Settings{Payees: []*Payee{payee}, ReconcileEvery: every})
 	for range reconcileAtOnce {

@@ -163,7 +163,7 @@ func believe(h *hook, all bool) func() error {
 
 // A sound shop passes, down to a payment. What is broken on the chain, in front of the site, at the receivers and in the ledger is named, while
 // the configuration stays as it was.
-func TestTheDoctorLooksAtWhatLives(t *testing.T) {
+func TestChecklistOfWhatLives(t *testing.T) {
 	s := newShop(t)
 	alerts, err := filepath.Abs("../../deploy/observe/alerts.yml")
 	if err != nil {

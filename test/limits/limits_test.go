@@ -12,9 +12,9 @@ import (
 	"github.com/caddy-x402/caddy-x402/x402"
 )
 
-// Item 5 of the going-live list: a payer has its limit over two processes that share a ledger; what is more is answered 429, says in whole
+// The fifth item of the going-live checklist: a payer has its limit over two processes that share a ledger; what is more is answered 429, says in whole
 // seconds when to come back, and leaves the authorization unused on chain, so that it pays where there is no limit any more.
-func TestSeed5RateLimits(t *testing.T) {
+func TestChecklist5RateLimits(t *testing.T) {
 	o := rig.Options{Site: site(limits)}
 	r := rig.New(t, o)
 	o.RPC = r.Chain.URL()
