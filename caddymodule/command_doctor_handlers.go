@@ -41,6 +41,9 @@ func (p *patient) readHandler(h *Handler) {
 	if out.Name == "" {
 		out.Name = "site" // as when it is provisioned
 	}
+	if h.CORS != nil {
+		out.Origins = h.CORS.Origins
+	}
 	for _, l := range h.RateLimits {
 		if l != nil {
 			out.Limits = append(out.Limits, l.By)

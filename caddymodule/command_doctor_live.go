@@ -127,7 +127,14 @@ func (f *doctorFlags) buy(ctx context.Context, p *patient, hc *http.Client, key 
 	if err != nil {
 		return out, errors.New("the address can't be asked")
 	}
-	c := &client.Client{HTTP: hc, Key: key, Limits: limits}
+	c := &client.Client{HTTP: hc, Key: key, Limits: limits, OnOffer: func(r *client.Report) error {
+		asked := *r.Requirements
+		asked.Network = r.Network.ID
+		if !p.subject.Takes(&asked) { // what is in front may have made another offer of ours
+			return fmt.Errorf("it asks for payment to %s on %s, which is not in this configuration", client.Printable(asked.PayTo, 64), asked.Network)
+		}
+		return nil
+	}}
 	res, report, err := c.Do(r)
 	if err != nil {
 		out.Problem = err.Error()

@@ -1,14 +1,21 @@
 package caddymodule
 
 import (
+	"encoding/base64"
 	"encoding/json"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/ethereum/go-ethereum/common"
+	"github.com/ethereum/go-ethereum/crypto"
+
 	"github.com/caddy-x402/caddy-x402/management/doctor"
+	"github.com/caddy-x402/caddy-x402/x402"
 )
 
 func scanned(t *testing.T, text string) *secretScan {
@@ -88,5 +95,38 @@ func TestDoctorFindsHandlers(t *testing.T) {
 		{"handler":"x402_service"}]}]}}}`), func(name string, _ json.RawMessage) { found = append(found, name) })
 	if want := []string{"subroute", "x402", "x402_service"}; !slices.Equal(found, want) {
 		t.Errorf("%v", found)
+	}
+}
+
+// What is in front of the site may make an offer of its own: the doctor pays nobody but who is configured, and before it signs.
+func TestDoctorPaysNobodyElse(t *testing.T) {
+	base, _ := x402.LookupNetwork("base")
+	asked, offered := 0, common.HexToAddress("0x1000000000000000000000000000000000000001")
+	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked++
+		text, err := json.Marshal(x402.PaymentRequired{X402Version: 2, Accepts: []x402.Requirements{{
+			Scheme: "exact", Network: base.ID, PayTo: offered.Hex(), Asset: base.Asset.Address.Hex(), Amount: "10000", MaxTimeoutSeconds: 60,
+			Extra: x402.Extra{Name: base.Asset.Name, Version: base.Asset.Version},
+		}}})
+		if err != nil {
+			t.Error(err)
+		}
+		w.Header().Set(x402.HeaderRequired, base64.StdEncoding.EncodeToString(text))
+		w.WriteHeader(http.StatusPaymentRequired)
+	}))
+	defer site.Close()
+	key, err := crypto.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &patient{subject: doctor.Subject{Networks: []doctor.Network{{Network: base, PayTo: common.HexToAddress("0x2000000000000000000000000000000000000002")}}}}
+	f := doctorFlags{maxAmount: "0.10"}
+	out, err := f.buy(t.Context(), p, site.Client(), key, site.URL)
+	if err != nil || !strings.Contains(out.Problem, offered.Hex()) || asked != 1 {
+		t.Errorf("asked %d times: %+v, %v", asked, out, err)
+	}
+	p.subject.Networks[0].PayTo = offered
+	if out, err = f.buy(t.Context(), p, site.Client(), key, site.URL); err != nil || asked != 3 {
+		t.Errorf("who is configured, asked %d times: %+v, %v", asked, out, err)
 	}
 }

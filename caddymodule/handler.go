@@ -274,6 +274,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		t = newTold(r)
 	}
 	if isPreflight(r) {
+		h.gate.Clean(r, h.Name)
 		return h.CORS.preflight(w, r, next)
 	}
 	if !first || r.Header.Get("Origin") == "" {

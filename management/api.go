@@ -70,7 +70,9 @@ type API struct {
 	page     []byte
 	cross    *http.CrossOriginProtection
 
-	listeners chan struct{} // a place for each who may listen to events
+	listeners seats         // of those who listen to events
+	exports   chan struct{} // a place for each export of payments
+	probes    chan struct{} // a place for each endpoint that is asked
 	leaving   context.Context
 	leave     context.CancelFunc
 }
@@ -83,7 +85,7 @@ func New(c Config) (*API, error) {
 		open: c.Open, prefix: c.Prefix, local: c.Local, keyMaxAge: c.KeyMaxAge, replayFor: c.IdempotencyTTL, observe: c.Observe,
 		usage: c.Usage, limits: c.Limits, limited: c.Limited, client: c.Client,
 		random: c.Random, log: c.Logger, mux: http.NewServeMux(), cross: http.NewCrossOriginProtection(),
-		listeners: make(chan struct{}, maxListeners),
+		exports: make(chan struct{}, mostAtOnce), probes: make(chan struct{}, mostAtOnce),
 	}
 	a.leaving, a.leave = context.WithCancel(context.Background())
 	if a.replayFor == 0 {

@@ -51,20 +51,30 @@ func (a *API) admit(ctx context.Context, x *exchange) error {
 	return nil
 }
 
-// identify finds out who asks.
+// identify finds out who asks, unless too much comes from there.
 func (a *API) identify(ctx context.Context, x *exchange) error {
+	if !a.local {
+		if _, err := bearer(x.r); err != nil {
+			return err
+		}
+		if err := a.countClient(ctx, x); err != nil {
+			return err
+		}
+		if err := a.shutOut(ctx, x); err != nil {
+			return err
+		}
+	}
+	return a.recognize(ctx, x)
+}
+
+// recognize finds out who asks.
+func (a *API) recognize(ctx context.Context, x *exchange) error {
 	if a.local {
 		x.caller = &caller{actor: localActor}
 		return nil
 	}
 	shown, err := bearer(x.r)
 	if err != nil {
-		return err
-	}
-	if err := a.countClient(ctx, x); err != nil {
-		return err
-	}
-	if err := a.shutOut(ctx, x); err != nil {
 		return err
 	}
 	if _, err := apikey.ParseSecret(shown); err != nil {

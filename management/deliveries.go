@@ -135,11 +135,16 @@ type probeOutput struct {
 	}
 }
 
-func probeHook(ctx context.Context, x *exchange, in *hookInput) (*probeOutput, error) {
+func (a *API) probeHook(ctx context.Context, x *exchange, in *hookInput) (*probeOutput, error) {
 	s, live, err := x.hooks()
 	if err != nil {
 		return nil, err
 	}
+	leave, err := enter(a.probes)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	p, err := s.Probe(ctx, live, in.ID)
 	if err != nil {
 		return nil, err

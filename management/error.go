@@ -60,6 +60,7 @@ const (
 	CodeTokenKeysAway      = "token_key.unavailable"
 
 	CodeRateLimit = "rate_limit.exceeded"
+	CodeBusy      = "request.too_many_at_once"
 
 	CodeIdempotencyRequired  = "idempotency.key_required"
 	CodeIdempotencyInvalid   = "idempotency.key_invalid"

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -16,9 +17,11 @@ import (
 
 // Codes of the feed.
 const (
-	CodeNoFeed   = "events.unavailable"
-	CodeTooMany  = "events.too_many_listeners"
-	maxListeners = 64
+	CodeNoFeed  = "events.unavailable"
+	CodeTooMany = "events.too_many_listeners"
+	// So many may listen with the keys of one network, and so many of these with one key.
+	maxListeners      = 64
+	maxListenersOfKey = 16
 	// A listener is sent away after a time, and comes back: whoever listens keeps the ledger open. The machine's own endpoint outlives
 	// configurations, so nobody tells its listeners that theirs has ended.
 	listenTime      = 15 * time.Minute
@@ -55,19 +58,56 @@ func (a *API) listen(_ context.Context, x *exchange, in *feedInput) (*feedOutput
 	if x.shop.Events == nil {
 		return nil, told(http.StatusNotFound, CodeNoFeed, "there is no feed of events here", nil)
 	}
-	select {
-	case a.listeners <- struct{}{}:
-	default:
+	rise, ok := a.listeners.sit(x.caller)
+	if !ok {
 		e := told(http.StatusServiceUnavailable, CodeTooMany, "too many listen already; try again, or take webhooks", nil)
 		e.RetryAfter = 10
 		return nil, e
 	}
 	out := &feedOutput{ContentType: events.ContentType, Buffering: "no"}
 	out.Body = func(huma.Context) {
-		defer func() { <-a.listeners }()
+		defer rise()
 		a.tellNews(x, in.LastEventID)
 	}
 	return out, nil
+}
+
+// seats are the places of those who listen. No key can take those of all others, and those of test networks none of the others'.
+type seats struct {
+	mu    sync.Mutex
+	taken map[string]int // by network, and by key
+}
+
+// sit takes a place, until rise; ok is false if there is none.
+func (s *seats) sit(c *caller) (rise func(), ok bool) {
+	network, key := "", ""
+	if !c.local() {
+		network, key = c.key.Mode.Network(), c.key.ID
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.taken[network] >= maxListeners || key != "" && s.taken[key] >= maxListenersOfKey {
+		return nil, false
+	}
+	if s.taken == nil {
+		s.taken = map[string]int{}
+	}
+	names := []string{network}
+	if key != "" {
+		names = append(names, key)
+	}
+	for _, name := range names {
+		s.taken[name]++
+	}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, name := range names {
+			if s.taken[name]--; s.taken[name] == 0 {
+				delete(s.taken, name)
+			}
+		}
+	}, true
 }
 
 func (a *API) tellNews(x *exchange, lastEventID string) {
@@ -87,7 +127,7 @@ func (a *API) tellNews(x *exchange, lastEventID string) {
 		Source: x.shop.Events,
 		Want:   func(ev *webhooks.Event) bool { return x.network == "" || ev.Live == (x.network == Mainnet) },
 		Write:  w.sendNow,
-		Check:  func(ctx context.Context) error { return a.identify(ctx, x) },
+		Check:  func(ctx context.Context) error { return a.recognize(ctx, x) },
 	}
 	err := s.Run(ctx, events.Since(lastEventID, x.shop.Store.Now(), mostAway))
 	if err != nil && x.r.Context().Err() == nil {

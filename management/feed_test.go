@@ -28,15 +28,20 @@ func (n *news) Next(_ context.Context, c json.RawMessage, _ int) ([]webhooks.Eve
 	return []webhooks.Event{other, ev}, c, nil
 }
 
-// listen opens a feed, and gives its lines; it ends before the test does.
+// listen opens a feed of mainnet, and gives its lines; it ends before the test does.
 func listen(t *testing.T, url, secret string) (lines *bufio.Scanner, header http.Header) {
+	t.Helper()
+	return listenOn(t, url, secret, "mainnet")
+}
+
+func listenOn(t *testing.T, url, secret, network string) (lines *bufio.Scanner, header http.Header) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/v1/events", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.Header.Set("Authorization", "Bearer "+secret)
-	r.Header.Set("X-Network", "mainnet")
+	r.Header.Set("X-Network", network)
 	res, err := http.DefaultClient.Do(r)
 	if err != nil {
 		t.Fatal(err)
@@ -87,11 +92,23 @@ func TestFeedRefused(t *testing.T) {
 	server := httptest.NewServer(o.remote)
 	defer server.Close()
 	defer http.DefaultClient.CloseIdleConnections()
-	for range 64 {
+	for range 16 {
 		listen(t, server.URL, secret)
 	}
 	if a := o.live(secret, http.MethodGet, "/v1/events", ""); statusAndCode(a) != "503 events.too_many_listeners" || a.header.Get("Retry-After") == "" {
 		t.Errorf("one too many: %d %s", a.status, a.body)
 	}
+	for range 3 {
+		_, another := o.key(apikey.Live, 0, apikey.PaymentsRead)
+		for range 16 {
+			listen(t, server.URL, another)
+		}
+	}
+	_, late := o.key(apikey.Live, 0, apikey.PaymentsRead)
+	if a := o.live(late, http.MethodGet, "/v1/events", ""); statusAndCode(a) != "503 events.too_many_listeners" {
+		t.Errorf("one too many of all: %d %s", a.status, a.body)
+	}
+	_, test := o.key(apikey.Test, 0, apikey.PaymentsRead)
+	listenOn(t, server.URL, test, "testnet") // which are not of the same
 	o.remote.Leave()
 }

@@ -183,6 +183,7 @@ func codeRows() []codeRow {
 		{409, CodeTokenKeyConfigured, "The keys of tokens stand in the configuration."},
 		{409, CodeAuditUnderWay, "The ledger is being read for somebody already; see Retry-After."},
 		{503, webhooks.CodeKeyMissing, "The key that seals secrets can't be had now; see Retry-After."},
+		{503, CodeBusy, "Too many such calls are answered just now; see Retry-After."},
 		{503, CodeTooMany, "Too many listen to events already; see Retry-After."},
 		{503, CodeUnavailable, "The ledger can't be reached; see Retry-After."},
 	}

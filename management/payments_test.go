@@ -1,12 +1,14 @@
 package management_test
 
 import (
+	"context"
 	"encoding/csv"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -371,5 +373,44 @@ func TestPagesAreBounded(t *testing.T) {
 	second := decode[listed[management.Payment]](t, o.live(live, http.MethodGet, "/v1/payments?cursor="+first.Page.Next, ""))
 	if !slices.Equal(ids(second.Data), []string{wanted.ID}) || second.Page.Next != "" {
 		t.Errorf("%s is not in %v, next %q", wanted.ID, ids(second.Data), second.Page.Next)
+	}
+}
+
+// slow is a ledger whose lists wait.
+type slow struct {
+	ledger.Store
+	asked, proceed chan struct{}
+}
+
+func (s slow) List(ctx context.Context, q ledger.Query) ([]ledger.Payment, error) {
+	s.asked <- struct{}{}
+	<-s.proceed
+	return s.Store.List(ctx, q)
+}
+
+// Exports read all that there is: there is an end to how many do at once.
+func TestExportsAtOnce(t *testing.T) {
+	o := newOffice(t)
+	_, live := o.key(apikey.Live, 0)
+	s := slow{o.store, make(chan struct{}), make(chan struct{})}
+	o.shop.Store = s
+	export := func() answer { return o.live(live, http.MethodGet, "/v1/payments/export", "") }
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			if a := export(); a.status != http.StatusOK {
+				t.Errorf("%d %s", a.status, a.body)
+			}
+		})
+		<-s.asked
+	}
+	if a := export(); statusAndCode(a) != "503 request.too_many_at_once" || a.header.Get("Retry-After") == "" || a.header.Get("Content-Disposition") != "" {
+		t.Errorf("one too many: %d %v %s", a.status, a.header, a.body)
+	}
+	close(s.proceed)
+	all.Wait()
+	go func() { <-s.asked }()
+	if a := export(); a.status != http.StatusOK {
+		t.Errorf("later: %d %s", a.status, a.body)
 	}
 }

@@ -74,7 +74,7 @@ func (a *API) addDeliveries() {
 		rule: rule{id: "probeWebhook", method: http.MethodPost, scope: manage}, path: "/v1/webhooks/{id}/probe", tag: tagHooks,
 		summary:     "Asks an endpoint whether it takes what is ours, and nothing else",
 		description: "By two events webhook.test, the second of which is signed with another secret; waits for both answers, and changes nothing.",
-	}, probeHook)
+	}, a.probeHook)
 }
 
 // Webhook is an endpoint that is told what happens.

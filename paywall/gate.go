@@ -73,6 +73,7 @@ type attempt struct {
 
 	consumer   *Consumer // whose API key came; nil: none did
 	counted    bool      // in a zone
+	met        bool      // the ledger knows its payment
 	zoned      []zoneCount
 	zoneWriter *headerWriter // tells of them; nil while there are none
 
@@ -133,7 +134,7 @@ func (g *Gate) Serve(w http.ResponseWriter, r *http.Request, q Request, next Han
 	}
 	err = a.pay(header)
 	if refused, ok := errors.AsType[*refusal](err); ok {
-		return a.answer(refused)
+		return a.answer(a.countUnpaid(refused))
 	}
 	return err
 }
@@ -384,6 +385,7 @@ func (a *attempt) choose() (option, error) {
 	}
 	i, err := x402.Select(f.accepts, a.payload)
 	if err != nil {
+		a.countRefused(a.engine)
 		return option{}, refuse(err)
 	}
 	return f.options[i], nil

@@ -46,6 +46,7 @@ func (a *attempt) sameRequest(p *ledger.Payment) bool {
 // or the clock say by now (rule 2).
 func (a *attempt) known(p ledger.Payment) error {
 	a.wasRead()
+	a.met = true
 	if a.repaysWith(&p) {
 		return a.resumeRepayment(p)
 	}
@@ -170,6 +171,9 @@ func (a *attempt) answered(ctx context.Context, p *ledger.Payment, copied bool) 
 	case over != nil:
 		return true, over
 	case p.Delivery == ledger.Delivered: // a plan: its buyer may have its token again
+		if err := a.countHolder(ctx, p); err != nil {
+			return true, err
+		}
 		return true, a.servePlan(*p, true)
 	}
 	return false, nil

@@ -10,13 +10,15 @@ import (
 
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/holiman/uint256"
+
+	"github.com/caddy-x402/caddy-x402/ledger"
 )
 
 // Zone bounds how many requests somebody may make in a window of time, which begins with the first of them. It is counted in the
 // ledger, so it holds over all instances; each draws some of it ahead where there is much (see leaser), and never more than there is.
 // Every request counts once, in the first zone that there is of ByKey, ByPayer and ByClient for what is known of who asks; what brings back
-// what was paid before, with the same payment header, does not count. A request that is refused by a zone has charged nothing, and its
-// authorization stays unused.
+// what was paid before, with the same payment header, does not count, but for who comes with that of a plan instead of its token. A request
+// that is refused by a zone has charged nothing, and its authorization stays unused.
 //
 // Where the ledger does not answer nothing is counted, and requests go on: to a claim, which needs the ledger, with a token, which does not,
 // or to a 402, which costs nobody anything.
@@ -130,6 +132,34 @@ func (a *attempt) countAlone(payer common.Address) error {
 	}
 	defer release()
 	return a.count(a.r.Context(), engine, payer)
+}
+
+// countUnpaid counts a request whose payment was refused while nobody had proven to be its payer: what it gets, an offer, it gets as one that
+// carries none.
+func (a *attempt) countUnpaid(r *refusal) *refusal {
+	if a.met || r.payment != "" || r.status == http.StatusTooManyRequests || r.status >= http.StatusInternalServerError {
+		return r
+	}
+	if refused, ok := errors.AsType[*refusal](a.countAlone(common.Address{})); ok {
+		return refused
+	}
+	return r
+}
+
+// countHolder counts a request by which the buyer of a plan comes with the payment, and not with the token that it got for it. Where too many
+// came it gets the token all the same, which it may have lost, and nothing else.
+func (a *attempt) countHolder(ctx context.Context, p *ledger.Payment) error {
+	if a.buysGrant() {
+		return nil
+	}
+	refused, ok := errors.AsType[*refusal](a.count(ctx, a.engine, p.Payer))
+	if !ok {
+		return nil
+	}
+	refused.receipt = p
+	refused.detail = "more requests came than are allowed; the plan is paid for, and its token comes with this answer: use it when the time of " +
+		"Retry-After is over"
+	return refused.of(p.ID)
 }
 
 // countRefused counts a key or a payment that was refused, by where it came from. It is counted though its sender may have left.

@@ -109,6 +109,34 @@ func TestClientZone(t *testing.T) {
 	c.saw(1, cent)
 }
 
+// A payment that is none makes nobody's offers free of the limit on them; and the header that bought a plan is no way around that on its token:
+// it brings the token back, which may have got lost, and no more.
+func TestZonesHaveNoWayAround(t *testing.T) {
+	c := newCluster(t, 1, Settings{}, nil, zoned(
+		Zone{By: ByPayer, Name: "z", Requests: 3, Window: time.Hour}, Zone{By: ByClient, Name: "z", Requests: 2, Window: time.Hour},
+	))
+	offer := c.ask(0, http.MethodGet, "/x", "") // the first of two
+	paid, little := c.signOffer(offer, 1, "day", nil), c.signOffer(offer, 2, "", uint256.NewInt(1))
+	for i := range 3 {
+		a := c.ask(0, http.MethodGet, "/x", "", headerSignature, paid)
+		if a.status != http.StatusOK || !strings.HasPrefix(a.header.Get("RateLimit"), fmt.Sprintf(`"payer";r=%d;t=`, 2-i)) {
+			t.Errorf("the plan's payment, time %d: %d %v %s", i, a.status, a.header, a.body)
+		}
+	}
+	a := c.ask(0, http.MethodGet, "/x", "", headerSignature, paid)
+	limitedBy(t, "the plan's payment", a, ByPayer, 3)
+	if a.header.Get(headerAccessToken) == "" || a.header.Get(headerResponse) == "" || a.header.Get(headerPaymentID) == "" {
+		t.Errorf("who has paid does not get its token: %v", a.header)
+	}
+	c.saw(3, 10*cent)
+	if a := c.ask(0, http.MethodGet, "/x", "", headerSignature, little); a.status != http.StatusPaymentRequired || !strings.HasPrefix(a.header.Get("RateLimit"), `"client";r=0;t=`) {
+		t.Errorf("a payment that is too small: %d %v %s", a.status, a.header, a.body)
+	}
+	for name, header := range map[string]string{"a payment that is too small": little, "no payment": "", "nothing": "bm90aGluZw=="} {
+		limitedBy(t, name, c.ask(0, http.MethodGet, "/x", "", headerSignature, header), ByClient, 2)
+	}
+}
+
 // Payments that are refused are few; then no new one from that address is looked at, a good one neither. What was paid is not new, and an offer
 // costs nothing. Another instance learns of it with the next that it refuses.
 func TestRefusedZone(t *testing.T) {

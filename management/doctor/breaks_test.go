@@ -140,8 +140,14 @@ var breaks = map[string][]func(*doctor.Subject, *world){
 		func(_ *doctor.Subject, w *world) { w.required = false },
 		func(s *doctor.Subject, _ *world) { s.Networks[0].PayTo = gas },
 	},
-	"cors.on":      {func(s *doctor.Subject, _ *world) { s.Handlers[0].CORS = false }},
-	"cors.answers": {func(_ *doctor.Subject, w *world) { w.allowed = "Content-Type" }},
+	"cors.on": {func(s *doctor.Subject, _ *world) { s.Handlers[0].CORS = false }},
+	"cors.answers": {
+		func(_ *doctor.Subject, w *world) { w.allowed = "Content-Type" },
+		func(_ *doctor.Subject, w *world) { w.origin = "" },
+		func(s *doctor.Subject, w *world) {
+			s.Handlers[0].Origins, w.origin = []string{"https://app.test.net"}, "https://other.test.net"
+		},
+	},
 
 	"webhooks.endpoint": {
 		func(s *doctor.Subject, _ *world) { s.Webhooks[0].URL = "http://receiver.test.net/hook" },

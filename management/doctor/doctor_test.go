@@ -51,6 +51,7 @@ type world struct {
 	card      string
 	required  bool // the header is there
 	allowed   string
+	origin    string // whose pages may pay
 	policy    string
 	redirects bool
 }
@@ -103,7 +104,9 @@ func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == "/.well-known/agent.json":
 		_, _ = fmt.Fprintf(rw, `{"url":%q}`, w.card)
 	case r.Method == http.MethodOptions:
-		rw.Header().Set("Access-Control-Allow-Origin", "*")
+		if w.origin == "*" || w.origin == r.Header.Get("Origin") && w.origin != "" {
+			rw.Header().Set("Access-Control-Allow-Origin", w.origin)
+		}
 		rw.Header().Set("Access-Control-Allow-Headers", w.allowed)
 		rw.WriteHeader(http.StatusNoContent)
 	default:
@@ -134,7 +137,7 @@ func soundShop(t *testing.T) (*doctor.Subject, *world) {
 		token:    doctor.Token{Separator: n.Domain().Separator(), Decimals: n.Asset.Decimals},
 		wei:      map[common.Address]*big.Int{}, balance: 100e6, mined: true, states: map[string]int64{"DELIVERED": 9},
 		keys:    []doctor.APIKey{{ID: "ak_1", Mode: "live", CreatedAt: now.Add(-24 * time.Hour)}},
-		metrics: `caddy_x402_payments{state="PAID"} 0`, health: "ok", required: true, allowed: "PAYMENT-SIGNATURE", policy: `"client";q=300;w=60`,
+		metrics: `caddy_x402_payments{state="PAID"} 0`, health: "ok", required: true, allowed: "PAYMENT-SIGNATURE", origin: "*", policy: `"client";q=300;w=60`,
 		payment: doctor.Payment{Status: http.StatusOK, Network: n.ID, Transaction: paidBy},
 	}
 	server := httptest.NewTLSServer(w)

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -262,15 +263,15 @@ func lookHeaders(ctx context.Context, s *Subject) Verdict {
 		return bad("its 402 comes out of a cache")
 	}
 	for i := range offer.Accepts {
-		if r := &offer.Accepts[i]; !s.ours(r) {
+		if r := &offer.Accepts[i]; !s.Takes(r) {
 			return bad("it asks for payment to %s on %s, which is not in this configuration", r.PayTo, r.Network)
 		}
 	}
 	return good("a 402 with all its headers")
 }
 
-// ours reports whether a way to pay is one of the configuration's.
-func (s *Subject) ours(r *x402.Requirements) bool {
+// Takes reports whether a way to pay is one of the configuration's.
+func (s *Subject) Takes(r *x402.Requirements) bool {
 	n := s.network(r.Network)
 	return n != nil && n.PayTo == common.HexToAddress(r.PayTo) && n.Asset.Address == common.HexToAddress(r.Asset)
 }
@@ -285,20 +286,39 @@ func lookPreflight(ctx context.Context, s *Subject) Verdict {
 	if err != nil {
 		return bad("%v", err)
 	}
-	origin := pageOrigin
-	res, _, err := s.ask(ctx, http.MethodOptions, address, "Origin", origin, "Access-Control-Request-Method", http.MethodGet,
-		"Access-Control-Request-Headers", "payment-signature")
-	if err != nil {
-		return bad("%v", err)
+	origins := s.origins()
+	for _, origin := range origins {
+		res, _, err := s.ask(ctx, http.MethodOptions, address, "Origin", origin, "Access-Control-Request-Method", http.MethodGet,
+			"Access-Control-Request-Headers", "payment-signature")
+		if err != nil {
+			return bad("%v", err)
+		}
+		allowed := strings.ToLower(strings.Join(res.Header.Values("Access-Control-Allow-Headers"), ","))
+		switch {
+		case res.StatusCode >= 300:
+			return bad("a preflight is answered with status %d", res.StatusCode)
+		case res.Header.Get("Access-Control-Allow-Origin") == "": // it may be another set of routes whose pages this is
+		case !strings.Contains(allowed, "payment-signature"):
+			return bad("a preflight does not allow the header PAYMENT-SIGNATURE")
+		default:
+			return good("it is")
+		}
 	}
-	allowed := strings.ToLower(strings.Join(res.Header.Values("Access-Control-Allow-Headers"), ","))
-	switch {
-	case res.StatusCode >= 300:
-		return bad("a preflight is answered with status %d", res.StatusCode)
-	case res.Header.Get("Access-Control-Allow-Origin") == "":
-		return good("a preflight is answered, and pages of other origins than yours are refused")
-	case !strings.Contains(allowed, "payment-signature"):
-		return bad("a preflight does not allow the header PAYMENT-SIGNATURE")
+	return bad("a preflight has no Access-Control-Allow-Origin for a page of %s", join(origins))
+}
+
+// origins are those of pages that may pay; where all may it is one of nobody's.
+func (s *Subject) origins() []string {
+	if len(s.Handlers) == 0 {
+		return []string{pageOrigin}
 	}
-	return good("it is")
+	var list []string
+	for _, h := range s.Handlers {
+		if len(h.Origins) == 0 {
+			list = append(list, pageOrigin)
+		}
+		list = append(list, h.Origins...)
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
 }

@@ -125,6 +125,8 @@ type Handler struct {
 	Idempotency string
 	// CORS: web pages may read its answers.
 	CORS bool
+	// Origins are those whose pages may; none: all.
+	Origins []string
 	// Limits are by whom requests are counted: "key", "payer", "client", "refused".
 	Limits []string
 	// Upfront: something of it is paid for before it is delivered.

@@ -32,6 +32,20 @@ const site = `
 		}
 		reverse_proxy {upstream}
 	}
+	handle /limited/* {
+		x402 $0.01 {
+			name limited
+			api_keys
+			rate_limit key 1000000000 1h
+			rate_limit payer 1000000000 1h
+			rate_limit client 1000000000 1h
+			rate_limit refused 20 1h
+			plan day $0.50 {
+				ttl 24h
+			}
+		}
+		reverse_proxy {upstream}
+	}
 	handle {
 		x402 $0.01 {
 			plan day $0.50 {
@@ -97,6 +111,13 @@ func BenchmarkOffer(b *testing.B) {
 	h, r, _ := server(b, "/token")
 	b.Run("x402", func(b *testing.B) { measure(b, h, r, "/unpaid", http.StatusPaymentRequired) })
 	b.Run("respond", func(b *testing.B) { measure(b, h, r, "/bare-402", http.StatusPaymentRequired) })
+}
+
+// BenchmarkLimited is both where requests are limited.
+func BenchmarkLimited(b *testing.B) {
+	h, r, token := server(b, "/limited/any")
+	b.Run("offer", func(b *testing.B) { measure(b, h, r, "/limited/any", http.StatusPaymentRequired) })
+	b.Run("token", func(b *testing.B) { measure(b, h, r, "/limited/any", http.StatusOK, "Authorization", "Bearer "+token) })
 }
 
 // BenchmarkToken is a request with the token of a time plan, beside the same reverse_proxy without a paywall.
