@@ -35,8 +35,9 @@ with the reason why it matters and with what to do.
 
 Without more flags the configuration alone is looked at, with the environment of this command, which should be that of Caddy. With --live the
 chain, the ledger, the running Caddy, the public address and the receivers of webhooks are asked, too; nothing is changed by that, and
-receivers get one test that they should take and one that they should refuse. With --pay something is bought, with real money if the
-configuration is for that: by the account whose key is in X402_PRIVATE_KEY, for --max-amount at most.
+receivers get one test that they should take and one that they should refuse. The ledger is opened as Caddy opens it, so a doctor of a newer
+version than the Caddy that runs brings its tables up to date. With --pay something is bought, with real money if the configuration is for
+that: by the account whose key is in X402_PRIVATE_KEY, for --max-amount at most, and to nobody but the configuration's pay_to.
 
 Exit codes: 0 nothing failed, 2 the command is not well formed, 5 something failed.`,
 		Args: cobra.NoArgs,

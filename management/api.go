@@ -70,9 +70,9 @@ type API struct {
 	page     []byte
 	cross    *http.CrossOriginProtection
 
-	listeners seats         // of those who listen to events
-	exports   chan struct{} // a place for each export of payments
-	probes    chan struct{} // a place for each endpoint that is asked
+	listeners seats // of those who listen to events
+	exports   seats // of those who export payments
+	probes    seats // of those who have endpoints of webhooks asked
 	leaving   context.Context
 	leave     context.CancelFunc
 }
@@ -85,7 +85,9 @@ func New(c Config) (*API, error) {
 		open: c.Open, prefix: c.Prefix, local: c.Local, keyMaxAge: c.KeyMaxAge, replayFor: c.IdempotencyTTL, observe: c.Observe,
 		usage: c.Usage, limits: c.Limits, limited: c.Limited, client: c.Client,
 		random: c.Random, log: c.Logger, mux: http.NewServeMux(), cross: http.NewCrossOriginProtection(),
-		exports: make(chan struct{}, mostAtOnce), probes: make(chan struct{}, mostAtOnce),
+		listeners: seats{most: maxListeners, mostOfKey: maxListenersOfKey},
+		exports:   seats{most: maxAtOnce, mostOfKey: maxAtOnceOfKey},
+		probes:    seats{most: maxAtOnce, mostOfKey: maxAtOnceOfKey},
 	}
 	a.leaving, a.leave = context.WithCancel(context.Background())
 	if a.replayFor == 0 {

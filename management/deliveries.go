@@ -140,7 +140,7 @@ func (a *API) probeHook(ctx context.Context, x *exchange, in *hookInput) (*probe
 	if err != nil {
 		return nil, err
 	}
-	leave, err := enter(a.probes)
+	leave, err := a.probes.enter(x.caller)
 	if err != nil {
 		return nil, err
 	}

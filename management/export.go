@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"regexp"
 	"strconv"
 	"time"
@@ -16,24 +15,6 @@ import (
 
 	"github.com/caddy-x402/caddy-x402/ledger"
 )
-
-// mostAtOnce is how many of the calls that take long may be answered at once, of each kind.
-const mostAtOnce = 4
-
-// enter takes a place for a call that takes long; leave must follow.
-func enter(places chan struct{}) (leave func(), err error) {
-	select {
-	case places <- struct{}{}:
-		return func() { <-places }, nil
-	default:
-		e := told(http.StatusServiceUnavailable, CodeBusy, "too many such calls are answered just now; try again", nil)
-		e.RetryAfter = busyAgain
-		return nil, e
-	}
-}
-
-// busyAgain is after how many seconds it is worth to ask again.
-const busyAgain = 5
 
 type exportInput struct {
 	SelectInput
@@ -65,7 +46,7 @@ func (a *API) exportPayments(_ context.Context, x *exchange, in *exportInput) (*
 	}
 	out.Disposition = `attachment; filename="payments.` + in.Format + `"`
 	out.Body = func(huma.Context) {
-		leave, err := enter(a.exports)
+		leave, err := a.exports.enter(x.caller)
 		if err != nil {
 			x.failure = err
 			return

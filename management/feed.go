@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -19,9 +18,6 @@ import (
 const (
 	CodeNoFeed  = "events.unavailable"
 	CodeTooMany = "events.too_many_listeners"
-	// So many may listen with the keys of one network, and so many of these with one key.
-	maxListeners      = 64
-	maxListenersOfKey = 16
 	// A listener is sent away after a time, and comes back: whoever listens keeps the ledger open. The machine's own endpoint outlives
 	// configurations, so nobody tells its listeners that theirs has ended.
 	listenTime      = 15 * time.Minute
@@ -70,44 +66,6 @@ func (a *API) listen(_ context.Context, x *exchange, in *feedInput) (*feedOutput
 		a.tellNews(x, in.LastEventID)
 	}
 	return out, nil
-}
-
-// seats are the places of those who listen. No key can take those of all others, and those of test networks none of the others'.
-type seats struct {
-	mu    sync.Mutex
-	taken map[string]int // by network, and by key
-}
-
-// sit takes a place, until rise; ok is false if there is none.
-func (s *seats) sit(c *caller) (rise func(), ok bool) {
-	network, key := "", ""
-	if !c.local() {
-		network, key = c.key.Mode.Network(), c.key.ID
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.taken[network] >= maxListeners || key != "" && s.taken[key] >= maxListenersOfKey {
-		return nil, false
-	}
-	if s.taken == nil {
-		s.taken = map[string]int{}
-	}
-	names := []string{network}
-	if key != "" {
-		names = append(names, key)
-	}
-	for _, name := range names {
-		s.taken[name]++
-	}
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for _, name := range names {
-			if s.taken[name]--; s.taken[name] == 0 {
-				delete(s.taken, name)
-			}
-		}
-	}, true
 }
 
 func (a *API) tellNews(x *exchange, lastEventID string) {
