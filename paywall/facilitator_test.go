@@ -47,7 +47,7 @@ func TestCallers(t *testing.T) {
 func TestCallersAreForgotten(t *testing.T) {
 	l := callers{most: 2, per: time.Minute}
 	now := time.Unix(1_800_000_000, 0)
-	for i := range 3 * maxClients {
+	for i := range maxClients + 100 {
 		l.admit(strconv.Itoa(i), now)
 	}
 	if n := len(l.full); n > maxClients+1 {

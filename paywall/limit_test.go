@@ -79,7 +79,7 @@ func TestLimitsUnderWay(t *testing.T) {
 	if _, ok := l.begin("busy", noon); !ok {
 		t.Error("what has ended still counts")
 	}
-	for i := range 3 * maxClients {
+	for i := range maxClients + 100 {
 		if end, ok := l.begin(string(rune(i)), noon); ok {
 			end(i%2 == 0)
 		}

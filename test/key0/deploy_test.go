@@ -17,6 +17,7 @@ import (
 
 	"github.com/caddy-x402/caddy-x402/devnet"
 	"github.com/caddy-x402/caddy-x402/test/rig"
+	"github.com/caddy-x402/caddy-x402/test/stores"
 	"github.com/caddy-x402/caddy-x402/x402"
 )
 
@@ -25,7 +26,7 @@ import (
 func TestDeployment(t *testing.T) {
 	for backend, variable := range map[string]string{"redis": "REDIS_URL", "postgres": "DATABASE_URL"} {
 		t.Run(backend, func(t *testing.T) {
-			_, url, _ := strings.Cut(stores[backend](t), " ")
+			_, url, _ := strings.Cut(stores.All[backend](t, "").Caddyfile, " ")
 			d := deploy(t, "STORAGE_BACKEND="+backend, variable+"="+url)
 			d.sells(t)
 			d.refunds(t)

@@ -2,6 +2,8 @@ package key0
 
 import (
 	"testing"
+
+	"github.com/caddy-x402/caddy-x402/test/stores"
 )
 
 type scene struct {
@@ -51,9 +53,9 @@ var scenes = []scene{
 
 // TestKey0 runs all scenes on every store.
 func TestKey0(t *testing.T) {
-	for store, start := range stores {
+	for store, begin := range stores.All {
 		t.Run(store, func(t *testing.T) {
-			s := newShop(t, start(t))
+			s := newShop(t, begin(t, t.TempDir()).Caddyfile)
 			for _, scene := range scenes {
 				t.Run(scene.file, func(t *testing.T) { scene.run(t, s) })
 			}

@@ -13,10 +13,7 @@ import (
 	"testing"
 	"time"
 
-	_ "github.com/caddy-x402/caddy-x402/caddymodule/stores/postgres"
-	_ "github.com/caddy-x402/caddy-x402/caddymodule/stores/redis"
 	"github.com/caddy-x402/caddy-x402/test/rig"
-	"github.com/caddy-x402/caddy-x402/test/service"
 	"github.com/caddy-x402/caddy-x402/x402"
 )
 
@@ -99,31 +96,6 @@ type shop struct {
 	options rig.Options
 	issuer  *issuer
 	payers  atomic.Int64
-}
-
-// stores start each store, and give what stands after `store`.
-var stores = map[string]func(*testing.T) string{
-	"sqlite": func(*testing.T) string { return "" },
-	"postgres": func(t *testing.T) string {
-		p, err := service.StartPostgres(t.Context(), service.PostgresOptions{NoSync: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = p.Stop() })
-		name, err := p.CreateDatabase(t.Context(), "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return "postgres " + p.URL(name)
-	},
-	"redis": func(t *testing.T) string {
-		s, err := service.StartRedis(t.Context(), service.RedisOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = s.Stop() })
-		return "redis " + s.URL()
-	},
 }
 
 func options(store, service string) rig.Options {

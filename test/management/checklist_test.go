@@ -108,14 +108,15 @@ func TestChecklist4Idempotency(t *testing.T) {
 	buy := func(body string) rig.Answer {
 		return b.Do(t.Context(), http.MethodPost, url, body, x402.HeaderSignature, b.Sign(offer, 0), "Idempotency-Key", "one-of-many")
 	}
-	answers := make([]rig.Answer, 50)
+	var answers [51]rig.Answer
 	var wg sync.WaitGroup
-	for i := range answers {
+	for i := range 50 {
 		wg.Go(func() { answers[i] = buy("rome") })
 	}
 	wg.Wait()
+	answers[50] = buy("rome")
 	fresh := 0
-	for _, a := range append(answers, buy("rome")) {
+	for _, a := range answers {
 		switch {
 		case a.Status == http.StatusOK && a.Body == "sunny" && a.Header.Get("Idempotency-Replayed") == "":
 			fresh++

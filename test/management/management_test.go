@@ -19,6 +19,7 @@ import (
 	"github.com/caddy-x402/caddy-x402/ledger/sqlite"
 	"github.com/caddy-x402/caddy-x402/management/apikey"
 	"github.com/caddy-x402/caddy-x402/test/rig"
+	"github.com/caddy-x402/caddy-x402/test/stores"
 )
 
 type (
@@ -37,7 +38,15 @@ type (
 
 // From the first key, which the command line makes over the machine's own endpoint, to everything that is done with payments.
 func TestManagementFromTheFirstKey(t *testing.T) {
-	o := newOffice(t)
+	for name, begin := range stores.All {
+		t.Run(name, func(t *testing.T) {
+			store := begin(t, t.TempDir()).Caddyfile
+			fromTheFirstKey(t, name, newOffice(t, func(o *rig.Options) { o.Store = store }))
+		})
+	}
+}
+
+func fromTheFirstKey(t *testing.T, store string, o *office) {
 	o.sell()
 	code, out, errOut := o.command("create", "--label", "me", "--mode", "test", "--json")
 	me := decode[apiKey](t, out)
@@ -74,7 +83,7 @@ func TestManagementFromTheFirstKey(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		"/v1/payments/states": `"state":"DELIVERED","payments":2`, "/v1/plans": `"name":"day"`, "/v1/tokens": `"status":"revoked"`, "/v1/refunds/plan": `"reason":"refunds_off"`,
-		"/v1/wallets": `"role":"gas"`, "/v1/settings": `"store":"sqlite"`, "/v1/audit": `"operation":"revokeToken","target":"` + plan.ID + `"`,
+		"/v1/wallets": `"role":"gas"`, "/v1/settings": `"store":"` + store + `"`, "/v1/audit": `"operation":"revokeToken","target":"` + plan.ID + `"`,
 		"/v1/refunds?status=pending": `"state":"REFUND_PENDING"`, "/openapi.json": `"openapi":"3.1.0"`, "/docs": "<!doctype html>",
 	} {
 		if a := o.ops(me.Secret, http.MethodGet, path, ""); a.Status != http.StatusOK || !strings.Contains(a.Body, want) {

@@ -1,11 +1,9 @@
 package plans
 
 import (
-	"context"
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"path/filepath"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -14,11 +12,8 @@ import (
 
 	"github.com/caddy-x402/caddy-x402/devnet"
 	"github.com/caddy-x402/caddy-x402/ledger"
-	"github.com/caddy-x402/caddy-x402/ledger/postgres"
-	"github.com/caddy-x402/caddy-x402/ledger/redis"
-	"github.com/caddy-x402/caddy-x402/ledger/sqlite"
 	"github.com/caddy-x402/caddy-x402/test/rig"
-	"github.com/caddy-x402/caddy-x402/test/service"
+	"github.com/caddy-x402/caddy-x402/test/stores"
 	"github.com/caddy-x402/caddy-x402/x402"
 )
 
@@ -30,60 +25,23 @@ const (
 // host is what clients call the site by, whichever instance they reach.
 const host = "shop.test"
 
-// shared is a store that several processes use.
-type shared struct {
-	config string
-	open   func(ctx context.Context) (ledger.Store, error)
-}
-
-var shareds = map[string]func(t *testing.T, dir string) shared{
-	"sqlite": func(_ *testing.T, dir string) shared {
-		path := filepath.Join(dir, "ledger.db")
-		return shared{"sqlite " + path, func(ctx context.Context) (ledger.Store, error) { return sqlite.Open(ctx, path, sqlite.Options{}) }}
-	},
-	"postgres": func(t *testing.T, _ string) shared {
-		server, err := service.StartPostgres(t.Context(), service.PostgresOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = server.Stop() })
-		name, err := server.CreateDatabase(t.Context(), "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		url := server.URL(name)
-		return shared{"postgres " + strconv.Quote(url), func(ctx context.Context) (ledger.Store, error) {
-			return postgres.Open(ctx, url, postgres.Options{})
-		}}
-	},
-	"redis": func(t *testing.T, _ string) shared {
-		server, err := service.StartRedis(t.Context(), service.RedisOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = server.Stop() })
-		return shared{"redis " + server.URL(), func(ctx context.Context) (ledger.Store, error) {
-			return redis.Open(ctx, server.URL(), redis.Options{})
-		}}
-	},
-}
-
 // Many clients use one counted pass at once over several instances, which are killed now and then: never more is served than was
 // sold, and no less than that without what the killed ones held.
 func TestCountedPassOverKilledInstances(t *testing.T) {
-	for name, share := range shareds {
-		t.Run(name, func(t *testing.T) { overKilledInstances(t, share) })
+	for name, begin := range stores.All {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			overKilledInstances(t, dir, begin(t, dir))
+		})
 	}
 }
 
-func overKilledInstances(t *testing.T, share func(*testing.T, string) shared) {
+func overKilledInstances(t *testing.T, dir string, store stores.Store) {
 	chain, err := devnet.Start(t.Context(), devnet.Options{Payers: 4})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = chain.Close() })
-	dir := t.TempDir()
-	store := share(t, dir)
 	var calls atomic.Int64
 	up := rig.NewUpstream(t, func(http.ResponseWriter, *http.Request) { calls.Add(1) })
 	p := &party{t: t, calls: &calls}
@@ -93,7 +51,7 @@ func overKilledInstances(t *testing.T, share func(*testing.T, string) shared) {
 	p.buy()
 	p.use()
 
-	s, err := store.open(t.Context())
+	s, err := store.Open(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,11 +70,11 @@ func overKilledInstances(t *testing.T, share func(*testing.T, string) shared) {
 	}
 }
 
-func newInstance(t *testing.T, dir string, store shared, rpc, upstream string) *rig.Process {
+func newInstance(t *testing.T, dir string, store stores.Store, rpc, upstream string) *rig.Process {
 	addr := rig.FreeAddr(t)
 	_, port, _ := net.SplitHostPort(addr)
 	i := rig.NewProcess(t, t.TempDir(), "caddy", addr, rig.Caddyfile(rig.Options{
-		RPC: rpc, Store: store.config, App: "public_url http://" + host,
+		RPC: rpc, Store: store.Caddyfile, App: "public_url http://" + host,
 		Site: "x402 /* {\n plan thousand $0.10 {\n requests " + strconv.Itoa(passRequests) + "\n}\n}\n reverse_proxy {upstream}",
 	}, dir, host+":"+port, upstream))
 	if err := i.Start(); err != nil {

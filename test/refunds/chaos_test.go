@@ -22,6 +22,7 @@ import (
 	"github.com/caddy-x402/caddy-x402/ledger"
 	"github.com/caddy-x402/caddy-x402/settlement/settlementtest"
 	"github.com/caddy-x402/caddy-x402/test/rig"
+	"github.com/caddy-x402/caddy-x402/test/stores"
 	"github.com/caddy-x402/caddy-x402/x402"
 )
 
@@ -37,7 +38,7 @@ type chaos struct {
 	t         *testing.T
 	random    *rand.Rand
 	dir       string
-	store     store
+	store     stores.Store
 	chain     *devnet.Chain
 	rpc       []*settlementtest.Proxy
 	instances []*instance
@@ -65,10 +66,10 @@ func TestChaos(t *testing.T) {
 	}
 	list := strings.Split(setting("REFUNDS_STORE", "sqlite"), ",")
 	if list[0] == "all" {
-		list = slices.Sorted(maps.Keys(stores))
+		list = slices.Sorted(maps.Keys(stores.All))
 	}
 	for _, name := range list {
-		open := stores[name]
+		open := stores.All[name]
 		if open == nil {
 			t.Fatalf("REFUNDS_STORE: there is no store %q", name)
 		}
@@ -90,7 +91,7 @@ func setting(name, otherwise string) string {
 	return otherwise
 }
 
-func newChaos(t *testing.T, name string, seed uint64, open func(*testing.T, string) store) *chaos {
+func newChaos(t *testing.T, name string, seed uint64, open func(testing.TB, string) stores.Store) *chaos {
 	c := &chaos{
 		t: t, random: rand.New(rand.NewPCG(seed, 1)), served: map[string]int{}, held: map[string]bool{}, began: map[common.Address]uint64{},
 	}
@@ -183,7 +184,7 @@ http://shop.test:%s {
 	x402_service
 	reverse_proxy %s
 }
-`, admin, subscription, rig.PayTo, rpc, crypto.FromECDSA(devnet.Developer(0).Key), crypto.FromECDSA(devnet.Developer(1).Key), fast(), c.store.config, port, upstream)
+`, admin, subscription, rig.PayTo, rpc, crypto.FromECDSA(devnet.Developer(0).Key), crypto.FromECDSA(devnet.Developer(1).Key), fast(), c.store.Caddyfile, port, upstream)
 }
 
 func (c *chaos) balance(of common.Address) uint64 {
@@ -403,7 +404,7 @@ func (c *chaos) rest() {
 
 func (c *chaos) open() ledger.Store {
 	c.t.Helper()
-	s, err := c.store.open(c.t.Context())
+	s, err := c.store.Open(c.t.Context())
 	if err != nil {
 		c.t.Fatal(err)
 	}

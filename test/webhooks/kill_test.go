@@ -20,9 +20,9 @@ import (
 	"github.com/caddy-x402/caddy-x402/devnet"
 	"github.com/caddy-x402/caddy-x402/internal/faultpoint"
 	"github.com/caddy-x402/caddy-x402/ledger"
-	"github.com/caddy-x402/caddy-x402/ledger/sqlite"
 	"github.com/caddy-x402/caddy-x402/management/webhooks"
 	"github.com/caddy-x402/caddy-x402/test/rig"
+	"github.com/caddy-x402/caddy-x402/test/stores"
 )
 
 // The environment of a child process: the configuration that it serves, and the step after which it kills itself.
@@ -119,20 +119,24 @@ func start(t *testing.T, path, dir, step string) (kill func(), dead <-chan struc
 // Wherever the sender is killed, each event arrives; and the ledger, the delivery log and the receiver agree.
 func TestKilledSender(t *testing.T) {
 	t.Setenv("T_SECRET", webhooks.NewSecret())
-	for _, step := range []string{"webhooks enqueued", "webhook leased", "webhook sent"} {
-		t.Run(step, func(t *testing.T) { t.Parallel(); killed(t, step) })
+	for step, store := range map[string]string{"webhooks enqueued": "sqlite", "webhook leased": "postgres", "webhook sent": "redis"} {
+		t.Run(step+" in "+store, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			killed(t, step, dir, stores.All[store](t, dir))
+		})
 	}
 }
 
-func killed(t *testing.T, step string) {
+func killed(t *testing.T, step, dir string, store stores.Store) {
 	chain, err := devnet.Start(t.Context(), devnet.Options{Payers: 4})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = chain.Close() })
 	r := newReceiver(t, os.Getenv("T_SECRET"))
-	dir, addr := t.TempDir(), rig.FreeAddr(t)
-	o := rig.Options{RPC: chain.URL(), Site: site, App: hooked(r, "{env.T_SECRET}")}
+	addr := rig.FreeAddr(t)
+	o := rig.Options{RPC: chain.URL(), Site: site, Store: store.Caddyfile, App: hooked(r, "{env.T_SECRET}")}
 	config, err := rig.Adapt(rig.Caddyfile(o, dir, addr, rig.NewUpstream(t, nil).Addr()))
 	if err != nil {
 		t.Fatal(err)
@@ -153,16 +157,16 @@ func killed(t *testing.T, step string) {
 	if a, _ := rig.NewBuyer(t, 2).Buy("http://" + addr + "/another"); a.Status != http.StatusOK {
 		t.Fatalf("%d %s", a.Status, a.Body)
 	}
-	agree(t, filepath.Join(dir, "ledger.db"), r, kill)
+	agree(t, store, r, kill)
 }
 
 // agree waits until what was told is what the ledger has.
-func agree(t *testing.T, path string, r *receiver, kill func()) {
+func agree(t *testing.T, store stores.Store, r *receiver, kill func()) {
 	t.Helper()
 	var want, got int
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
 		told := r.told()
-		facts, delivered := recorded(t, path)
+		facts, delivered := recorded(t, store)
 		want, got = len(facts), 0
 		for id := range told {
 			if !facts[id] {
@@ -179,9 +183,9 @@ func agree(t *testing.T, path string, r *receiver, kill func()) {
 }
 
 // recorded is what must be told by the ledger's trail, and how many deliveries its log has as delivered.
-func recorded(t *testing.T, path string) (facts map[string]bool, delivered int) {
+func recorded(t *testing.T, s stores.Store) (facts map[string]bool, delivered int) {
 	t.Helper()
-	store, err := sqlite.Open(t.Context(), path, sqlite.Options{})
+	store, err := s.Open(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
