@@ -54,13 +54,17 @@ func (f *apiKeysFlags) common(cmd *cobra.Command) {
 	fs.BoolVar(&f.json, "json", false, "print JSON, also on a terminal")
 }
 
+const secretHelp = `
+
+The secret is all that is printed on the standard output, so that it can go into a pipe or a variable; --json gives all there is.`
+
 func newAPIKeysCreate(pi payIO) *cobra.Command {
 	var f apiKeysFlags
 	cmd := quiet(&cobra.Command{
 		Use:   "create --label <whose it is> [flags]",
 		Short: "Makes a key, and shows its secret once",
 		Long: `Makes a key of the management API. Without --scopes it may do everything, which the first key must: with it others are made that may
-less. Without --mode it is for the network that the running configuration has; where it has test networks and mainnets, say which.` + apiKeysHelp,
+less. Without --mode it is for the network that the running configuration has; where it has test networks and mainnets, say which.` + secretHelp + apiKeysHelp,
 		Args: cobra.NoArgs,
 		RunE: pi.operate(&f.json, func(ctx context.Context, o *operator, _ []string) error { return f.create(ctx, o) }),
 	})
@@ -89,7 +93,7 @@ func newAPIKeysRotate(pi payIO) *cobra.Command {
 	cmd := quiet(&cobra.Command{
 		Use: "rotate <key> [flags]", Short: "Makes a successor of a key, and shows its secret once",
 		Long: `Makes a successor with the same scopes. Both keys are good for --overlap, 7 days if nothing is said, so that whoever uses the old one has
-time to change over. With --leaked the old one ends at once.` + apiKeysHelp,
+time to change over. With --leaked the old one ends at once.` + secretHelp + apiKeysHelp,
 		Args: cobra.ExactArgs(1),
 		RunE: pi.operate(&f.json, f.rotate),
 	})
@@ -182,7 +186,12 @@ func seconds(name, text string) (int64, error) {
 	return int64(d / time.Second), nil
 }
 
+// secretAlone has a command print the secret alone unless JSON is asked for, also into a pipe, which leads to where it is kept; and there
+// nothing at all if something goes wrong.
+func (f *apiKeysFlags) secretAlone(o *operator) { o.asJSON = f.json }
+
 func (f *apiKeysFlags) create(ctx context.Context, o *operator) error {
+	f.secretAlone(o)
 	ask := map[string]any{"label": f.label, "scopes": f.scopes}
 	if strings.TrimSpace(f.label) == "" {
 		return invalidRequest("--label is missing: whose the key is, and what for")
@@ -283,6 +292,7 @@ func keyPath(id, operation string) (string, error) {
 }
 
 func (f *apiKeysFlags) rotate(ctx context.Context, o *operator, args []string) error {
+	f.secretAlone(o)
 	path, err := keyPath(args[0], "/rotate")
 	if err != nil {
 		return err

@@ -82,7 +82,7 @@ func (c *adminClient) send(ctx context.Context, r *http.Request) (*http.Response
 	if err != nil {
 		if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "dial" && ctx.Err() == nil {
 			err = errors.Join(errNotRunning, err)
-			return nil, &operatorError{0, codeUnavailable, "no Caddy answers at " + c.listen, err}
+			return nil, &operatorError{0, codeUnavailable, "no Caddy answers at " + c.listen + "; start it, or say where its admin endpoint is: --address, or --config with its Caddyfile", err}
 		}
 		return nil, &operatorError{0, codeUnavailable, fmt.Sprintf("asking the Caddy at %s: %v", c.listen, err), err}
 	}

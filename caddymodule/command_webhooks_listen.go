@@ -65,11 +65,11 @@ func (f *webhooksListen) run(ctx context.Context, o *operator) error {
 	if err != nil {
 		return &operatorError{http.StatusServiceUnavailable, codeUnavailable, "it can't listen: " + err.Error(), err}
 	}
+	o.say(listening, l.Addr())
 	if secret == "" {
 		secret = webhooks.NewSecret()
-		o.say("this secret is new; start the Caddy with it in its environment, as X402_WEBHOOK_SECRET:\n%s\n", secret)
+		o.say(listeningNew, secret, l.Addr())
 	}
-	o.say("listening; for the global option x402:\n\n\twebhook http://%s/ {\n\t\tsecret {env.X402_WEBHOOK_SECRET}\n\t}\n\twebhooks {\n\t\tallow_private\n\t}\n", l.Addr())
 	ctx, done := context.WithCancel(ctx)
 	defer done()
 	r := &webhookReceiver{secret: secret, status: f.status, left: f.count, o: o, done: done, seen: make(map[string]int)}
@@ -92,6 +92,29 @@ func (f *webhooksListen) run(ctx context.Context, o *operator) error {
 	return nil
 }
 
+// What listen says at first, with its address; and what else without a secret, with a new one.
+const (
+	listening = `listening; what Caddy tells must be allowed to come here, and for an endpoint of the configuration it must be named:
+
+	x402 {
+		webhook http://%s/ {
+			secret {env.X402_WEBHOOK_SECRET}
+		}
+		webhooks {
+			allow_private
+		}
+	}
+`
+	listeningNew = `this secret is new; start the Caddy with it in its environment, as X402_WEBHOOK_SECRET:
+%s
+
+A Caddy that is running and has x402_management makes an endpoint with another secret, without a restart. Then listen with that:
+
+	export X402_WEBHOOK_SECRET=$(caddy x402 webhooks add http://%s/)
+	caddy x402 webhooks listen
+`
+)
+
 // webhookReceiver shows what comes.
 type webhookReceiver struct {
 	secret string
@@ -111,6 +134,7 @@ type received struct {
 	ID        string          `json:"id,omitempty"`
 	Times     int             `json:"times,omitempty"` // how often this id has come
 	Timestamp string          `json:"timestamp,omitempty"`
+	Signature string          `json:"signature,omitempty"`
 	Body      json.RawMessage `json:"body,omitempty"`
 }
 
@@ -127,7 +151,10 @@ func (r *webhookReceiver) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 		return
 	}
 	now := time.Now()
-	got := received{verified: judgeWebhook(r.secret, q.Header, body, now), At: now.UTC(), ID: q.Header.Get(webhooks.HeaderID), Timestamp: q.Header.Get(webhooks.HeaderTimestamp)}
+	got := received{
+		verified: judgeWebhook(r.secret, q.Header, body, now), At: now.UTC(),
+		ID: q.Header.Get(webhooks.HeaderID), Timestamp: q.Header.Get(webhooks.HeaderTimestamp), Signature: q.Header.Get(webhooks.HeaderSignature),
+	}
 	if !got.Verified {
 		r.show(&got)
 		http.Error(w, got.Code, http.StatusUnauthorized)

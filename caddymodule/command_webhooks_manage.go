@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 
@@ -39,7 +40,7 @@ func newWebhooksManage(pi payIO) []*cobra.Command {
 		}, (*hooksFlags).listHooks, nil),
 		newHooksCommand(pi, &cobra.Command{
 			Use: "add <url> [flags]", Short: "Makes an endpoint, and shows its secret once",
-			Long: "Makes an endpoint, which is told what happens from now on. What its deliveries are signed with is shown once." + hooksHelp, Args: cobra.ExactArgs(1),
+			Long: "Makes an endpoint, which is told what happens from now on. What its deliveries are signed with is shown once." + secretHelp + hooksHelp, Args: cobra.ExactArgs(1),
 		}, (*hooksFlags).addHook, func(f *hooksFlags, cmd *cobra.Command) {
 			cmd.Flags().StringSliceVar(&f.events, "events", nil, "what it is told of, such as payment.settled or payment.* (default: all)")
 			cmd.Flags().StringVar(&f.description, "description", "", "what it is for")
@@ -50,7 +51,7 @@ func newWebhooksManage(pi payIO) []*cobra.Command {
 		newHooksCommand(pi, &cobra.Command{
 			Use: "rotate <endpoint> [flags]", Short: "Gives an endpoint a new secret, and shows it once",
 			Long: `Gives an endpoint a new secret. For --overlap, a day if nothing is said, deliveries are signed with both. With --leaked the old one ends at
-once.` + hooksHelp, Args: cobra.ExactArgs(1),
+once.` + secretHelp + hooksHelp, Args: cobra.ExactArgs(1),
 		}, (*hooksFlags).rotateHook, func(f *hooksFlags, cmd *cobra.Command) {
 			cmd.Flags().StringVar(&f.overlap, "overlap", "", "how long the old secret still signs, up to 30d (default 1d)")
 			cmd.Flags().BoolVar(&f.leaked, "leaked", false, "end the old secret at once")
@@ -161,6 +162,7 @@ func (*hooksFlags) listHooks(ctx context.Context, o *operator, c *adminClient, _
 }
 
 func (f *hooksFlags) addHook(ctx context.Context, o *operator, c *adminClient, args []string) error {
+	f.secretAlone(o)
 	ask := map[string]any{"url": args[0]}
 	if len(f.events) > 0 {
 		ask["events"] = f.events
@@ -172,7 +174,20 @@ func (f *hooksFlags) addHook(ctx context.Context, o *operator, c *adminClient, a
 	if err := c.manage(ctx, http.MethodPost, "webhooks", ask, &made); err != nil {
 		return err
 	}
+	if leadsInside(made.URL) {
+		o.say("Its address is a private one: it is told nothing unless the configuration has webhooks { allow_private } in the global option x402.")
+	}
 	return showHookSecret(o, &made)
+}
+
+// leadsInside reports whether an address is plainly of this machine or of a network of one's own. Names may lead there, too.
+func leadsInside(address string) bool {
+	u, err := url.Parse(address)
+	if err != nil {
+		return false
+	}
+	ip, err := netip.ParseAddr(u.Hostname())
+	return u.Hostname() == "localhost" || err == nil && (ip.IsLoopback() || ip.IsPrivate())
 }
 
 // showHookSecret prints what is to be kept on the standard output, and what it is on the standard error.
@@ -210,6 +225,7 @@ func (*hooksFlags) removeHook(ctx context.Context, o *operator, c *adminClient, 
 }
 
 func (f *hooksFlags) rotateHook(ctx context.Context, o *operator, c *adminClient, args []string) error {
+	f.secretAlone(o)
 	path, err := hookPath(args[0], "/rotate-secret")
 	if err != nil {
 		return err

@@ -22,3 +22,15 @@ func TestWebhookOfALongRequest(t *testing.T) {
 		}
 	}
 }
+
+// Who adds an endpoint of this machine or of a private network is told that it must be allowed.
+func TestEndpointLeadsInside(t *testing.T) {
+	for address, want := range map[string]bool{
+		"http://127.0.0.1:4402/": true, "http://localhost:4402/": true, "https://[::1]/": true, "https://10.1.2.3/x": true,
+		"https://shop.example.com/": false, "https://8.8.8.8/": false, "https://localhost.example.com/": false, "::": false,
+	} {
+		if got := leadsInside(address); got != want {
+			t.Errorf("%s: %v", address, got)
+		}
+	}
+}

@@ -17,7 +17,7 @@ const (
 
 // shop is the seller's whole configuration.
 const shop = `{
-	admin off
+	admin {admin}
 	auto_https off
 	persist_config off
 	storage file_system {dir}/storage
@@ -34,6 +34,9 @@ const shop = `{
 		refunds off
 		store sqlite {ledger}
 		public_url http://{site}
+		webhooks {
+			allow_private
+		}
 	}
 }
 
@@ -43,6 +46,7 @@ http://{site} {
 	x402 /weather/* $0.01 {
 		description "The weather of a city"
 		mime_type application/json
+		rate_limit payer 100 1m
 		plan day $1.00 {
 			ttl 24h
 		}
@@ -50,11 +54,18 @@ http://{site} {
 	x402_service
 	reverse_proxy {upstream}
 }
+
+http://{ops} {
+	bind 127.0.0.1
+	x402_management {
+		key_max_age 90d
+	}
+}
 `
 
 func caddyfileOf(s *stage) string {
 	return strings.NewReplacer(
 		"{dir}", filepath.ToSlash(s.dir), "{ledger}", filepath.ToSlash(s.ledgerFile()), "{log}", filepath.ToSlash(s.logFile()),
-		"{seller}", seller.Hex(), "{rpc}", s.wire.url(), "{site}", s.addr, "{upstream}", s.upstream.addr(),
+		"{seller}", seller.Hex(), "{rpc}", s.wire.url(), "{site}", s.addr, "{ops}", s.ops, "{admin}", s.admin, "{upstream}", s.upstream.addr(),
 	).Replace(shop)
 }

@@ -31,8 +31,8 @@ func (s *story) logged(ctx context.Context) error {
 	s.field("its header", "Payment-Signature: %s", strings.Join(paid.Request.Headers["Payment-Signature"], ", "))
 	same(s.paper, "it says that there was a payment header", len(paid.Request.Headers["Payment-Signature"]), 1)
 	signature := s.report.Payment
-	found := strings.Contains(text, string(signature.Value)) || strings.Contains(text, s.token)
-	s.check(!found, "neither the payment header nor the plan's token is anywhere in the log")
+	found := strings.Contains(text, string(signature.Value)) || strings.Contains(text, s.token) || strings.Contains(text, s.key)
+	s.check(!found, "neither the payment header, nor the plan's token, nor the API key is anywhere in the log")
 	return nil
 }
 

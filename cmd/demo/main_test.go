@@ -57,6 +57,8 @@ func TestDemo(t *testing.T) {
 		`GET /health +503 `,
 		`Payment-Signature: REDACTED`,
 		`All \d+ claims hold\.`,
+		`it lists both payments`,
+		`the dashboard is served`,
 		`make demo KEEP=1`,
 		`bin/caddy x402 pay `,
 	} {
@@ -107,7 +109,7 @@ func TestDemoKept(t *testing.T) {
 	ctx, interrupt := context.WithCancel(t.Context())
 	defer interrupt()
 	status := 0
-	out := &reader{waits: "bin/caddy x402 pay", called: func(text string) {
+	out := &reader{waits: "x402 doctor", called: func(text string) {
 		defer interrupt()
 		url := regexp.MustCompile(`curl -i (\S+)`).FindStringSubmatch(text)
 		if url == nil {
@@ -121,6 +123,7 @@ func TestDemoKept(t *testing.T) {
 		}
 		_ = res.Body.Close()
 		status = res.StatusCode
+		signIn(t, text)
 	}}
 	if err := run(ctx, out, options{keep: true, colour: true}); err != nil {
 		t.Fatalf("%v\n%s", err, &out.text)
@@ -130,6 +133,32 @@ func TestDemoKept(t *testing.T) {
 	}
 	if !strings.Contains(out.text.String(), "Closing.") || !strings.Contains(out.text.String(), green+"✓") {
 		t.Error("it did not say that it closes, or has no colours")
+	}
+}
+
+// signIn asks with the key that is printed beside the dashboard's address, as the page does.
+func signIn(t *testing.T, text string) {
+	t.Helper()
+	plain := regexp.MustCompile(`\x1b\[\d*m`).ReplaceAllString(text, "")
+	at := regexp.MustCompile(`dashboard +(http://\S+)/dashboard\s+sign in with +(sk_test_\S+)`).FindStringSubmatch(plain)
+	if at == nil {
+		t.Errorf("no dashboard to sign in to:\n%s", text)
+		return
+	}
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, at[1]+"/v1/wallets", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+at[2])
+	r.Header.Set("X-Network", "testnet")
+	res, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	_ = res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		t.Errorf("with the key that is printed: %d", res.StatusCode)
 	}
 }
 

@@ -41,6 +41,8 @@ type stage struct {
 	rpc       *ethclient.Client
 	caddyfile string
 	addr      string // of the site, host and port
+	ops       string // of the site for the seller
+	admin     string // of Caddy's admin endpoint
 	running   bool
 	restore   func()
 }
@@ -70,8 +72,10 @@ func (s *stage) start(ctx context.Context) (err error) {
 	if s.upstream, err = newUpstream(ctx); err != nil {
 		return fmt.Errorf("starting the upstream: %w", err)
 	}
-	if s.addr, err = freeAddr(ctx); err != nil {
-		return err
+	for _, addr := range []*string{&s.addr, &s.ops, &s.admin} {
+		if *addr, err = freeAddr(ctx); err != nil {
+			return err
+		}
 	}
 	return s.startCaddy()
 }
@@ -83,6 +87,9 @@ func (s *stage) startCaddy() error {
 		"XDG_DATA_HOME": s.dir, // Caddy keeps its own id there
 	})
 	s.caddyfile = caddyfileOf(s)
+	if err := os.WriteFile(s.caddyfileFile(), []byte(s.caddyfile), 0o600); err != nil { // for commands, which look for the shop by it
+		return fmt.Errorf("writing the Caddyfile: %w", err)
+	}
 	config, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(s.caddyfile), map[string]any{"filename": "Caddyfile"})
 	if err != nil {
 		return fmt.Errorf("adapting the Caddyfile: %w", err)
@@ -102,7 +109,7 @@ func (s *stage) startCaddy() error {
 func (s *stage) close() error {
 	var errs []error
 	if s.running {
-		errs = append(errs, caddy.Stop())
+		errs = append(errs, stopCaddy())
 	}
 	if s.upstream != nil {
 		errs = append(errs, s.upstream.close())
@@ -123,9 +130,19 @@ func (s *stage) close() error {
 	return errors.Join(errs...)
 }
 
+// stopCaddy ends it and its admin endpoint, which nothing but another configuration ends.
+func stopCaddy() error {
+	const nothing = `{"admin":{"disabled":true,"config":{"persist":false}},"logging":{"logs":{"default":{"writer":{"output":"discard"}}}}}`
+	return errors.Join(caddy.Load([]byte(nothing), true), caddy.Stop())
+}
+
 func (s *stage) url(path string) string { return "http://" + s.addr + path }
 
 func (s *stage) ledgerFile() string { return filepath.Join(s.dir, "ledger.db") }
+
+func (s *stage) dashboard() string { return "http://" + s.ops + "/dashboard" }
+
+func (s *stage) caddyfileFile() string { return filepath.Join(s.dir, "Caddyfile") }
 
 func (s *stage) logFile() string { return filepath.Join(s.dir, "caddy.log") }
 

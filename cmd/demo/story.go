@@ -34,6 +34,7 @@ type story struct {
 	paid    answer
 	receipt receipt
 	token   string // of the plan
+	key     string // of the management API
 }
 
 func newStory(p *paper, s *stage) *story {
@@ -61,6 +62,7 @@ var steps = []step{
 	{"The same payment once more: refused", (*story).replay},
 	{"A plan: paid once, used by its token", (*story).subscribe},
 	{"The chain is gone: the token still opens", (*story).cutOff},
+	{"The seller looks after the shop", (*story).operate},
 	{"The log", (*story).logged},
 }
 
@@ -85,7 +87,8 @@ func (s *story) open(context.Context) error {
 	s.field("", "%s, a wire to it for Caddy", s.wire.url())
 	s.field("USDC", "%s", devnet.TokenAddress)
 	s.field("upstream", "http://%s answers with the request that it got", s.upstream.addr())
-	s.field("Caddy", "http://%s with this Caddyfile:", s.addr)
+	s.field("Caddy", "http://%s, and for the seller http://%s, with", s.addr, s.ops)
+	s.field("", "%s:", s.caddyfileFile())
 	s.say("")
 	s.code(s.caddyfile)
 	return nil
@@ -141,10 +144,14 @@ func (s *story) get(ctx context.Context, url string, header ...string) (answer, 
 	for i := 0; i+1 < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
+	return s.do(r)
+}
+
+func (s *story) do(r *http.Request) (answer, error) {
 	began := time.Now()
 	res, err := s.http.Do(r)
 	if err != nil {
-		return answer{}, fmt.Errorf("asking %s: %w", url, err)
+		return answer{}, fmt.Errorf("asking %s: %w", r.URL, err)
 	}
 	defer func() { _ = res.Body.Close() }()
 	return readAll(res, began)

@@ -48,7 +48,7 @@ func requestItems() []Item {
 		{
 			ID: "apikeys.live", Title: "There is an API key of the right mode", Depth: Live,
 			Why:  "With a test key nothing of the live shop can be seen or done; X-Network must be the key's.",
-			Do:   "`caddy x402 apikeys create --mode live --label …` on the machine; then put it into the secret manager.",
+			Do:   "`caddy x402 apikeys create --label …` on the machine, and then into the secret manager with it; `caddy x402 apikeys revoke ID` for those of the other mode.",
 			look: lookAPIKeys,
 		},
 		{

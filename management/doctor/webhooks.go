@@ -24,7 +24,7 @@ func webhookItems() []Item {
 		{
 			ID: "webhooks.verified", Title: "The receiver takes a signed test, and refuses one that was tampered with", Depth: Live,
 			Why:  "A receiver that does not verify believes whoever knows its address.",
-			Do:   "Let it verify the signature and the timestamp (five minutes) before anything else; `caddy x402 webhooks verify` says what it should say.",
+			Do:   "Let it verify the signature and the timestamp (five minutes) before anything else; `caddy x402 webhooks verify` says what it should say. After address_refused: `allow_private` of webhooks.md.",
 			look: lookReceiver,
 		},
 	}

@@ -94,7 +94,7 @@ func newShop(t *testing.T) *shop {
 	var answer struct {
 		Secret string `json:"signingSecret"`
 	}
-	if err := json.Unmarshal([]byte(s.command(t, "webhooks", "add", receiver.URL+"/made")), &answer); err != nil || answer.Secret == "" {
+	if err := json.Unmarshal([]byte(s.command(t, "webhooks", "add", receiver.URL+"/made", "--json")), &answer); err != nil || answer.Secret == "" {
 		t.Fatal("no endpoint was made:", err)
 	}
 	made.secret = answer.Secret

@@ -131,12 +131,12 @@ func TestManagementKeyCommands(t *testing.T) {
 		code int
 		says string
 	}{
-		"rotated already":           {[]string{"rotate", k.ID}, 2, "apikey.rotation_in_progress"},
-		"nobody":                    {[]string{"rotate", "ak_nobody"}, 3, "apikey.not_found"},
+		"rotated already":           {[]string{"rotate", k.ID, "--json"}, 2, "apikey.rotation_in_progress"},
+		"nobody":                    {[]string{"rotate", "ak_nobody", "--json"}, 3, "apikey.not_found"},
 		"no id":                     {[]string{"revoke", "../payments"}, 3, "apikey.not_found"},
 		"no label":                  {[]string{"create"}, 2, "--label"},
-		"no such scope":             {[]string{"create", "--label", "x", "--scopes", "root"}, 2, "request.invalid"},
-		"no such mode":              {[]string{"create", "--label", "x", "--mode", "both"}, 2, "request.invalid"},
+		"no such scope":             {[]string{"create", "--label", "x", "--scopes", "root", "--json"}, 2, "request.invalid"},
+		"no such mode":              {[]string{"create", "--label", "x", "--mode", "both", "--json"}, 2, "request.invalid"},
 		"no duration":               {[]string{"create", "--label", "x", "--expires", "soon"}, 2, "--expires"},
 		"two overlaps":              {[]string{"rotate", k.ID, "--leaked", "--overlap", "1h"}, 2, "--leaked"},
 		"a Caddy that is not there": {[]string{"list", "--address", rig.FreeAddr(t)}, 4, "no Caddy answers"},
@@ -145,8 +145,14 @@ func TestManagementKeyCommands(t *testing.T) {
 			t.Errorf("%s: code %d: %s%s", name, code, out, errOut)
 		}
 	}
-	code, out, errOut = o.command("rotate", turned.Successor.ID, "--leaked", "--json")
-	last := decode[struct{ Successor apiKey }](t, out).Successor
+	// Into a pipe goes the secret alone, and nothing where there is none.
+	if code, out, errOut = o.command("rotate", "ak_nobody"); code != 3 || out != "" {
+		t.Errorf("code %d, and on the standard output %q: %s", code, out, errOut)
+	}
+	code, out, errOut = o.command("rotate", turned.Successor.ID, "--leaked")
+	last := apiKey{Secret: strings.TrimSuffix(out, "\n")}
+	_, last.ID, _ = strings.Cut(errOut, " key ")
+	last.ID, _, _ = strings.Cut(last.ID, " ")
 	o.secrets = append(o.secrets, last.Secret)
 	if code != 0 || read(turned.Successor.Secret) != "apikey.expired" || read(last.Secret) != "ok" {
 		t.Errorf("leaked: code %d: %s", code, errOut)

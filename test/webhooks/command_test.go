@@ -36,6 +36,7 @@ type shown struct {
 	Code      string          `json:"code"`
 	ID        string          `json:"id"`
 	Timestamp string          `json:"timestamp"`
+	Signature string          `json:"signature"`
 	Body      json.RawMessage `json:"body"`
 }
 
@@ -79,6 +80,15 @@ func TestListenAndVerify(t *testing.T) {
 	}
 	if len(lines) != 3 || lines[0].Verified || lines[0].Code != string(webhooks.SignatureMissing) || !lines[1].Verified || !lines[2].Verified {
 		t.Fatalf("%+v", lines)
+	}
+	// What is shown is all that it takes to verify it again.
+	path := filepath.Join(t.TempDir(), "shown.json")
+	if err := os.WriteFile(path, lines[1].Body, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	again, _, why := command(t, secret, "verify", path, "--id", lines[1].ID, "--timestamp", lines[1].Timestamp, "--signature", lines[1].Signature)
+	if err := again.Run(); err != nil {
+		t.Errorf("what was shown does not verify: %v %s", err, why)
 	}
 	if strings.Contains(out.String()+errOut.String(), secret) {
 		t.Error("a secret that was given is shown")
