@@ -1,14 +1,11 @@
 package caddymodule
 
 import (
-	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -140,43 +137,6 @@ func (f *apiKeysFlags) find(o *operator) (*adminClient, error) {
 	return newAdminClient(listen)
 }
 
-// manage makes a call to the management API of the admin endpoint. into may be nil.
-func (c *adminClient) manage(ctx context.Context, method, path string, body, into any) error {
-	var text []byte
-	if body != nil {
-		var err error
-		if text, err = json.Marshal(body); err != nil {
-			return fmt.Errorf("asking the Caddy at %s: %w", c.listen, err)
-		}
-	}
-	r, err := http.NewRequestWithContext(ctx, method, c.origin+adminV1+path, bytes.NewReader(text))
-	if err != nil {
-		return fmt.Errorf("asking the Caddy at %s: %w", c.listen, err)
-	}
-	if body != nil {
-		r.Header.Set("Content-Type", "application/json")
-	}
-	r.Header.Set("Accept", "application/problem+json, application/json;q=0.9")
-	if method != http.MethodGet {
-		r.Header.Set("Idempotency-Key", rand.Text())
-	}
-	if c.network != "" {
-		r.Header.Set("X-Network", c.network)
-	}
-	res, err := c.send(ctx, r)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = res.Body.Close() }()
-	if into == nil {
-		return nil
-	}
-	if err := json.NewDecoder(res.Body).Decode(into); err != nil {
-		return &operatorError{0, codeUnavailable, fmt.Sprintf("reading what the Caddy at %s says: %v", c.listen, err), err}
-	}
-	return nil
-}
-
 // seconds reads a duration as whole seconds.
 func seconds(name, text string) (int64, error) {
 	d, err := caddy.ParseDuration(text)
@@ -184,6 +144,24 @@ func seconds(name, text string) (int64, error) {
 		return 0, invalidRequest("%s %q is no duration; write one such as 12h or 90d", name, text)
 	}
 	return int64(d / time.Second), nil
+}
+
+// rotation is what a rotation of a key, or of the secret of an endpoint, is asked with.
+func (f *apiKeysFlags) rotation(what string) (map[string]any, error) {
+	ask := map[string]any{}
+	switch {
+	case f.leaked && f.overlap != "":
+		return nil, invalidRequest("--leaked ends the old %s at once; leave out --overlap", what)
+	case f.leaked:
+		ask["overlapSeconds"] = 0
+	case f.overlap != "":
+		n, err := seconds("--overlap", f.overlap)
+		if err != nil {
+			return nil, err
+		}
+		ask["overlapSeconds"] = n
+	}
+	return ask, nil
 }
 
 // secretAlone has a command print the secret alone unless JSON is asked for, also into a pipe, which leads to where it is kept; and there
@@ -243,20 +221,9 @@ func (f *apiKeysFlags) list(ctx context.Context, o *operator) error {
 		return err
 	}
 	defer c.close()
-	type page struct {
-		Data []management.APIKey `json:"data"`
-		Page management.Page     `json:"page"`
-	}
-	keys := []management.APIKey{}
-	for next := ""; ; {
-		var p page
-		if err := c.manage(ctx, http.MethodGet, "api-keys?limit=100&cursor="+url.QueryEscape(next), nil, &p); err != nil {
-			return err
-		}
-		keys = append(keys, p.Data...)
-		if next = p.Page.Next; next == "" {
-			break
-		}
+	keys, err := managedList[management.APIKey](ctx, c, "api-keys")
+	if err != nil {
+		return err
 	}
 	if o.asJSON {
 		return o.print(map[string]any{"data": keys})
@@ -285,7 +252,7 @@ func valueOr(t *time.Time) time.Time {
 
 // keyPath is the path of a key's operation. What is no id would lead elsewhere.
 func keyPath(id, operation string) (string, error) {
-	if strings.Trim(id, "abcdefghijklmnopqrstuvwxyz0123456789_") != "" || id == "" {
+	if !isManagedID(id) {
 		return "", &operatorError{http.StatusNotFound, management.CodeKeyNotFound, "there is no key with this id; see caddy x402 apikeys list", nil}
 	}
 	return "api-keys/" + id + operation, nil
@@ -297,16 +264,9 @@ func (f *apiKeysFlags) rotate(ctx context.Context, o *operator, args []string) e
 	if err != nil {
 		return err
 	}
-	ask := map[string]any{}
-	switch {
-	case f.leaked && f.overlap != "":
-		return invalidRequest("--leaked ends the old key at once; leave out --overlap")
-	case f.leaked:
-		ask["overlapSeconds"] = 0
-	case f.overlap != "":
-		if ask["overlapSeconds"], err = seconds("--overlap", f.overlap); err != nil {
-			return err
-		}
+	ask, err := f.rotation("key")
+	if err != nil {
+		return err
 	}
 	c, err := f.find(o)
 	if err != nil {

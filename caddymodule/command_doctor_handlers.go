@@ -10,6 +10,7 @@ import (
 	"github.com/holiman/uint256"
 
 	"github.com/caddy-x402/caddy-x402/management/doctor"
+	"github.com/caddy-x402/caddy-x402/token/remote"
 	"github.com/caddy-x402/caddy-x402/x402"
 )
 
@@ -93,17 +94,11 @@ func (p *patient) dearest(amount string) {
 	}
 }
 
-// What an issuer has, if nothing is said.
-const (
-	issuerTimeout = 15 * time.Second
-	issuerRetries = 2
-)
-
 // issuer keeps how long the slowest one may take.
 func (p *patient) issuer(i *Issuer) {
-	timeout, retries := time.Duration(i.Timeout), issuerRetries
+	timeout, retries := time.Duration(i.Timeout), remote.DefaultRetries
 	if timeout <= 0 {
-		timeout = issuerTimeout
+		timeout = remote.DefaultTimeout
 	}
 	if i.Retries != nil {
 		retries = *i.Retries

@@ -162,28 +162,20 @@ type doctorInstance struct {
 
 // APIKeys implements doctor.Instance.
 func (i doctorInstance) APIKeys(ctx context.Context) ([]doctor.APIKey, error) {
-	type page struct {
-		Data []management.APIKey `json:"data"`
-		Page management.Page     `json:"page"`
+	all, err := managedList[management.APIKey](ctx, i.adminClient, "api-keys")
+	if err != nil {
+		return nil, err
 	}
 	keys := []doctor.APIKey{}
-	for next := ""; ; {
-		var p page
-		if err := i.manage(ctx, http.MethodGet, "api-keys?limit=100&cursor="+url.QueryEscape(next), nil, &p); err != nil {
-			return nil, err
-		}
-		for k := range p.Data {
-			if d := &p.Data[k]; d.Status == "active" || d.Status == "rotating" {
-				keys = append(keys, doctor.APIKey{
-					ID: client.Printable(d.ID, 64), Mode: d.Mode, CreatedAt: d.CreatedAt, Superseded: d.RotatedTo != "",
-					Consumer: slices.Equal(d.Scopes, []string{string(apikey.Access)}),
-				})
-			}
-		}
-		if next = p.Page.Next; next == "" {
-			return keys, nil
+	for k := range all {
+		if d := &all[k]; d.Status == "active" || d.Status == "rotating" {
+			keys = append(keys, doctor.APIKey{
+				ID: client.Printable(d.ID, 64), Mode: d.Mode, CreatedAt: d.CreatedAt, Superseded: d.RotatedTo != "",
+				Consumer: slices.Equal(d.Scopes, []string{string(apikey.Access)}),
+			})
 		}
 	}
+	return keys, nil
 }
 
 // ofNetwork asks about the webhooks of the network that is configured.
@@ -195,27 +187,19 @@ func (i doctorInstance) ofNetwork() *adminClient {
 
 // Webhooks implements doctor.Instance. What an operator has stopped is told nothing, and that is meant so.
 func (i doctorInstance) Webhooks(ctx context.Context) ([]doctor.Webhook, error) {
-	type page struct {
-		Data []management.Webhook `json:"data"`
-		Page management.Page      `json:"page"`
+	all, err := managedList[management.Webhook](ctx, i.ofNetwork(), "webhooks")
+	if err != nil {
+		return nil, err
 	}
 	var out []doctor.Webhook
-	for next := ""; ; {
-		var p page
-		if err := i.ofNetwork().manage(ctx, http.MethodGet, "webhooks?limit=100&cursor="+url.QueryEscape(next), nil, &p); err != nil {
-			return nil, err
-		}
-		for k := range p.Data {
-			w := &p.Data[k]
-			gone := w.DisabledReason == webhooks.DisabledGone
-			if gone || w.Active && !w.Configured {
-				out = append(out, doctor.Webhook{ID: w.ID, URL: w.URL, Live: w.Livemode, Events: w.Events, Gone: gone})
-			}
-		}
-		if next = p.Page.Next; next == "" {
-			return out, nil
+	for k := range all {
+		w := &all[k]
+		gone := w.DisabledReason == webhooks.DisabledGone
+		if gone || w.Active && !w.Configured {
+			out = append(out, doctor.Webhook{ID: w.ID, URL: w.URL, Live: w.Livemode, Events: w.Events, Gone: gone})
 		}
 	}
+	return out, nil
 }
 
 // ProbeWebhook implements doctor.Instance.

@@ -1,9 +1,13 @@
 package caddymodule
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"crypto/rand"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -59,6 +63,61 @@ func (d *desk) tokens(ctx context.Context, q tokenQuery) (page tokenPage, err er
 	}
 	page.Data, page.Page.Next, err = d.shop().Tokens(ctx, which, q.Status, q.Limit)
 	return page, err
+}
+
+// manage makes a call to the management API of the admin endpoint. into may be nil.
+func (c *adminClient) manage(ctx context.Context, method, path string, body, into any) error {
+	var text []byte
+	if body != nil {
+		var err error
+		if text, err = json.Marshal(body); err != nil {
+			return fmt.Errorf("asking the Caddy at %s: %w", c.listen, err)
+		}
+	}
+	r, err := http.NewRequestWithContext(ctx, method, c.origin+adminV1+path, bytes.NewReader(text))
+	if err != nil {
+		return fmt.Errorf("asking the Caddy at %s: %w", c.listen, err)
+	}
+	if body != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	r.Header.Set("Accept", "application/problem+json, application/json;q=0.9")
+	if method != http.MethodGet {
+		r.Header.Set("Idempotency-Key", rand.Text())
+	}
+	if c.network != "" {
+		r.Header.Set("X-Network", c.network)
+	}
+	res, err := c.send(ctx, r)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = res.Body.Close() }()
+	if into == nil {
+		return nil
+	}
+	if err := json.NewDecoder(res.Body).Decode(into); err != nil {
+		return &operatorError{0, codeUnavailable, fmt.Sprintf("reading what the Caddy at %s says: %v", c.listen, err), err}
+	}
+	return nil
+}
+
+// managedList reads all pages of a list of the management API.
+func managedList[T any](ctx context.Context, c *adminClient, path string) ([]T, error) {
+	all := []T{}
+	for next := ""; ; {
+		var p struct {
+			Data []T             `json:"data"`
+			Page management.Page `json:"page"`
+		}
+		if err := c.manage(ctx, http.MethodGet, path+"?limit=100&cursor="+url.QueryEscape(next), nil, &p); err != nil {
+			return nil, err
+		}
+		all = append(all, p.Data...)
+		if next = p.Page.Next; next == "" {
+			return all, nil
+		}
+	}
 }
 
 // managed is manage for commands that also look straight into ledgers: their errors have the same codes both ways.

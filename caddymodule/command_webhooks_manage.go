@@ -110,30 +110,21 @@ func (f *hooksFlags) findHooks(o *operator) (*adminClient, error) {
 
 // hookPath is the path of an operation on an endpoint. What is no id would lead elsewhere.
 func hookPath(id, operation string) (string, error) {
-	if !isHookID(id) {
+	if !isManagedID(id) {
 		return "", &operatorError{http.StatusNotFound, webhooks.CodeNotFound, "there is no endpoint with this id; see caddy x402 webhooks list", nil}
 	}
 	return "webhooks/" + id + operation, nil
 }
 
-func isHookID(id string) bool {
+// isManagedID reports whether something of the management API can have this id.
+func isManagedID(id string) bool {
 	return id != "" && strings.Trim(id, "abcdefghijklmnopqrstuvwxyz0123456789_") == ""
 }
 
 func (*hooksFlags) listHooks(ctx context.Context, o *operator, c *adminClient, _ []string) error {
-	list := []management.Webhook{}
-	for next := ""; ; {
-		var p struct {
-			Data []management.Webhook `json:"data"`
-			Page management.Page      `json:"page"`
-		}
-		if err := c.manage(ctx, http.MethodGet, "webhooks?limit=100&cursor="+url.QueryEscape(next), nil, &p); err != nil {
-			return err
-		}
-		list = append(list, p.Data...)
-		if next = p.Page.Next; next == "" {
-			break
-		}
+	list, err := managedList[management.Webhook](ctx, c, "webhooks")
+	if err != nil {
+		return err
 	}
 	if o.asJSON {
 		return o.print(map[string]any{"data": list})
@@ -230,16 +221,9 @@ func (f *hooksFlags) rotateHook(ctx context.Context, o *operator, c *adminClient
 	if err != nil {
 		return err
 	}
-	ask := map[string]any{}
-	switch {
-	case f.leaked && f.overlap != "":
-		return invalidRequest("--leaked ends the old secret at once; leave out --overlap")
-	case f.leaked:
-		ask["overlapSeconds"] = 0
-	case f.overlap != "":
-		if ask["overlapSeconds"], err = seconds("--overlap", f.overlap); err != nil {
-			return err
-		}
+	ask, err := f.rotation("secret")
+	if err != nil {
+		return err
 	}
 	var turned management.WebhookWithSecret
 	if err := c.manage(ctx, http.MethodPost, path, ask, &turned); err != nil {
@@ -282,7 +266,7 @@ func (f *hooksFlags) listDeliveries(ctx context.Context, o *operator, c *adminCl
 }
 
 func (*hooksFlags) redeliver(ctx context.Context, o *operator, c *adminClient, args []string) error {
-	if !isHookID(args[1]) {
+	if !isManagedID(args[1]) {
 		return &operatorError{http.StatusNotFound, webhooks.CodeDeliveryNotFound, "there is no delivery with this id; see caddy x402 webhooks deliveries", nil}
 	}
 	return delivering(ctx, o, c, args[0], "/deliveries/"+args[1]+"/redeliver")

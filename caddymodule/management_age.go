@@ -11,7 +11,7 @@ import (
 	"github.com/caddy-x402/caddy-x402/management/apikey"
 )
 
-// eventRotationDue is the name of the event that an API key is older than key_max_age.
+// eventRotationDue is what Caddy's event, and the metric, that an API key is older than key_max_age are called.
 const eventRotationDue = "apikey_rotation_due"
 
 const (
@@ -86,7 +86,7 @@ func (k *keyAge) look(ctx context.Context, a *App) {
 	for i := range due {
 		d := &due[i]
 		a.log.Warn("an API key is older than key_max_age; rotate it", zap.String("key", d.ID), zap.String("label", d.Label), zap.Time("created", d.CreatedAt))
-		countAPIKey("apikey_rotation_due", string(d.Mode))
+		countAPIKey(eventRotationDue, string(d.Mode))
 		a.events.say(eventRotationDue, map[string]any{
 			"key": d.ID, "prefix": d.Prefix, "label": d.Label, "mode": string(d.Mode), "network": d.Mode.Network(), "created_at": d.CreatedAt.Format(time.RFC3339),
 		})

@@ -215,19 +215,13 @@ func countPayments(ctx context.Context, x *exchange, in *countInput) (*countOutp
 	}
 	counts, sums := map[ledger.State]int{}, map[ledger.State]map[coin]*uint256.Int{}
 	last, more, err := x.shop.each(ctx, Selection{Network: x.network, Since: b.Since, Until: b.Until}, maxCounted, func(p *ledger.Payment) error {
-		state, c := p.State(), coin{p.ChainID, p.Asset}
+		state := p.State()
 		counts[state]++
 		b.Total++
 		if sums[state] == nil {
 			sums[state] = map[coin]*uint256.Int{}
 		}
-		if sums[state][c] == nil {
-			sums[state][c] = new(uint256.Int)
-		}
-		if _, overflow := sums[state][c].AddOverflow(sums[state][c], &p.Amount); overflow {
-			return told(http.StatusConflict, CodeConflict, "the amounts are too large to be added", nil)
-		}
-		return nil
+		return sum(sums[state], p)
 	})
 	if err != nil {
 		return nil, err

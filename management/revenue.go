@@ -177,6 +177,7 @@ func (t *tally) count(p *ledger.Payment) error {
 	return nil
 }
 
+// sum adds a payment's amount to what was summed up of its asset.
 func sum(sums map[coin]*uint256.Int, p *ledger.Payment) error {
 	c := coin{p.ChainID, p.Asset}
 	if sums[c] == nil {

@@ -95,6 +95,8 @@ func cursor(m ledger.Mark) string {
 	return strconv.FormatInt(m.At.UnixMicro(), 10) + "-" + m.Payment
 }
 
+var errCursor = invalid("query.cursor", "it is none; give the next of a page as it is")
+
 // ParseCursor reads what List has given, or nothing.
 func ParseCursor(s string) (ledger.Mark, error) {
 	if s == "" {
@@ -103,7 +105,7 @@ func ParseCursor(s string) (ledger.Mark, error) {
 	at, id, _ := strings.Cut(s, "-")
 	micros, err := strconv.ParseInt(at, 10, 64)
 	if _, ok := ledger.ShardOf(id); err != nil || micros <= 0 || !ok {
-		return ledger.Mark{}, invalid("query.cursor", "it is none; give the next of a page as it is")
+		return ledger.Mark{}, errCursor
 	}
 	return ledger.Mark{At: time.UnixMicro(micros).UTC(), Payment: id}, nil
 }

@@ -185,8 +185,6 @@ func listHooks(ctx context.Context, x *exchange, in *PageInput) (*hooksOutput, e
 	return out, nil
 }
 
-var errCursor = invalid("query.cursor", "it is none; give the next of a page as it is")
-
 type hookInput struct {
 	ID string `path:"id" maxLength:"128"`
 }

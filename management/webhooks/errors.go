@@ -13,7 +13,7 @@ var (
 	ErrInvalid = errors.New("webhooks: invalid")
 	// ErrConflict: it can't be done as things are now.
 	ErrConflict = errors.New("webhooks: conflict")
-	// ErrUnavailable: it can't be done until the configuration is another.
+	// ErrUnavailable: it can't be done by this instance as it is configured, or until the key that seals secrets could be loaded.
 	ErrUnavailable = errors.New("webhooks: unavailable")
 )
 
