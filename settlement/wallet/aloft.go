@@ -62,7 +62,8 @@ func (a *aloft) remove(jobs []*job) {
 	}
 }
 
-// before are what the payers of a batch have under way beside it.
+// before are what the payers of a batch have had under way since before it. What came later is not among them: it waits for this batch, and
+// two that waited for each other would never be sent.
 func (a *aloft) before(batch []*job) (others []*job) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -78,9 +79,10 @@ func (a *aloft) before(batch []*job) (others []*job) {
 		}
 		seen[from] = true
 		for _, f := range a.m[from] {
-			if len(others) < aloftLimit && !mine[f.job.in.Payment] {
-				others = append(others, f.job)
+			if mine[f.job.in.Payment] || len(others) == aloftLimit {
+				break
 			}
+			others = append(others, f.job)
 		}
 	}
 	return others
