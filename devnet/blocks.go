@@ -23,6 +23,8 @@ const (
 	demandGap = 50 * time.Millisecond
 	// retryGap is the pause after a block that could not be made.
 	retryGap = 200 * time.Millisecond
+	// poolTries and poolGap bound the wait for the pool to make executable what it accepted.
+	poolTries, poolGap = 100, time.Millisecond
 )
 
 // feeRecipient gets the priority fees.
@@ -185,6 +187,33 @@ func (p *producer) commit(at time.Time) error {
 		p.asked = p.last
 	}
 	return nil
+}
+
+// awaitPool waits, for a bounded time, until the pool has made executable what it accepted and what can go. It does so
+// on a goroutine of its own, and the Sync of commit meanwhile would put it off until the block after the next: blocks that
+// come by themselves may, blocks that somebody asks for may not.
+func (p *producer) awaitPool() {
+	for range poolTries {
+		if !p.promoting() {
+			return
+		}
+		time.Sleep(poolGap)
+	}
+}
+
+// promoting says whether a transaction is queued behind others though its nonce is the next.
+func (p *producer) promoting() bool {
+	pool := p.eth.TxPool()
+	if _, queued := pool.Stats(); queued == 0 {
+		return false
+	}
+	_, queued := pool.Content()
+	for from, transactions := range queued {
+		if transactions[0].Nonce() == pool.PoolNonce(from) {
+			return true
+		}
+	}
+	return false
 }
 
 // build makes a block on parent and executes it, without making it the head. Empty blocks are those of a

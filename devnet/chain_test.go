@@ -262,6 +262,31 @@ func TestStall(t *testing.T) {
 	r.receipt(third)
 }
 
+// What was accepted before Commit is in the block that Commit makes, however shortly before.
+func TestCommitTakesAllThatWaits(t *testing.T) {
+	r := start(t, devnet.Options{})
+	r.chain.Stall()
+	sender := devnet.Developer(0)
+	const rounds, each = 100, 10
+	for round := range uint64(rounds) {
+		var last *types.Transaction
+		for i := range uint64(each) {
+			last = r.sign(sender, round*each+i, &sender.Address, nil)
+			r.must(r.client.SendTransaction(r.ctx, last))
+		}
+		r.must(r.chain.Commit())
+		if nonce, err := r.client.NonceAt(r.ctx, sender.Address, nil); err != nil || nonce != (round+1)*each {
+			t.Fatalf("after block %d: %d transactions, %v; want %d", round+1, nonce, err, (round+1)*each)
+		}
+	}
+	gap := r.sign(sender, rounds*each+1, &sender.Address, nil)
+	r.must(r.client.SendTransaction(r.ctx, gap))
+	r.must(r.chain.Commit())
+	if nonce, err := r.client.NonceAt(r.ctx, sender.Address, nil); err != nil || nonce != rounds*each {
+		t.Errorf("a transaction that can't go yet went: %d, %v", nonce, err)
+	}
+}
+
 func TestAdvanceTime(t *testing.T) {
 	r := start(t, devnet.Options{})
 	before := r.now()

@@ -11,6 +11,7 @@ func (c *Chain) Commit() error {
 	p := &c.blocks
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.awaitPool()
 	if err := p.commit(p.now()); err != nil {
 		return fmt.Errorf("devnet: %w", err)
 	}
@@ -23,6 +24,7 @@ func (c *Chain) AdvanceTime(d time.Duration) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	defer poke(p.wake)
+	p.awaitPool()
 	head := time.Unix(int64(p.eth.BlockChain().CurrentBlock().Time), 0)
 	if err := p.commit(later(head, p.now()).Add(d)); err != nil {
 		return fmt.Errorf("devnet: %w", err)
