@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math/big"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
@@ -180,6 +181,11 @@ var breaks = map[string][]func(*doctor.Subject, *world){
 		func(s *doctor.Subject, _ *world) { without(s, "INTERNAL_ERROR") },
 		func(s *doctor.Subject, _ *world) { without(s, "TOKEN_ISSUE_TIMEOUT") },
 		func(s *doctor.Subject, _ *world) { without(s, "caddy_x402_gas_balance_ether") },
+		func(s *doctor.Subject, _ *world) { s.Alerts = new("# " + strings.ReplaceAll(*s.Alerts, "\n", "\n# ")) },
+		func(s *doctor.Subject, _ *world) { s.Alerts = new(strings.ReplaceAll(*s.Alerts, "alert:", "record:")) },
+		func(s *doctor.Subject, _ *world) { // another rule looks at the metric
+			s.Alerts = new(strings.ReplaceAll(*s.Alerts, `caddy_x402_payments{state="REFUND_FAILED"}`, `other{state="REFUND_FAILED"}`))
+		},
 	},
 	"image.pinned": {
 		func(s *doctor.Subject, _ *world) { s.Deployment = new("image: ghcr.io/caddy-x402/caddy-x402:latest") },

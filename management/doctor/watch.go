@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/ethereum/go-ethereum/common"
@@ -77,13 +78,27 @@ func lookTellers(ctx context.Context, s *Subject) Verdict {
 	return bad("nobody is told of payments that are settled")
 }
 
-// alerts are what the rules must look at.
+// alerts are what the rules must look at: each at a metric and a label of it, as alertRules writes them.
 var alerts = []struct{ what, metric, label string }{
-	{"refunds that have failed", "caddy_x402_payments", "REFUND_FAILED"},
-	{"refunds that pile up", "caddy_x402_payments", "REFUND_PENDING"},
+	{"refunds that have failed", "caddy_x402_payments", "refund_failed"},
+	{"refunds that pile up", "caddy_x402_payments", "refund_pending"},
 	{"errors", "caddy_x402_failures_total", "internal_error"},
-	{"issuers that time out", "caddy_x402_failures_total", "TOKEN_ISSUE_TIMEOUT"},
+	{"issuers that time out", "caddy_x402_failures_total", "token_issue_timeout"},
 	{"low gas", "caddy_x402_gas_balance_ether", ""},
+}
+
+var (
+	// ruleRemark is what YAML and Prometheus leave out, ruleBegins where an entry of a list begins, and ruleCalls is in those that call somebody.
+	ruleRemark = regexp.MustCompile(`(?m)(?:^|\s)#.*$`)
+	ruleBegins = regexp.MustCompile(`(?m)^\s*-\s+\w+:`)
+	ruleCalls  = regexp.MustCompile(`\balert"?\s*:`)
+)
+
+// alertRules are those rules of a file, in small letters, that call somebody: none that is commented out, and none that only records.
+func alertRules(file string) []string {
+	text := strings.ToLower(ruleRemark.ReplaceAllString(file, ""))
+	entries := strings.Split(ruleBegins.ReplaceAllString(text, "\x00$0"), "\x00")
+	return slices.DeleteFunc(entries, func(entry string) bool { return !ruleCalls.MatchString(entry) })
 }
 
 func lookAlerts(_ context.Context, s *Subject) Verdict {
@@ -91,8 +106,9 @@ func lookAlerts(_ context.Context, s *Subject) Verdict {
 		return skip("name the rules by --alerts")
 	}
 	var missing []string
+	rules := alertRules(*s.Alerts)
 	for _, a := range alerts {
-		if !strings.Contains(*s.Alerts, a.metric) || !strings.Contains(strings.ToLower(*s.Alerts), strings.ToLower(a.label)) {
+		if !slices.ContainsFunc(rules, func(r string) bool { return strings.Contains(r, a.metric) && strings.Contains(r, a.label) }) {
 			missing = append(missing, a.what)
 		}
 	}
