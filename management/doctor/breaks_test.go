@@ -13,6 +13,16 @@ import (
 	"github.com/caddy-x402/caddy-x402/x402"
 )
 
+// another adds a network that is sound.
+func another(s *doctor.Subject, name string) *doctor.Network {
+	n, _ := x402.LookupNetwork(name)
+	s.Live.Chains[n.ID] = &world{
+		endpoint: doctor.Endpoint{ChainID: n.ChainID, Dated: true}, token: doctor.Token{Separator: n.Domain().Separator(), Decimals: 6}, balance: 100e6,
+	}
+	s.Networks = append(s.Networks, doctor.Network{Network: n, PayTo: payTo, Endpoints: 2, Settler: "wallet"})
+	return &s.Networks[len(s.Networks)-1]
+}
+
 // breaks are, for each item, ways in which it alone is broken.
 var breaks = map[string][]func(*doctor.Subject, *world){
 	"config.sound":    {func(s *doctor.Subject, _ *world) { s.Refused = "no" }},
@@ -27,12 +37,7 @@ var breaks = map[string][]func(*doctor.Subject, *world){
 	},
 	"secrets.logs": {func(s *doctor.Subject, _ *world) { s.Logs[0].Redacted = false }},
 
-	"network.kind": {func(s *doctor.Subject, _ *world) {
-		n, _ := x402.LookupNetwork("base-sepolia")
-		other := &world{endpoint: doctor.Endpoint{ChainID: n.ChainID, Dated: true}, token: doctor.Token{Separator: n.Domain().Separator(), Decimals: 6}, balance: 100e6}
-		s.Networks = append(s.Networks, doctor.Network{Network: n, PayTo: payTo, Endpoints: 2, Settler: "wallet"})
-		s.Live.Chains[n.ID] = other
-	}},
+	"network.kind": {func(s *doctor.Subject, _ *world) { another(s, "base-sepolia") }},
 	"network.asset": {func(s *doctor.Subject, w *world) {
 		s.Networks[0].Asset.Name = "USDC"
 		w.token.Separator = s.Networks[0].Domain().Separator()
@@ -60,6 +65,7 @@ var breaks = map[string][]func(*doctor.Subject, *world){
 	"wallet.gas": {
 		func(_ *doctor.Subject, w *world) { w.wei[gas] = big.NewInt(1) },
 		func(_ *doctor.Subject, w *world) { w.wei[gas] = new(big.Int).Mul(big.NewInt(11), big.NewInt(1e18)) },
+		func(s *doctor.Subject, _ *world) { another(s, "polygon").Plain = true }, // and nobody knows its wallet
 	},
 	"wallet.allowed": {
 		func(_ *doctor.Subject, w *world) { w.shutOut = payTo },

@@ -60,7 +60,7 @@ func lookApart(_ context.Context, s *Subject) Verdict {
 var mostGas = new(big.Int).Mul(big.NewInt(10), big.NewInt(1e18))
 
 func lookGas(ctx context.Context, s *Subject) Verdict {
-	seen := 0
+	seen := map[string]bool{} // networks
 	v := Verdict{}
 	for _, w := range s.Wallets {
 		n := s.network(w.Network)
@@ -76,20 +76,20 @@ func lookGas(ctx context.Context, s *Subject) Verdict {
 		case !n.Testnet && wei.Cmp(mostGas) > 0:
 			v = warn("%s on %s has %s ether, more than a hot wallet should", w.Address, n.ID, ether(wei))
 		}
-		seen++
+		seen[n.ID] = true
 	}
-	switch {
-	case v.Status != "":
+	if v.Status != "" {
 		return v
-	case seen > 0:
-		return good("wallets with enough: %d", seen)
 	}
 	for i := range s.Networks {
-		if s.Networks[i].Plain {
-			return warn("the addresses of the gas wallets are not known here: their keys are kept elsewhere")
+		if n := &s.Networks[i]; n.Plain && !seen[n.ID] {
+			return warn("the addresses of the gas wallets of %s are not known here: their keys are kept elsewhere", n.ID)
 		}
 	}
-	return skip("facilitators pay the gas")
+	if len(seen) == 0 {
+		return skip("facilitators pay the gas")
+	}
+	return good("networks whose wallets have enough: %d", len(seen))
 }
 
 // orDefault is the least that counts as enough: a thousandth of an ether, unless something else is said.
