@@ -38,10 +38,13 @@ var breaks = map[string][]func(*doctor.Subject, *world){
 	"secrets.logs": {func(s *doctor.Subject, _ *world) { s.Logs[0].Redacted = false }},
 
 	"network.kind": {func(s *doctor.Subject, _ *world) { another(s, "base-sepolia") }},
-	"network.asset": {func(s *doctor.Subject, w *world) {
-		s.Networks[0].Asset.Name = "USDC"
-		w.token.Separator = s.Networks[0].Domain().Separator()
-	}},
+	"network.asset": {
+		func(s *doctor.Subject, w *world) {
+			s.Networks[0].Asset.Name = "USDC"
+			w.token.Separator = s.Networks[0].Domain().Separator()
+		},
+		func(s *doctor.Subject, w *world) { s.Networks[0].Asset.Decimals, w.token.Decimals = 18, 18 },
+	},
 	"network.endpoints": {func(s *doctor.Subject, _ *world) { s.Networks[0].Endpoints = 1 }},
 	"network.chain": {
 		func(_ *doctor.Subject, w *world) { w.endpoint.ChainID = 1 },

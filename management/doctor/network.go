@@ -90,6 +90,8 @@ func lookAsset(_ context.Context, s *Subject) Verdict {
 			return bad("the asset of %s is %s, and its USDC %s", n.ID, n.Asset.Address, known.Asset.Address)
 		case known.Domain().Separator() != n.Domain().Separator():
 			return bad("the asset of %s is signed as %q version %q, and its USDC as %q version %q", n.ID, n.Asset.Name, n.Asset.Version, known.Asset.Name, known.Asset.Version)
+		case known.Asset.Decimals != n.Asset.Decimals: // every price would be another
+			return bad("the asset of %s has %d decimals, and its USDC %d", n.ID, n.Asset.Decimals, known.Asset.Decimals)
 		}
 	}
 	return good("as it is known")
