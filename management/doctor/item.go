@@ -90,12 +90,11 @@ type Options struct {
 	Depth Depth
 	// Only are the ids to look at; none: all.
 	Only []string
-	// Patience is how long one item may take. Default: 30 s; a payment has five minutes.
-	Patience time.Duration
 	// Looking hears of each item before it is looked at; may be nil.
 	Looking func(Item)
 }
 
+// How long one item may take, and a payment.
 const (
 	patience    = 30 * time.Second
 	payPatience = 5 * time.Minute
@@ -141,12 +140,9 @@ func (i *Item) run(ctx context.Context, s *Subject, o Options) Verdict {
 	case i.Depth >= Live && s.Live == nil:
 		return bad("nothing can be asked: the configuration can't be read")
 	}
-	wait := o.Patience
-	if wait <= 0 {
-		wait = patience
-		if i.Depth == Pay {
-			wait = payPatience
-		}
+	wait := patience
+	if i.Depth == Pay {
+		wait = payPatience
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
