@@ -31,7 +31,7 @@ func TestGoingLiveListsTheItems(t *testing.T) {
 	}
 }
 
-// The alerts, documents and commands that are named are there.
+// The alerts and documents that are named are there.
 func TestWhatIsSaidToBeDoneCanBeDone(t *testing.T) {
 	rules := read(t, "../../deploy/observe/alerts.yml")
 	for _, i := range doctor.Items() {

@@ -88,7 +88,7 @@ func lookRefundWallet(ctx context.Context, s *Subject) Verdict {
 	return good("it has as much as the dearest price on every network")
 }
 
-// mostPending is how many refunds may wait without anybody looking; as in the alert X402RefundsPilingUp.
+// mostPending is how many refunds may wait without anybody looking. The alert X402RefundsPilingUp takes fewer: it sees whether they become fewer.
 const mostPending = 50
 
 func lookStates(ctx context.Context, s *Subject) Verdict {

@@ -169,7 +169,7 @@ func lookReached(ctx context.Context, s *Subject) Verdict {
 		return bad("it is reached without TLS")
 	}
 	if left := res.TLS.PeerCertificates[0].NotAfter.Sub(s.Live.Now()); left < leastCertificate {
-		// Certificates of short life are renewed by their authority's rules: two thirds of their time.
+		// One of short life is renewed when a third of it is left, too: less than a quarter means that it was not.
 		if whole := res.TLS.PeerCertificates[0].NotAfter.Sub(res.TLS.PeerCertificates[0].NotBefore); left < whole/4 {
 			return bad("its certificate ends in %s", left.Round(time.Minute))
 		}

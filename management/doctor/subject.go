@@ -57,7 +57,7 @@ type Subject struct {
 
 // Secret is what is known of one without showing it.
 type Secret struct {
-	// Name says what it is for, such as "the gas wallet's key on eip155:8453".
+	// Name is where the configuration has it, such as "apps/x402/networks/0/settler/keys/0".
 	Name string
 	// Placeholder is where it comes from.
 	Placeholder string
@@ -175,7 +175,7 @@ type Asked struct {
 	Instance Instance
 	// Probe sends a signed test to the webhook of that number, and one that was tampered with.
 	Probe func(ctx context.Context, number int) (Probe, error)
-	// Pay pays for PaidURL; nil: there is no key to pay with.
+	// Pay pays for what an address gives; nil: there is no key to pay with.
 	Pay func(ctx context.Context, url string) (Payment, error)
 }
 
