@@ -11,7 +11,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/caddy-x402/caddy-x402/management"
 	"github.com/caddy-x402/caddy-x402/paywall"
@@ -135,11 +134,8 @@ var (
 	defaultRefusedLimit    = management.Limit{Requests: 60, Window: time.Minute}
 )
 
-// managementLimited is made once per process, as all collectors are.
-var managementLimited = prometheus.NewCounterVec(prometheus.CounterOpts{
-	Namespace: "caddy", Subsystem: "x402", Name: "management_limited_total",
-	Help: "Calls of the management API that were answered 429, by the limit: key, client, or refused, the keys that are none.",
-}, []string{"limit"})
+var managementLimited = counters("management_limited_total",
+	"Calls of the management API that were answered 429, by the limit: key, client, or refused, the keys that are none.", "limit")
 
 func countLimited(limit string) { managementLimited.WithLabelValues(limit).Inc() }
 

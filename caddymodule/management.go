@@ -13,7 +13,6 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/caddy-x402/caddy-x402/management"
 )
@@ -149,11 +148,9 @@ func (m *Management) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	}, "rate_limit")
 }
 
-// apiKeyEvents is made once per process, as all collectors are.
-var apiKeyEvents = prometheus.NewCounterVec(prometheus.CounterOpts{
-	Namespace: "caddy", Subsystem: "x402", Name: "apikey_events_total",
-	Help: "What happened to API keys, by their mode: apikey_rotated, apikey_revoked, apikey_rotation_due, and apikey_predecessor_used, a call with a key that has a successor.",
-}, []string{"event", "mode"})
+var apiKeyEvents = counters("apikey_events_total",
+	"What happened to API keys, by their mode: apikey_rotated, apikey_revoked, apikey_rotation_due, and apikey_predecessor_used, a call with a key that has a successor.",
+	"event", "mode")
 
 func countAPIKey(event, mode string) { apiKeyEvents.WithLabelValues(event, mode).Inc() }
 

@@ -1,7 +1,7 @@
 package caddymodule
 
 import (
-	"errors"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -70,40 +70,40 @@ const (
 	metricsSubsystem = "x402"
 )
 
+// made are the collectors that counters, gauges and durations have made: whatever is counted is registered, too.
+var made []prometheus.Collector
+
+func keep[C prometheus.Collector](c C) C {
+	made = append(made, c)
+	return c
+}
+
 func counters(name, help string, labels ...string) *prometheus.CounterVec {
-	return prometheus.NewCounterVec(prometheus.CounterOpts{
+	return keep(prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: name, Help: help,
-	}, labels)
+	}, labels))
 }
 
 func gauges(name, help string, labels ...string) *prometheus.GaugeVec {
-	return prometheus.NewGaugeVec(prometheus.GaugeOpts{
+	return keep(prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: name, Help: help,
-	}, labels)
+	}, labels))
 }
 
 // durations are in seconds.
 func durations(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
-	return prometheus.NewHistogramVec(prometheus.HistogramOpts{
+	return keep(prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: name, Help: help, Buckets: buckets,
-	}, labels)
+	}, labels))
 }
 
 func describe(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, name), help, labels, nil)
 }
 
-// collectors are all that there is to be seen.
+// collectors are all that there is to be seen: what is counted, and what is looked at when somebody asks.
 func collectors() []prometheus.Collector {
-	return []prometheus.Collector{
-		requests, failures, facilitations, settlements, settlementSeconds, stageSeconds, deliveries, revenueUnits, revenuePayments,
-		facilitatedUnits, quarantined, losses, lostUnits, refusedCredit, refunds, refundedUnits, refundWaits, refundBalance, issued,
-		issueSeconds, eventsDropped, challenges, reorgs, rounds,
-		transactions, carried, gasSpent, gasUsed, replacements, queueSeconds, rpcSeconds, rpcFailures,
-		webhookAttempts, webhookSeconds, webhookDeliveries, webhooksDisabled, webhookLag, apiKeyEvents, managementLimited,
-		walletMetrics{},
-		ledgerMetrics{},
-	}
+	return append(slices.Clip(made), walletMetrics{}, ledgerMetrics{})
 }
 
 func registerMetrics(r *prometheus.Registry) {
@@ -111,10 +111,7 @@ func registerMetrics(r *prometheus.Registry) {
 		return
 	}
 	for _, c := range collectors() {
-		// An error means that it is registered already: two apps do not happen, but a registry may be shared.
-		if err := r.Register(c); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
-			continue
-		}
+		_ = r.Register(c) // a registry may be shared, and has it already; a name that somebody else has taken is not seen, and all others are
 	}
 }
 
