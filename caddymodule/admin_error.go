@@ -78,6 +78,15 @@ var olderCodes = map[string]string{
 	management.CodeTokenKeysAway:      codeKeysAway,
 }
 
+// newerCodes are the inverse of olderCodes.
+var newerCodes = func() map[string]string {
+	m := make(map[string]string, len(olderCodes))
+	for newer, older := range olderCodes {
+		m[older] = newer
+	}
+	return m
+}()
+
 // asOperatorError is the table of what a ledger's errors mean to an operator.
 func asOperatorError(err error) *operatorError {
 	if e, ok := errors.AsType[*operatorError](err); ok {

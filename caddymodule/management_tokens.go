@@ -10,17 +10,10 @@ import (
 // shopKeys are the keys of tokens as the management API looks after them.
 type shopKeys struct{ desk *keyDesk }
 
-// tokenKeyCodes are the words of the management API for codes of the commands.
-var tokenKeyCodes = map[string]string{
-	codeNoKey: management.CodeTokenKeyNotFound, codeKeyWaiting: management.CodeTokenKeyWaiting, codeKeySigns: management.CodeTokenKeySigns,
-	codeKeyCost: management.CodeTokenKeyCost, codeKeysFixed: management.CodeTokenKeyConfigured, codeKeysMissing: management.CodeTokenKeysMissing,
-	codeKeysAway: management.CodeTokenKeysAway, codeInvalid: management.CodeRequest,
-}
-
 func shopKeyList(list keyList, err error) (management.TokenKeyList, error) {
 	if err != nil {
 		e := asOperatorError(err)
-		code, known := tokenKeyCodes[e.Code]
+		code, known := newerCodes[e.Code]
 		if !known {
 			return management.TokenKeyList{}, err
 		}
