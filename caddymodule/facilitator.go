@@ -213,8 +213,7 @@ func isNamed(y *paywall.Payee, name string) bool {
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (f *Facilitator) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	client, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
-	ours, err := f.rules.Serve(w, r, client)
+	ours, err := f.rules.Serve(w, r, clientAddress(r))
 	if !ours {
 		return next.ServeHTTP(w, r)
 	}

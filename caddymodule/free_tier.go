@@ -8,7 +8,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/caddy-x402/caddy-x402/paywall"
 )
@@ -67,8 +66,7 @@ func (h *Handler) freeTier(p *Price, route string) (*paywall.FreeTier, error) {
 // key is by whom a request is counted; empty: by nobody.
 func (t *FreeTier) key(r *http.Request) string {
 	if t.Key == "" {
-		client, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
-		return client
+		return clientAddress(r)
 	}
 	repl, ok := replacer(r)
 	if !ok {

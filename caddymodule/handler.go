@@ -380,8 +380,9 @@ func (h *Handler) request(r *http.Request, route *paywall.Route) paywall.Request
 		audience = public + "://" + host
 	}
 	uri := original.URL.RequestURI()
-	client, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
-	return paywall.Request{Client: client, Route: route, URL: base + uri, Host: host, URI: uri, Site: h.site(), Audience: audience}
+	return paywall.Request{
+		Client: clientAddress(r), Route: route, URL: base + uri, Host: host, URI: uri, Site: h.site(), Audience: audience,
+	}
 }
 
 // siteURL is the public address of the site that r came to.
