@@ -13,8 +13,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
-
-	"github.com/caddy-x402/caddy-x402/x402"
 )
 
 func init() {
@@ -145,16 +143,8 @@ func liveDesk() (*desk, func(), error) {
 	if err != nil {
 		return nil, nil, unavailable(err)
 	}
-	var assets []x402.Network
-	for _, y := range app.payees {
-		assets = append(assets, y.Network)
-	}
-	d := &desk{store: e.Store(), engine: e, networks: assets}
-	if m, ok := app.store.(caddy.Module); ok {
-		d.kind = m.CaddyModule().ID.Name()
-		d.forgets = forgetsAfter(d.kind, app.Retention)
-	}
-	return d, release, nil
+	kind := moduleName(app.store)
+	return &desk{store: e.Store(), engine: e, networks: networksOf(app.payees), kind: kind, forgets: forgetsAfter(kind, app.Retention)}, release, nil
 }
 
 // ledgerInfo says what ledger there is.

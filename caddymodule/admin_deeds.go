@@ -57,10 +57,7 @@ func (a *App) auditKeys(ctx context.Context, operation, target string, do func()
 		return
 	}
 	defer release()
-	s := management.Shop{Store: e.Store()}
-	for _, y := range a.payees {
-		s.Networks = append(s.Networks, y.Network)
-	}
+	s := management.Shop{Store: e.Store(), Networks: networksOf(a.payees)}
 	begun := false
 	ctx, cancel := context.WithTimeout(ctx, deedTimeout)
 	defer cancel()

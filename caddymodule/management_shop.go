@@ -22,9 +22,8 @@ func (a *App) shop(context.Context) (*management.Shop, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	s := &management.Shop{Store: e.Store(), Plans: a.plansForShow(), Settings: a.settingsForShow(), Revoke: e.Revoke, Update: e.Update}
-	for _, y := range a.payees {
-		s.Networks = append(s.Networks, y.Network)
+	s := &management.Shop{
+		Store: e.Store(), Networks: networksOf(a.payees), Plans: a.plansForShow(), Settings: a.settingsForShow(), Revoke: e.Revoke, Update: e.Update,
 	}
 	s.PlanRefunds = func(ctx context.Context, limit int) (management.RefundPlan, error) {
 		plan, err := e.PlanRefunds(ctx, limit)
@@ -92,23 +91,17 @@ func (a *App) settingsForShow() management.Settings {
 	s := management.Settings{
 		PublicURL: a.PublicURL, MaxTimeoutSeconds: seconds(a.MaxTimeout), SettleTimeoutSeconds: seconds(a.SettleTimeout), MinAgeSeconds: seconds(a.MinAge),
 		MaxStaleSeconds: seconds(a.MaxStale), RetentionSeconds: seconds(a.Retention), Refunds: management.RefundSettings{On: a.refundWallet != nil},
-	}
-	if m, ok := a.store.(caddy.Module); ok {
-		s.Store = m.CaddyModule().ID.Name()
+		Store: moduleName(a.store),
 	}
 	if r := a.Refunds; r != nil && a.refundWallet != nil {
 		s.Refunds.IntervalSeconds, s.Refunds.MinAgeSeconds = seconds(r.Interval), seconds(r.MinAge)
 		s.Refunds.Batch, s.Refunds.MaxPayment, s.Refunds.MaxDay = r.Batch, r.MaxPayment, r.MaxDay
 	}
 	for i, y := range a.payees {
-		n := management.NetworkSettings{
+		s.Networks = append(s.Networks, management.NetworkSettings{
 			Network: y.Network.ID, Livemode: !y.Network.Testnet, Asset: y.Network.Asset.Address.Hex(), Symbol: y.Network.Asset.Symbol,
-			Decimals: y.Network.Asset.Decimals, PayTo: y.PayTo.Hex(),
-		}
-		if m, ok := a.Networks[i].settler.(caddy.Module); ok {
-			n.Settler = m.CaddyModule().ID.Name()
-		}
-		s.Networks = append(s.Networks, n)
+			Decimals: y.Network.Asset.Decimals, PayTo: y.PayTo.Hex(), Settler: moduleName(a.Networks[i].settler),
+		})
 	}
 	return s
 }

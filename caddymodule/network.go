@@ -83,6 +83,24 @@ type SettlerModule interface {
 	Leave() error
 }
 
+// networksOf are the networks of payees, in their order.
+func networksOf(payees []*paywall.Payee) []x402.Network {
+	var list []x402.Network
+	for _, y := range payees {
+		list = append(list, y.Network)
+	}
+	return list
+}
+
+// moduleName is what a module is called in its namespace; empty: it is none of Caddy's.
+func moduleName(v any) string {
+	m, ok := v.(caddy.Module)
+	if !ok {
+		return ""
+	}
+	return m.CaddyModule().ID.Name()
+}
+
 func (n *Network) name(i int) string {
 	if n.Network == "" {
 		return fmt.Sprintf("number %d", i+1)

@@ -78,10 +78,7 @@ type factOutbox struct {
 }
 
 func (o *factOutbox) know(payees []*paywall.Payee) {
-	var list []x402.Network
-	for _, y := range payees {
-		list = append(list, y.Network)
-	}
+	list := networksOf(payees)
 	o.networks.Store(&list)
 }
 
