@@ -2,7 +2,6 @@ package caddymodule
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -11,7 +10,6 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
@@ -116,22 +114,14 @@ func newAPIKeysRevoke(pi payIO) *cobra.Command {
 func (f *apiKeysFlags) find(o *operator) (*adminClient, error) {
 	listen := f.address
 	if listen == "" {
-		text, file, _, err := caddycmd.LoadConfig(f.config, f.adapter)
+		c, file, err := loadConfigured(f.config, f.adapter)
 		if err != nil {
-			return nil, invalidRequest("%v", err)
-		}
-		var c configured
-		if len(text) > 0 {
-			if err := json.Unmarshal(text, &c); err != nil {
-				return nil, invalidRequest("reading the configuration %s: %v", file, err)
-			}
+			return nil, err
 		}
 		if c.Admin.Disabled {
 			return nil, &operatorError{0, codeUnavailable, "the admin endpoint of " + file + " is off; make keys with a key that has keys:manage", nil}
 		}
-		if listen = c.Admin.Listen; listen == "" {
-			listen = caddy.DefaultAdminListen
-		}
+		listen = c.adminListen()
 	}
 	o.say("asking the Caddy at %s", listen)
 	return newAdminClient(listen)

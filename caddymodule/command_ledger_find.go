@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -97,6 +98,9 @@ type configured struct {
 	} `json:"apps"`
 }
 
+// adminListen is where the admin endpoint listens.
+func (c *configured) adminListen() string { return cmp.Or(c.Admin.Listen, caddy.DefaultAdminListen) }
+
 // loadConfigured reads a configuration as Caddy's own commands do. file is empty where there is none.
 func loadConfigured(config, adapter string) (c *configured, file string, err error) {
 	text, file, _, err := caddycmd.LoadConfig(config, adapter)
@@ -118,10 +122,7 @@ func (c *configured) running(ctx context.Context) (a *adminClient, kind, why str
 	if c.Admin.Disabled {
 		return nil, "", "its admin endpoint is off", nil
 	}
-	listen := c.Admin.Listen
-	if listen == "" {
-		listen = caddy.DefaultAdminListen
-	}
+	listen := c.adminListen()
 	if a, err = newAdminClient(listen); err != nil {
 		return nil, "", "", err
 	}

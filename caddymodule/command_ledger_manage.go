@@ -96,10 +96,7 @@ func (c *adminClient) manage(ctx context.Context, method, path string, body, int
 	if into == nil {
 		return nil
 	}
-	if err := json.NewDecoder(res.Body).Decode(into); err != nil {
-		return &operatorError{0, codeUnavailable, fmt.Sprintf("reading what the Caddy at %s says: %v", c.listen, err), err}
-	}
-	return nil
+	return c.read(res.Body, into)
 }
 
 // managedList reads all pages of a list of the management API.
