@@ -20,12 +20,12 @@ import (
 
 // apiKeysFlags are the flags of the commands under "caddy x402 apikeys".
 type apiKeysFlags struct {
-	address, config, adapter string
-	json                     bool
-	mode, label              string
-	scopes                   []string
-	expires, overlap         string
-	leaked                   bool
+	adminFlags
+	json             bool
+	mode, label      string
+	scopes           []string
+	expires, overlap string
+	leaked           bool
 }
 
 const apiKeysHelp = `
@@ -42,11 +42,8 @@ func newAPIKeysCommand(pi payIO) *cobra.Command {
 }
 
 func (f *apiKeysFlags) common(cmd *cobra.Command) {
-	fs := cmd.Flags()
-	fs.StringVar(&f.address, "address", "", "address of the admin endpoint of a running Caddy (default: as the configuration has it, or "+caddy.DefaultAdminListen+")")
-	fs.StringVarP(&f.config, "config", "c", "", "configuration file that names the admin endpoint (default: the Caddyfile in the current directory)")
-	fs.StringVarP(&f.adapter, "adapter", "a", "", "name of the configuration's adapter")
-	fs.BoolVar(&f.json, "json", false, "print JSON, also on a terminal")
+	f.define(cmd.Flags(), "admin endpoint")
+	cmd.Flags().BoolVar(&f.json, "json", false, "print JSON, also on a terminal")
 }
 
 const secretHelp = `

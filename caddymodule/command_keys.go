@@ -3,7 +3,6 @@ package caddymodule
 import (
 	"context"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/spf13/cobra"
 
 	"github.com/caddy-x402/caddy-x402/token"
@@ -11,10 +10,10 @@ import (
 
 // keysFlags are the flags of the commands under "caddy x402 keys".
 type keysFlags struct {
-	address, config, adapter string
-	json                     bool
-	rotation                 keyRotation
-	force                    bool
+	adminFlags
+	json     bool
+	rotation keyRotation
+	force    bool
 }
 
 const keysHelp = `
@@ -34,11 +33,8 @@ func newKeysCommand(pi payIO) *cobra.Command {
 }
 
 func (f *keysFlags) common(cmd *cobra.Command) {
-	fs := cmd.Flags()
-	fs.StringVar(&f.address, "address", "", "address of the admin endpoint of a running Caddy (default: as the configuration has it, or "+caddy.DefaultAdminListen+")")
-	fs.StringVarP(&f.config, "config", "c", "", "configuration file that names the storage (default: the Caddyfile in the current directory)")
-	fs.StringVarP(&f.adapter, "adapter", "a", "", "name of the configuration's adapter")
-	fs.BoolVar(&f.json, "json", false, "print JSON, also on a terminal")
+	f.define(cmd.Flags(), "storage")
+	cmd.Flags().BoolVar(&f.json, "json", false, "print JSON, also on a terminal")
 }
 
 func newKeysList(pi payIO) *cobra.Command {

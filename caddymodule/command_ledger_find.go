@@ -32,16 +32,27 @@ type operations interface {
 	tokens(ctx context.Context, q tokenQuery) (tokenPage, error)
 }
 
+// adminFlags say which Caddy a command asks.
+type adminFlags struct {
+	address, config, adapter string
+}
+
+// define defines them; named is what the configuration is read for.
+func (f *adminFlags) define(fs *pflag.FlagSet, named string) {
+	fs.StringVar(&f.address, "address", "", "address of the admin endpoint of a running Caddy (default: as the configuration has it, or "+caddy.DefaultAdminListen+")")
+	fs.StringVarP(&f.config, "config", "c", "", "configuration file that names the "+named+" (default: the Caddyfile in the current directory)")
+	fs.StringVarP(&f.adapter, "adapter", "a", "", "name of the configuration's adapter")
+}
+
 // ledgerFlags say which ledger a command looks into.
 type ledgerFlags struct {
-	store, address, config, adapter string
+	store string
+	adminFlags
 }
 
 func (f *ledgerFlags) define(fs *pflag.FlagSet) {
 	fs.StringVar(&f.store, "store", "", "look straight into this ledger, such as sqlite:/path/to/ledger.db or '{env.LEDGER_URL}'")
-	fs.StringVar(&f.address, "address", "", "address of the admin endpoint of a running Caddy (default: as the configuration has it, or "+caddy.DefaultAdminListen+")")
-	fs.StringVarP(&f.config, "config", "c", "", "configuration file that names the ledger (default: the Caddyfile in the current directory)")
-	fs.StringVarP(&f.adapter, "adapter", "a", "", "name of the configuration's adapter")
+	f.adminFlags.define(fs, "ledger")
 }
 
 // ledgerHelp is the part of the help of every command that looks for a ledger.
@@ -57,7 +68,7 @@ redis+cluster://…, redis+sentinel://…. Placeholders are replaced, so that a 
 // find opens the ledger that the flags mean. say hears which way was taken. The second result lets go of it.
 func (f *ledgerFlags) find(ctx context.Context, say func(format string, args ...any)) (operations, func(), error) {
 	switch {
-	case f.store != "" && (f.address != "" || f.config != "" || f.adapter != ""):
+	case f.store != "" && f.adminFlags != (adminFlags{}):
 		return nil, nil, invalidRequest("--store names the ledger; leave out --address, --config and --adapter")
 	case f.store != "":
 		s, err := openAddress(ctx, f.store, mustExist)
