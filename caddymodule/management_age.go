@@ -22,10 +22,10 @@ const (
 
 // keyAge tells of API keys that are older than they should be.
 type keyAge struct {
-	mu     sync.Mutex
-	most   time.Duration // the shortest that was wanted; 0: none
-	cancel context.CancelFunc
-	done   chan struct{}
+	beside beside
+
+	mu   sync.Mutex
+	most time.Duration // the shortest that was wanted; 0: none
 }
 
 // want is called while handlers are provisioned.
@@ -39,32 +39,11 @@ func (k *keyAge) want(most time.Duration) {
 
 // start begins to look; stop must be called. The handlers may not be provisioned yet: apps start in any order, after all of them were.
 func (k *keyAge) start(a *App) {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(a.ctx))
-	k.cancel, k.done = cancel, make(chan struct{})
-	go func() {
-		defer close(k.done)
-		for wait := ageFirst; ; wait = ageEvery {
-			t := time.NewTimer(wait)
-			select {
-			case <-ctx.Done():
-				t.Stop()
-				return
-			case <-t.C:
-			}
-			k.look(ctx, a)
-		}
-	}()
+	k.beside.start(a, ageFirst, ageEvery, func(ctx context.Context) { k.look(ctx, a) })
 }
 
 // stop ends what start began, and waits for it.
-func (k *keyAge) stop() {
-	if k.cancel == nil {
-		return
-	}
-	k.cancel()
-	<-k.done
-	k.cancel = nil
-}
+func (k *keyAge) stop() { k.beside.stop() }
 
 func (k *keyAge) look(ctx context.Context, a *App) {
 	k.mu.Lock()

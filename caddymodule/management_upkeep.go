@@ -25,38 +25,20 @@ const (
 // upkeep does beside the calls of operators what these leave to be done.
 type upkeep struct {
 	usage  apikey.Usage
-	cancel context.CancelFunc
-	done   chan struct{}
+	beside beside
 	told   time.Time // when webhooks were last told of API keys
 }
 
 // start begins; stop must be called.
 func (u *upkeep) start(a *App) {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(a.ctx))
-	u.cancel, u.done = cancel, make(chan struct{})
-	go func() {
-		defer close(u.done)
-		tick := time.NewTicker(upkeepEvery)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-			u.look(ctx, a)
-		}
-	}()
+	u.beside.start(a, upkeepEvery, upkeepEvery, func(ctx context.Context) { u.look(ctx, a) })
 }
 
 // stop ends what start began, waits for it, and writes down what was counted since. The ledger must still be held.
 func (u *upkeep) stop(a *App) {
-	if u.cancel == nil {
+	if !u.beside.stop() {
 		return
 	}
-	u.cancel()
-	<-u.done
-	u.cancel = nil
 	e := a.engine.value.ready()
 	if e == nil {
 		return

@@ -20,8 +20,7 @@ const (
 // keyFollower keeps the ring of a configuration as Caddy's storage has it, which may be shared with other instances. Keys that
 // stand in the configuration have none.
 type keyFollower struct {
-	cancel context.CancelFunc
-	done   chan struct{}
+	beside beside
 
 	deaf    bool      // the last look failed
 	written time.Time // when it was last tried to write
@@ -32,34 +31,15 @@ func (f *keyFollower) start(a *App) {
 	if len(a.TokenKeys) > 0 {
 		return
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(a.ctx))
-	f.cancel, f.done = cancel, make(chan struct{})
-	f.upkeep(ctx, a)
-	go func() {
-		defer close(f.done)
-		tick := time.NewTicker(token.FollowEvery)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-			f.look(ctx, a)
-			f.upkeep(ctx, a)
-		}
-	}()
+	f.upkeep(context.WithoutCancel(a.ctx), a)
+	f.beside.start(a, token.FollowEvery, token.FollowEvery, func(ctx context.Context) {
+		f.look(ctx, a)
+		f.upkeep(ctx, a)
+	})
 }
 
 // stop ends what start began, and waits for it.
-func (f *keyFollower) stop() {
-	if f.cancel == nil {
-		return
-	}
-	f.cancel()
-	<-f.done
-	f.cancel = nil
-}
+func (f *keyFollower) stop() { f.beside.stop() }
 
 // look takes over what another instance, or a command, has changed.
 func (f *keyFollower) look(ctx context.Context, a *App) {
