@@ -18,7 +18,6 @@ import (
 	"github.com/caddy-x402/caddy-x402/management/apikey"
 	"github.com/caddy-x402/caddy-x402/management/doctor"
 	"github.com/caddy-x402/caddy-x402/management/webhooks"
-	"github.com/caddy-x402/caddy-x402/token"
 	"github.com/caddy-x402/caddy-x402/x402"
 )
 
@@ -221,16 +220,11 @@ func (i doctorInstance) TokenKeyAge(ctx context.Context) (time.Duration, error) 
 	if err != nil {
 		return 0, err
 	}
-	for _, k := range ring.Keys {
-		since := k.SignsFrom
-		if since.IsZero() {
-			since = k.CreatedAt
-		}
-		if k.State == token.KeySigning && !since.IsZero() {
-			return time.Since(since), nil
-		}
+	since := signingSince(ring.Keys)
+	if since.IsZero() {
+		return 0, nil
 	}
-	return 0, nil
+	return time.Since(since), nil
 }
 
 // States implements doctor.Instance.

@@ -106,8 +106,7 @@ func (s *secretScan) read(path, placeholder string, own bool) {
 		x.Problem = "the placeholder " + x.Placeholder + " is empty"
 	case own:
 		x.Weak = weakness(value)
-		h := sha256.Sum256([]byte(s.salt + strings.ToLower(strings.TrimPrefix(value, "0x"))))
-		x.Print = hex.EncodeToString(h[:8])
+		x.Print = fingerprint(s.salt, strings.ToLower(strings.TrimPrefix(value, "0x")))
 	}
 	if name, ok := strings.CutPrefix(strings.Trim(placeholder, "{}"), "file."); ok && x.Problem == "" {
 		if info, err := os.Stat(name); err == nil && info.Mode().Perm()&0o007 != 0 {
@@ -115,6 +114,12 @@ func (s *secretScan) read(path, placeholder string, own bool) {
 		}
 	}
 	s.secrets = append(s.secrets, x)
+}
+
+// fingerprint tells secrets from one another, for who has the salt, and not what they are.
+func fingerprint(salt, secret string) string {
+	h := sha256.Sum256([]byte(salt + secret))
+	return hex.EncodeToString(h[:8])
 }
 
 // weakness knows the forms that are made by machines, and are judged by their makers.

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"log/slog"
 	"slices"
@@ -290,11 +291,11 @@ func (p *patient) readWebhooks() {
 		return
 	}
 	p.hooks = p.app.webhooks
-	salt := newSecretScan().salt
+	salt := rand.Text()
 	for _, e := range p.hooks.Endpoints {
 		w := doctor.Webhook{URL: e.URL, Live: e.Live, Events: e.Events}
 		for _, secret := range e.Secrets {
-			w.Prints = append(w.Prints, common.Bytes2Hex(crypto.Keccak256([]byte(salt + secret))[:8]))
+			w.Prints = append(w.Prints, fingerprint(salt, secret))
 		}
 		p.subject.Webhooks = append(p.subject.Webhooks, w)
 	}

@@ -95,26 +95,31 @@ func (a *App) collect(ch chan<- prometheus.Metric, revoked *token.Revoked) {
 		return
 	}
 	count := map[token.KeyState]int{}
-	for _, k := range ring.Info(now) {
-		count[k.State]++
-		if k.State != token.KeySigning {
-			continue
-		}
-		// It has been in use since it began to sign, which is later than when it was made.
-		if since := later(k.CreatedAt, k.SignsFrom); !since.IsZero() {
-			ch <- prometheus.MustNewConstMetric(keyAgeDesc, prometheus.GaugeValue, max(0, now.Sub(since).Seconds()))
-		}
+	keys := ring.Info(now)
+	for i := range keys {
+		count[keys[i].State]++
+	}
+	if since := signingSince(keys); !since.IsZero() {
+		ch <- prometheus.MustNewConstMetric(keyAgeDesc, prometheus.GaugeValue, max(0, now.Sub(since).Seconds()))
 	}
 	for _, state := range []token.KeyState{token.KeyNext, token.KeySigning, token.KeyVerifying, token.KeyEnded} {
 		ch <- prometheus.MustNewConstMetric(keysDesc, prometheus.GaugeValue, float64(count[state]), string(state))
 	}
 }
 
-func later(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
+// signingSince is since when the key that signs has been in use: it may have been made before. Zero: that is not known.
+func signingSince(keys []token.KeyInfo) time.Time {
+	for i := range keys {
+		k := &keys[i]
+		if k.State != token.KeySigning {
+			continue
+		}
+		if k.SignsFrom.After(k.CreatedAt) {
+			return k.SignsFrom
+		}
+		return k.CreatedAt
 	}
-	return a
+	return time.Time{}
 }
 
 // census is how many payments there are in which state, as counted not long ago: counting a large ledger takes seconds, and
