@@ -1,12 +1,16 @@
 package caddymodule
 
 import (
+	"fmt"
+	"log/slog"
 	"math/big"
 	"strconv"
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/caddy-x402/caddy-x402/settlement/chain"
 )
 
 // What settlers tell of their wallets and of the chain's endpoints. Wallets and endpoints are told by their place in the configuration.
@@ -52,23 +56,26 @@ func ObserveQueue(network string, waited time.Duration) {
 // ObserveReplacement counts a stuck transaction that was replaced, for settler modules.
 func ObserveReplacement(network string) { replacements.WithLabelValues(network).Inc() }
 
-// RPCMeter measures the endpoints of a chain, for settler modules; its methods are what chain.Config asks for.
-type RPCMeter struct {
-	Network string // CAIP-2
-}
-
-// Asked notes how long a request to an endpoint took.
-func (m RPCMeter) Asked(endpoint int, took time.Duration) {
-	rpcSeconds.WithLabelValues(m.Network, strconv.Itoa(endpoint)).Observe(took.Seconds())
-}
-
-// Blamed counts a request that was of no use.
-func (m RPCMeter) Blamed(endpoint int, behind bool) {
-	reason := "failed"
-	if behind {
-		reason = "behind"
+// NewChain gives a client of the settler's chain, whose endpoints are measured. It asks nobody yet, and is the caller's to close.
+func (c SettlerContext) NewChain(log *slog.Logger) (*chain.Client, error) {
+	network := c.Network.ID
+	client, err := chain.New(chain.Config{
+		Endpoints: c.RPC, ChainID: c.Network.ChainID, Logger: log,
+		Asked: func(endpoint int, took time.Duration) {
+			rpcSeconds.WithLabelValues(network, strconv.Itoa(endpoint)).Observe(took.Seconds())
+		},
+		Blamed: func(endpoint int, behind bool) {
+			reason := "failed"
+			if behind {
+				reason = "behind"
+			}
+			rpcFailures.WithLabelValues(network, strconv.Itoa(endpoint), reason).Inc()
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("rpc: %w", err)
 	}
-	rpcFailures.WithLabelValues(m.Network, strconv.Itoa(endpoint), reason).Inc()
+	return client, nil
 }
 
 // ether is for metrics alone: they know nothing but floating point.

@@ -37,12 +37,9 @@ type liveConfig struct {
 }
 
 func newOffice(f *Facilitator, c caddymodule.SettlerContext) (*office, error) {
-	meter := caddymodule.RPCMeter{Network: c.Network.ID}
-	client, err := chain.New(chain.Config{
-		Endpoints: c.RPC, ChainID: c.Network.ChainID, Logger: f.log, Asked: meter.Asked, Blamed: meter.Blamed,
-	})
+	client, err := c.NewChain(f.log)
 	if err != nil {
-		return nil, fmt.Errorf("rpc: %w", err)
+		return nil, err
 	}
 	s, err := facilitator.New(facilitator.Config{
 		Network: c.Network, Chain: client, Journal: c.Journal, Settings: f.settings, Logger: f.log,

@@ -45,12 +45,9 @@ type liveConfig struct {
 }
 
 func newPurse(w *Wallet, c caddymodule.SettlerContext) (*purse, error) {
-	meter := caddymodule.RPCMeter{Network: c.Network.ID}
-	client, err := chain.New(chain.Config{
-		Endpoints: c.RPC, ChainID: c.Network.ChainID, Logger: w.log, Asked: meter.Asked, Blamed: meter.Blamed,
-	})
+	client, err := c.NewChain(w.log)
 	if err != nil {
-		return nil, fmt.Errorf("rpc: %w", err)
+		return nil, err
 	}
 	p := &purse{
 		chain: client, open: w.open, network: c.Network, rpc: slices.Clone(c.RPC),
