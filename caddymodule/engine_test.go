@@ -114,7 +114,7 @@ func speaks(t *testing.T, a *App, heard chan string, name string) {
 				t.Errorf("%s speaks after %s did", got, name)
 				return
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatalf("%s is not heard", name)
 		}
 	}

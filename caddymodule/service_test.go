@@ -202,7 +202,7 @@ func until(t *testing.T, what string, done func() bool) {
 	t.Helper()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for range 400 {
+	for range 1200 { // a minute: the machine may be busy
 		if done() {
 			return
 		}

@@ -254,7 +254,7 @@ func TestPurseHangingChain(t *testing.T) {
 	if err := w.Start(ctx, c); err != nil {
 		t.Errorf("a chain that hangs refuses the configuration: %v", err)
 	}
-	if took := time.Since(begun); took > 5*time.Second {
+	if took := time.Since(begun); took > 30*time.Second {
 		t.Errorf("starting took %s", took)
 	}
 }
