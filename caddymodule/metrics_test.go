@@ -97,8 +97,8 @@ func TestMetrics(t *testing.T) {
 	refund := pay("/b/broken", http.StatusBadGateway)
 
 	after, text := scrape(t, b, at)
-	// On a slow machine the count of before is still good for a while.
-	for end := time.Now().Add(time.Minute); after[state(ledger.StateRefundPending)] == 0 && time.Now().Before(end); {
+	// A count is good for a hundred times as long as it took: on a slow machine the one of before is, for a while.
+	for end := time.Now().Add(5 * time.Minute); after[state(ledger.StateRefundPending)] == 0 && time.Now().Before(end); {
 		time.Sleep(50 * time.Millisecond)
 		after, text = scrape(t, b, at)
 	}
@@ -222,9 +222,9 @@ func TestMetricsOfCredit(t *testing.T) {
 	}
 	const lost, exhausted = `caddy_x402_losses_total{network="eip155:84532"}`, `caddy_x402_credit_exhausted_total{network="eip155:84532"}`
 	var after map[string]float64
-	until(t, "what was lost is not counted", func() bool {
+	until(t, "what was lost is not counted, or not owed", func() bool {
 		after, _ = scrape(t, b, at)
-		return after[lost] == before[lost]+1
+		return after[lost] == before[lost]+1 && after[state(ledger.StateOwed)] == 1 // the states may be those of a moment ago
 	})
 	for name, n := range map[string]float64{
 		`caddy_x402_lost_atomic_units_total{asset="USDC",network="eip155:84532"}`: 10_000,
@@ -234,8 +234,5 @@ func TestMetricsOfCredit(t *testing.T) {
 		if after[name]-before[name] != n {
 			t.Errorf("%s grew by %v, want %v", name, after[name]-before[name], n)
 		}
-	}
-	if after[state(ledger.StateOwed)] != 1 {
-		t.Errorf("%v payments are owed", after[state(ledger.StateOwed)])
 	}
 }
