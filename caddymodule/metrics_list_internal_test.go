@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -150,6 +151,53 @@ func TestWalletStatsOfTwoSettlers(t *testing.T) {
 	s.add(&WalletStats{Network: "n", Queued: 2, Queue: 10, Wallets: []WalletStat{{InFlight: 2, Mined: 5, SeenAt: time.Unix(1, 0)}, {InFlight: 4}}})
 	if s.Queued != 3 || s.Queue != 20 || len(s.Wallets) != 2 || s.Wallets[0].InFlight != 3 || s.Wallets[0].Mined != 5 || s.Wallets[1].InFlight != 4 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// slowTeller is a wallet that tells nothing before it may.
+type slowTeller struct {
+	asked     sync.Once
+	begun     chan struct{}
+	mayAnswer chan struct{}
+}
+
+func (s *slowTeller) WalletStats() WalletStats {
+	s.asked.Do(func() { close(s.begun) })
+	<-s.mayAnswer
+	return WalletStats{Network: "slow"}
+}
+
+func (*slowTeller) Destruct() error { return nil }
+
+// Whatever a wallet is waiting for that metrics ask: the requests, which all go through the pool, do not wait.
+func TestMetricsLeaveThePoolAlone(t *testing.T) {
+	slow := &slowTeller{begun: make(chan struct{}), mayAnswer: make(chan struct{})}
+	held, err := Acquire("a slow wallet", func() (*slowTeller, error) { return slow, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	collected, requested := make(chan struct{}), make(chan error, 1)
+	go func() {
+		defer close(collected)
+		walletMetrics{}.Collect(make(chan prometheus.Metric, 1000))
+	}()
+	<-slow.begun
+	go func() {
+		l, err := Acquire("what a request needs", func() (*slowTeller, error) { return new(slowTeller), nil })
+		requested <- errors.Join(err, l.Release())
+	}()
+	select {
+	case err := <-requested:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("a request waits for a wallet that metrics ask")
+	}
+	close(slow.mayAnswer)
+	<-collected
+	if err := held.Release(); err != nil {
+		t.Error(err)
 	}
 }
 

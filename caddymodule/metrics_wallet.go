@@ -153,18 +153,22 @@ func (walletMetrics) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (walletMetrics) Collect(ch chan<- prometheus.Metric) {
-	byNetwork := make(map[string]*WalletStats) // two settlers with other tokens may be on one network, with the same wallets
+	var tellers []WalletTeller // asked when the pool is let go of: every request goes through it
 	pool.Range(func(_, v any) bool {
 		if t, ok := v.(WalletTeller); ok {
-			s := t.WalletStats()
-			if had := byNetwork[s.Network]; had != nil {
-				had.add(&s)
-			} else {
-				byNetwork[s.Network] = &s
-			}
+			tellers = append(tellers, t)
 		}
 		return true
 	})
+	byNetwork := make(map[string]*WalletStats) // two settlers with other tokens may be on one network, with the same wallets
+	for _, t := range tellers {
+		s := t.WalletStats()
+		if had := byNetwork[s.Network]; had != nil {
+			had.add(&s)
+		} else {
+			byNetwork[s.Network] = &s
+		}
+	}
 	for _, s := range byNetwork {
 		s.collect(ch)
 	}
