@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
@@ -27,8 +28,9 @@ type purse struct {
 	config wallet.Config
 	open   func(context.Context) ([]wallet.Signer, error)
 
+	settler atomic.Pointer[wallet.Settler] // nil until its signers are open; it is found without mu, which is held while the chain is asked
+
 	mu       sync.Mutex
-	settler  *wallet.Settler // nil until its signers are open
 	closers  []io.Closer
 	live     []liveConfig // oldest first
 	network  x402.Network
@@ -81,16 +83,13 @@ func (p *purse) make(ctx context.Context) error {
 		}
 		return err
 	}
-	p.settler, p.closers = settler, closers
+	p.closers = closers
+	p.settler.Store(settler)
 	return nil
 }
 
 // made is the settler, if its signers are open.
-func (p *purse) made() *wallet.Settler {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.settler
-}
+func (p *purse) made() *wallet.Settler { return p.settler.Load() }
 
 // follow puts the settings of a starting configuration in force.
 func (p *purse) follow(l liveConfig) error {
@@ -115,8 +114,9 @@ func (p *purse) configure() error {
 		return nil
 	}
 	l := p.live[len(p.live)-1]
-	if p.config.Settings = l.settings; p.settler != nil {
-		p.settler.Reconfigure(l.settings)
+	p.config.Settings = l.settings
+	if s := p.made(); s != nil {
+		s.Reconfigure(l.settings)
 	}
 	if slices.Equal(p.rpc, l.context.RPC) && p.network == l.context.Network {
 		return nil
@@ -142,7 +142,7 @@ func (p *purse) verify(ctx context.Context) error {
 		return fmt.Errorf("%w: it did not answer a moment ago", settlement.ErrUnavailable)
 	}
 	var err error
-	if p.settler == nil {
+	if p.made() == nil {
 		err = p.make(ctx)
 	}
 	if err == nil {
@@ -255,9 +255,7 @@ func unverified(err error) error {
 
 // WalletStats implements caddymodule.WalletTeller.
 func (p *purse) WalletStats() caddymodule.WalletStats {
-	p.mu.Lock()
-	out, s := caddymodule.WalletStats{Network: p.network.ID}, p.settler
-	p.mu.Unlock()
+	out, s := caddymodule.WalletStats{Network: p.config.Network.ID}, p.made() // no reload makes that another one
 	if s == nil {
 		return out
 	}

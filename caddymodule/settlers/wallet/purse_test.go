@@ -259,6 +259,24 @@ func TestPurseHangingChain(t *testing.T) {
 	}
 }
 
+// Who looks at the wallets does not wait for a chain, or for signers, that are being asked.
+func TestPurseIsSeenWhileItsChainIsAsked(t *testing.T) {
+	first, _ := chains(t)
+	p := provisioned(t, new(Wallet), in(t, first)).purse.Value()
+	p.mu.Lock() // as who asks it does
+	defer p.mu.Unlock()
+	seen := make(chan caddymodule.WalletStats, 1)
+	go func() { seen <- p.WalletStats() }()
+	select {
+	case s := <-seen:
+		if s.Network != devnet.Network().ID || len(s.Wallets) != 1 {
+			t.Errorf("%+v", s)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("metrics wait for a chain that is asked")
+	}
+}
+
 // The wallet's amounts are exact, and have defaults.
 func TestWalletAmounts(t *testing.T) {
 	first, _ := chains(t)
