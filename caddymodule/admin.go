@@ -28,7 +28,8 @@ const (
 	adminVerify   = "/x402/audit/verify"
 )
 
-// AdminAPI shows the ledger of the running configuration on Caddy's admin endpoint, and its keys; only what is a `POST` changes anything.
+// AdminAPI shows the ledger of the running configuration on Caddy's admin endpoint, and its keys; beside the management API, only what is a `POST`
+// changes anything.
 //
 //   - `GET /x402/`: the kind of store that the ledger is in
 //   - `GET /x402/payments`: payments, newest first, as JSON; `state` and `payer` select, `limit` is from 1 to 100, and the
@@ -43,7 +44,7 @@ const (
 //   - `POST /x402/tokens/revoke`: takes back the token of the plan that the `payment` bought
 //   - `GET /x402/refunds/plan`: what would be paid back now, of the newest `limit` that are pending
 //   - `POST /x402/refunds/{id}/retry`: lets a refund that has failed be tried again
-//   - `/x402/v1/…`, `/x402/docs`, `/x402/openapi.json`: the management API, as x402_management serves it, without keys
+//   - `/x402/v1/…`, `/x402/docs`, `/x402/openapi.json`, `/x402/openapi.yaml`: the management API, as x402_management serves it, without keys
 //
 // What is posted must be `application/json`; where there is nothing to say, it is `{}`. Errors are problem details (RFC 9457) with a stable `code`.
 type AdminAPI struct {
