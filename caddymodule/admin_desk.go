@@ -148,7 +148,7 @@ func (d *desk) list(ctx context.Context, q paymentQuery) (paymentPage, error) {
 	if err != nil {
 		return paymentPage{}, err
 	}
-	page := paymentPage{Payments: []operatorPayment{}, Page: pageInfo{next}}
+	page := paymentPage{Payments: []operatorPayment{}, Page: management.Page{Next: next}}
 	for i := range found {
 		page.Payments = append(page.Payments, newOperatorPayment(&found[i], d.networks))
 	}

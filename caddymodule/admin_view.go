@@ -7,6 +7,7 @@ import (
 	"github.com/ethereum/go-ethereum/common"
 
 	"github.com/caddy-x402/caddy-x402/ledger"
+	"github.com/caddy-x402/caddy-x402/management"
 	"github.com/caddy-x402/caddy-x402/x402"
 )
 
@@ -39,12 +40,7 @@ func newOperatorPayment(p *ledger.Payment, configured []x402.Network) operatorPa
 // paymentPage is a page of payments, newest first.
 type paymentPage struct {
 	Payments []operatorPayment `json:"payments"`
-	Page     pageInfo          `json:"page"`
-}
-
-// pageInfo says where the next page begins; empty on the last one.
-type pageInfo struct {
-	Next string `json:"next,omitempty"`
+	Page     management.Page   `json:"page"`
 }
 
 // paymentFile is all there is about one payment.

@@ -23,9 +23,8 @@ import (
 type patient struct {
 	subject    doctor.Subject
 	configured *configured
-	app        *App // as it is written, not provisioned; nil: there is none
+	app        *App // as it is written, not provisioned
 	hooks      *webhooks.Settings
-	storage    json.RawMessage
 }
 
 // doctorConfig is what the doctor reads of a configuration beside what other commands do.
@@ -92,7 +91,6 @@ func (f *doctorFlags) patient() (*patient, error) {
 		return nil, err
 	}
 	s.Refused = refusal(raw)
-	p.storage = p.configured.Storage
 	p.logs(&c)
 	p.readApp()
 	p.readHandlers(c.Apps.HTTP)
@@ -281,7 +279,8 @@ func (p *patient) readStore() {
 	var module struct {
 		Module string `json:"module"`
 	}
-	out.Files = p.storage == nil || json.Unmarshal(p.storage, &module) == nil && module.Module == "file_system"
+	storage := p.configured.Storage
+	out.Files = storage == nil || json.Unmarshal(storage, &module) == nil && module.Module == "file_system"
 	p.subject.Store = out
 }
 

@@ -158,7 +158,7 @@ func (j *jsonPages) page(list []operatorPayment) error {
 }
 
 func (j *jsonPages) end(next string) error {
-	page, err := json.Marshal(pageInfo{next})
+	page, err := json.Marshal(management.Page{Next: next})
 	if err != nil {
 		return fmt.Errorf("encoding the page: %w", err)
 	}

@@ -74,8 +74,7 @@ func (m *Management) Provision(ctx caddy.Context) error {
 	app.keyAge.want(time.Duration(m.KeyMaxAge))
 	app.manageable()
 	m.api, err = management.New(management.Config{
-		Open:   func(ctx context.Context) (*management.Shop, func(), error) { return app.shop(ctx) },
-		Prefix: m.Path, KeyMaxAge: time.Duration(m.KeyMaxAge), IdempotencyTTL: time.Duration(m.IdempotencyTTL),
+		Open: app.shop, Prefix: m.Path, KeyMaxAge: time.Duration(m.KeyMaxAge), IdempotencyTTL: time.Duration(m.IdempotencyTTL),
 		Usage: &app.upkeep.usage, Observe: countAPIKey, Logger: ctx.Slogger(), Limits: limits, Limited: countLimited, Client: clientAddress,
 	})
 	if err != nil {
