@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"context"
 	"errors"
+	"math/big"
 	"os"
 	"regexp"
 	"slices"
@@ -145,12 +146,19 @@ func TestMetricsBeginWithNothing(t *testing.T) {
 	}
 }
 
-// Two settlers on one network are one in the metrics: with other tokens they may have the same wallets.
+// Two settlers on one network are one in the metrics: with other tokens they may have the same wallets. One whose signers are not open knows
+// no bounds, and hides none of the other's.
 func TestWalletStatsOfTwoSettlers(t *testing.T) {
 	s := WalletStats{Network: "n", Queued: 1, Queue: 10, Wallets: []WalletStat{{InFlight: 1}}}
-	s.add(&WalletStats{Network: "n", Queued: 2, Queue: 10, Wallets: []WalletStat{{InFlight: 2, Mined: 5, SeenAt: time.Unix(1, 0)}, {InFlight: 4}}})
+	s.add(&WalletStats{Network: "n", Queued: 2, Queue: 10, Warn: big.NewInt(7), Fee: big.NewInt(8), Wallets: []WalletStat{{InFlight: 2, Mined: 5, SeenAt: time.Unix(1, 0)}, {InFlight: 4}}})
 	if s.Queued != 3 || s.Queue != 20 || len(s.Wallets) != 2 || s.Wallets[0].InFlight != 3 || s.Wallets[0].Mined != 5 || s.Wallets[1].InFlight != 4 {
 		t.Errorf("%+v", s)
+	}
+	s.add(&WalletStats{Network: "n", Warn: big.NewInt(9), Min: big.NewInt(3), MaxFee: big.NewInt(10)})
+	for what, is := range map[int64]*big.Int{7: s.Warn, 3: s.Min, 10: s.MaxFee, 8: s.Fee} {
+		if is == nil || is.Int64() != what {
+			t.Errorf("%d is %v", what, is)
+		}
 	}
 }
 

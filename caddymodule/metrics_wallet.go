@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"math/big"
@@ -177,6 +178,7 @@ func (walletMetrics) Collect(ch chan<- prometheus.Metric) {
 // add puts another settler of the same network together with s: of a wallet that both have, what was seen last.
 func (s *WalletStats) add(o *WalletStats) {
 	s.Queued, s.Queue = s.Queued+o.Queued, s.Queue+o.Queue
+	s.Warn, s.Min, s.MaxFee, s.Fee = cmp.Or(s.Warn, o.Warn), cmp.Or(s.Min, o.Min), cmp.Or(s.MaxFee, o.MaxFee), cmp.Or(s.Fee, o.Fee)
 	for i, w := range o.Wallets {
 		if i >= len(s.Wallets) {
 			s.Wallets = append(s.Wallets, w)
