@@ -17,9 +17,6 @@ type spent struct {
 }
 
 func (s *spent) add(network string, wei *big.Int) {
-	if wei == nil {
-		return
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.wei[network] == nil {
