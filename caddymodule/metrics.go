@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/caddy-x402/caddy-x402/management/webhooks"
 	"github.com/caddy-x402/caddy-x402/paywall"
 )
 
@@ -121,9 +122,10 @@ func init() {
 			"paid", "owed", "void", "replayed", "token", "required", "refused", "unavailable", "malformed", "limited", outcomeExempt, outcomeFree,
 			outcomeDenied,
 		},
-		deliveries: {"delivered", "undelivered", "void", "unpaid"},
-		issued:     {"issued", "failed", "unknown"},
-		rounds:     {"done", "failed"},
+		deliveries:        {"delivered", "undelivered", "void", "unpaid"},
+		issued:            {"issued", "failed", "unknown"},
+		rounds:            {"done", "failed"},
+		webhookDeliveries: {string(webhooks.StatusDelivered), string(webhooks.StatusDead)},
 	} {
 		for _, o := range outcomes {
 			vec.WithLabelValues(o)

@@ -193,6 +193,9 @@ func each(t *testing.T, s scraped) []fires {
 		{"X402EndpointFails", 25, change{
 			`caddy_x402_rpc_failures_total{endpoint="1",` + on + `,reason="failed"}`: rate(2), `caddy_x402_rpc_seconds_count{endpoint="1",` + on + `}`: rate(4),
 		}, nil},
+		{"X402WebhookDead", 5, change{`caddy_x402_webhook_deliveries_total{outcome="dead"}`: grown(1)}, nil},
+		{"X402WebhookDisabled", 5, change{`caddy_x402_webhook_endpoints_disabled_total{}`: grown(1)}, nil},
+		{"X402WebhooksLate", 15, change{`caddy_x402_webhook_lag_seconds{}`: {then: 61, grows: 60}}, nil},
 		{"X402CreditExhausted", 5, change{`caddy_x402_credit_exhausted_total{` + on + `}`: grown(1)}, nil},
 	}
 	var cases []fires
