@@ -254,11 +254,11 @@ func (e *Error) encode(r *http.Request, id string) (contentType string, body []b
 	return contentType, append(body, '\n')
 }
 
-// wantsProblem reports whether the caller prefers problem details. They must be asked for by name.
+// wantsProblem reports whether the caller prefers problem details. They must be asked for by name. SelectQValueFast panics at some headers.
 func wantsProblem(r *http.Request) bool {
 	accept := r.Header.Get("Accept")
 	return strings.Contains(accept, problemType) &&
-		negotiation.SelectQValueFast(accept, []string{problemType, jsonType}) == problemType
+		negotiation.SelectQValue(accept, []string{problemType, jsonType}) == problemType
 }
 
 // fail answers an error.

@@ -160,3 +160,18 @@ func TestCursorsThatAreNone(t *testing.T) {
 		}
 	}
 }
+
+// A header Accept that is none is answered as if it were not there: to who has no key, and after something was done, which would else be done again.
+func TestAcceptThatIsNone(t *testing.T) {
+	o := newOffice(t)
+	_, mine := o.key(apikey.Live, 0)
+	for _, accept := range []string{"application/problem+json;,application/json", "application/json;,x", "json", ";", ",", ";,;,"} {
+		if a := ask(t, o.remote, http.MethodGet, "/v1/payments", "", "Accept", accept); a.status != http.StatusUnauthorized {
+			t.Errorf("%q without a key: %d %s", accept, a.status, a.body)
+		}
+		a := o.live(mine, http.MethodPost, "/v1/api-keys", `{"label":"x","scopes":["access"]}`, "Idempotency-Key", accept, "Accept", accept)
+		if a.status != http.StatusCreated || a.header.Get("Content-Type") != "application/json" {
+			t.Errorf("%q: %d %v %s", accept, a.status, a.header, a.body)
+		}
+	}
+}
