@@ -225,6 +225,9 @@ func (a *API) run(x *exchange, operate func()) (failed error) {
 	if err := a.admit(ctx, x); err != nil {
 		return err
 	}
+	if err := checkQuery(x.r.URL.RawQuery); err != nil {
+		return err
+	}
 	done := func() error {
 		operate()
 		return x.failure

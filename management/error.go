@@ -180,10 +180,13 @@ var errorTable = []struct {
 	{ledger.ErrConflict, http.StatusConflict, CodeConflict, "it keeps changing; try again"},
 }
 
+// maxDetails is of how much that is wrong a caller is told: a body may have a mistake every other byte.
+const maxDetails = 20
+
 // fromHuma translates what the framework finds wrong. Values are left out: they may be secrets in the wrong place.
 func fromHuma(m *huma.ErrorModel) *Error {
 	e := &Error{Status: m.Status, Code: CodeRequest, Message: "the request is not well formed"}
-	for _, d := range m.Errors {
+	for _, d := range m.Errors[:min(len(m.Errors), maxDetails)] {
 		if d != nil {
 			e.Details = append(e.Details, Detail{d.Location, d.Message})
 		}

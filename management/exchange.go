@@ -8,8 +8,10 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/url"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -64,6 +66,23 @@ func (x *exchange) readBody() error {
 	}
 	x.body, x.r.Body = body, io.NopCloser(bytes.NewReader(body))
 	return deadline(time.Time{}) // that of the body must not end the call
+}
+
+// maxQuery and maxParameters are more than all that an operation takes come to. For each parameter the framework reads the rest of a query again.
+const (
+	maxQuery      = 4 << 10
+	maxParameters = 32
+)
+
+// checkQuery refuses a query of which a part would be passed over: what it asks for would not be what is answered.
+func checkQuery(raw string) error {
+	if len(raw) > maxQuery || strings.Count(raw, "&") >= maxParameters {
+		return invalid("query", "it has more than 4096 bytes or 32 parameters")
+	}
+	if _, err := url.ParseQuery(raw); err != nil {
+		return invalid("query", "a part of it can't be read")
+	}
+	return nil
 }
 
 // recorder keeps an answer until all of it is there.

@@ -3,6 +3,7 @@ package management_test
 import (
 	"context"
 	"encoding/csv"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -173,5 +174,26 @@ func TestAcceptThatIsNone(t *testing.T) {
 		if a.status != http.StatusCreated || a.header.Get("Content-Type") != "application/json" {
 			t.Errorf("%q: %d %v %s", accept, a.status, a.header, a.body)
 		}
+	}
+}
+
+// What a caller sends costs little, though it be wrong at every byte; and of a query that can't be read in full nothing is answered.
+func TestWhatIsWrongCostsLittle(t *testing.T) {
+	o := newOffice(t)
+	_, consumer := o.key(apikey.Live, 0, apikey.Access)
+	_, mine := o.key(apikey.Live, 0)
+	var unknown strings.Builder
+	for i := range 700 {
+		fmt.Fprintf(&unknown, "a%d&", i)
+	}
+	for _, query := range []string{strings.Repeat("&", 900_000) + "=", unknown.String(), "key=a;windowDays=1", "%zz=1", "windowDays=1&%=1"} {
+		a := o.live(consumer, http.MethodGet, "/v1/api-keys/usage?"+query, "")
+		if statusAndCode(a) != "400 request.invalid" || len(a.body) > 4096 {
+			t.Errorf("%.20s…: %d, %d bytes: %.200s", query, a.status, len(a.body), a.body)
+		}
+	}
+	wrong := `{"label":"x","scopes":[` + strings.Repeat("1,", 30_000) + `1]}`
+	if a := o.live(mine, http.MethodPost, "/v1/api-keys", wrong, "Idempotency-Key", "k"); statusAndCode(a) != "400 request.invalid" || len(a.body) > 4096 {
+		t.Errorf("a body: %d, %d bytes: %.200s", a.status, len(a.body), a.body)
 	}
 }
