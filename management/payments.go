@@ -195,6 +195,26 @@ const (
 	maxCounted    = 100_000
 )
 
+// window is the time over which is counted: until now, and the last 30 days of that, if nothing else is said. Times of other years have no JSON.
+func window(since, until, now time.Time) (from, to time.Time, err error) {
+	from, to = since, until
+	if to.IsZero() {
+		to = now
+	}
+	if from.IsZero() {
+		from = to.Add(-defaultWindow)
+	}
+	switch {
+	case from.UTC().Year() < 1 || to.UTC().Year() > 9998:
+		return from, to, invalid("query.since", "the window must be within the years 1 to 9998")
+	case to.Before(from):
+		return from, to, errWindow
+	}
+	return from, to, nil
+}
+
+var errWindow = invalid("query.since", "the window ends before it begins")
+
 // coin is an asset of a chain.
 type coin struct {
 	chainID uint64
@@ -204,14 +224,9 @@ type coin struct {
 func countPayments(ctx context.Context, x *exchange, in *countInput) (*countOutput, error) {
 	out := new(countOutput)
 	b := &out.Body
-	if b.Since, b.Until = in.Since, in.Until; b.Until.IsZero() {
-		b.Until = x.shop.Store.Now()
-	}
-	if b.Since.IsZero() {
-		b.Since = b.Until.Add(-defaultWindow)
-	}
-	if b.Until.Before(b.Since) {
-		return nil, invalid("query.since", "the window ends before it begins")
+	var err error
+	if b.Since, b.Until, err = window(in.Since, in.Until, x.shop.Store.Now()); err != nil {
+		return nil, err
 	}
 	counts, sums := map[ledger.State]int{}, map[ledger.State]map[coin]*uint256.Int{}
 	last, more, err := x.shop.each(ctx, Selection{Network: x.network, Since: b.Since, Until: b.Until}, maxCounted, func(p *ledger.Payment) error {

@@ -110,16 +110,14 @@ type tallied struct {
 }
 
 func newTally(in *revenueInput, now time.Time) (*tally, error) {
-	t := &tally{since: in.Since, until: in.Until, interval: in.Interval, zone: time.FixedZone("", in.OffsetMinutes*60)}
-	if t.until.IsZero() {
-		t.until = now
+	since, until, err := window(in.Since, in.Until, now)
+	if err == nil && since.Equal(until) { // it has no bucket
+		err = errWindow
 	}
-	if t.since.IsZero() {
-		t.since = t.until.Add(-defaultWindow)
+	if err != nil {
+		return nil, err
 	}
-	if !t.since.Before(t.until) {
-		return nil, invalid("query.since", "the window ends before it begins")
-	}
+	t := &tally{since: since, until: until, interval: in.Interval, zone: time.FixedZone("", in.OffsetMinutes*60)}
 	if t.until.Sub(t.since)/t.length() > maxBuckets {
 		return nil, invalid("query.interval", "the window has more than 800 buckets; make it shorter, or the interval longer")
 	}

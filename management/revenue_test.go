@@ -81,12 +81,18 @@ func TestRevenueRefused(t *testing.T) {
 		"since=2026-03-02T00:00:00Z":                               "400 request.invalid",
 		"since=2026-03-01T00:00:00Z&until=2026-02-01T00:00:00Z":    "400 request.invalid",
 		"interval=minute":                                          "400 request.invalid",
+		"until=0000-01-01T00:00:00Z":                               "400 request.invalid",
+		"since=9998-12-31T00:00:00Z&until=9999-01-01T00:00:00Z":    "400 request.invalid",
+		"since=9998-12-30T00:00:00Z&until=9998-12-31T23:59:59Z":    "200 ",
 		"offsetMinutes=9999":                                       "400 request.invalid",
 		"interval=hour&since=2026-02-20T00:00:00Z&offsetMinutes=0": "200 ",
 	} {
 		if a := o.live(live, http.MethodGet, "/v1/revenue?"+query, ""); statusAndCode(a) != want {
 			t.Errorf("%s: %d %s", query, a.status, a.body)
 		}
+	}
+	if a := o.live(live, http.MethodGet, "/v1/payments/states?until=0000-01-01T00:00:00Z", ""); statusAndCode(a) != "400 request.invalid" {
+		t.Errorf("counted up to the year 0: %d %s", a.status, a.body)
 	}
 	if a := o.live(consumer, http.MethodGet, "/v1/revenue", ""); statusAndCode(a) != "403 apikey.scope_insufficient" {
 		t.Errorf("a consumer: %d %s", a.status, a.body)
