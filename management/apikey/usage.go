@@ -136,26 +136,14 @@ func (u *Usage) Used(ctx context.Context, s Store, m Mode, key string, days int)
 	now := s.Now().UTC()
 	first := time.Date(now.Year(), now.Month(), now.Day(), 0, 0, 0, 0, time.UTC).AddDate(0, 0, 1-days)
 	sums := u.waiting(m, key)
-	for after := first.Format(dayLayout); ; { // it sorts before the first key of that day
-		page, err := s.Objects(ctx, kindUsage, string(m), after, usagePage)
-		if err != nil {
-			return nil, fmt.Errorf("reading the use of keys: %w", err)
-		}
-		for i := range page {
-			o := &page[i]
-			after = o.ID
-			day, id, _ := strings.Cut(o.ID, "_")
-			var n usageCount
-			if err := json.Unmarshal(o.Body, &n); err != nil {
-				return nil, fmt.Errorf("reading the use of keys: %w", err)
-			}
-			if key == "" || id == key {
-				sums[day] = sums[day].plus(n)
-			}
-		}
-		if len(page) < usagePage {
-			break
-		}
+	var err error
+	if key == "" {
+		err = sums.addAll(ctx, s, m, first)
+	} else {
+		err = sums.addKey(ctx, s, m, key, first, days)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the use of keys: %w", err)
 	}
 	out := make([]Use, days)
 	for i := range out {
@@ -166,11 +154,66 @@ func (u *Usage) Used(ctx context.Context, s Store, m Mode, key string, days int)
 	return out, nil
 }
 
+// usageSums are sums by day.
+type usageSums map[string]usageCount
+
+// addAll adds what a store has of all keys of a mode since a day.
+func (u usageSums) addAll(ctx context.Context, s Store, m Mode, first time.Time) error {
+	for after := first.Format(dayLayout); ; { // it sorts before the first key of that day
+		page, err := s.Objects(ctx, kindUsage, string(m), after, usagePage)
+		if err != nil {
+			return err
+		}
+		for i := range page {
+			after = page[i].ID
+			if err := u.add(&page[i]); err != nil {
+				return err
+			}
+		}
+		if len(page) < usagePage {
+			return nil
+		}
+	}
+}
+
+// addKey adds what a store has of one key, by a look for each day: a consumer may ask for its own, and there may be many others.
+func (u usageSums) addKey(ctx context.Context, s Store, m Mode, key string, first time.Time, days int) error {
+	for i := range days {
+		id := first.AddDate(0, 0, i).Format(dayLayout) + "_" + key
+		if !ledger.IsObjectName(kindUsage, id) {
+			return nil // there is no such key
+		}
+		o, err := s.Object(ctx, kindUsage, id)
+		if errors.Is(err, ledger.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if m == "" || o.Group == string(m) {
+			if err := u.add(&o); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (u usageSums) add(o *ledger.Object) error {
+	var n usageCount
+	if err := json.Unmarshal(o.Body, &n); err != nil {
+		return err
+	}
+	day, _, _ := strings.Cut(o.ID, "_")
+	u[day] = u[day].plus(n)
+	return nil
+}
+
 // waiting is what was counted here and is not in a store yet, by day.
-func (u *Usage) waiting(m Mode, key string) map[string]usageCount {
+func (u *Usage) waiting(m Mode, key string) usageSums {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	out := make(map[string]usageCount)
+	out := make(usageSums)
 	for id, n := range u.calls {
 		if (m == "" || id.mode == m) && (key == "" || id.key == key) {
 			out[id.day] = out[id.day].plus(n)

@@ -1,7 +1,9 @@
 package apikey_test
 
 import (
+	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -60,5 +62,44 @@ func TestUsageIsKept(t *testing.T) {
 		if err := u.Flush(t.Context(), d.store); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// unlisted is a store in which nobody may look through all objects.
+type unlisted struct{ apikey.Store }
+
+var errListed = errors.New("all objects are looked through")
+
+func (unlisted) Objects(context.Context, string, string, string, int) ([]ledger.Object, error) {
+	return nil, errListed
+}
+
+// What one key was used is found without a look at the others, of which there may be very many; a key of another mode is not told of.
+func TestUsageOfOneKey(t *testing.T) {
+	d := newDesk()
+	k, _ := d.create(t, apikey.Request{})
+	other, _ := d.create(t, apikey.Request{})
+	var u apikey.Usage
+	for range 3 {
+		u.Count(&k, false, d.store.Now())
+		u.Count(&other, true, d.store.Now())
+		if err := u.Flush(t.Context(), d.store); err != nil {
+			t.Fatal(err)
+		}
+		d.pass(24 * time.Hour)
+	}
+	store := unlisted{d.store}
+	for _, tc := range []struct {
+		mode  apikey.Mode
+		key   string
+		calls int64
+	}{{apikey.Test, k.ID, 3}, {"", k.ID, 3}, {apikey.Live, k.ID, 0}, {apikey.Test, "ak nobody", 0}, {apikey.Test, strings.Repeat("a", 128), 0}} {
+		use, err := u.Used(t.Context(), store, tc.mode, tc.key, 4)
+		if err != nil || len(use) != 4 || use[0].Calls+use[1].Calls+use[2].Calls+use[3].Calls != tc.calls || use[0].Errors != 0 {
+			t.Errorf("%s, %s: %+v, %v", tc.mode, tc.key, use, err)
+		}
+	}
+	if _, err := u.Used(t.Context(), store, apikey.Test, "", 4); !errors.Is(err, errListed) {
+		t.Errorf("all keys: %v", err)
 	}
 }
