@@ -83,7 +83,8 @@ const (
 	maxLife  = 10 * 365 * 24 * time.Hour
 )
 
-func (r *Request) check() error {
+// check refuses what can't be made, and leaves each scope once.
+func (r *Request) check() (err error) {
 	switch {
 	case r.Mode != Test && r.Mode != Live:
 		return fmt.Errorf("%w: the mode must be test or live", ErrRequest)
@@ -94,6 +95,6 @@ func (r *Request) check() error {
 	case r.Life != 0 && (r.Life < minLife || r.Life > maxLife):
 		return fmt.Errorf("%w: a key is good for a minute to ten years, or until it is revoked", ErrRequest)
 	}
-	_, err := ParseScopes(Names(r.Scopes))
+	r.Scopes, err = ParseScopes(Names(r.Scopes))
 	return err
 }

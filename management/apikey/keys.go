@@ -57,11 +57,7 @@ func (k *Keys) Create(ctx context.Context, by Grantor, r Request) (Key, Secret, 
 	if err := by.mayGive(r.Mode, r.Scopes); err != nil {
 		return Key{}, Secret{}, err
 	}
-	scopes, err := ParseScopes(Names(r.Scopes))
-	if err != nil {
-		return Key{}, Secret{}, err
-	}
-	key := Key{Label: r.Label, Mode: r.Mode, Scopes: scopes, CreatedBy: by.Actor}
+	key := Key{Label: r.Label, Mode: r.Mode, Scopes: r.Scopes, CreatedBy: by.Actor}
 	if r.Life > 0 {
 		key.ExpiresAt = k.Store.Now().Add(r.Life)
 	}
