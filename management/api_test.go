@@ -45,8 +45,12 @@ func TestErrorsHaveOneForm(t *testing.T) {
 			t.Errorf("%s %s as a problem: %v, %s", tc.method, tc.path, err, p.body)
 		}
 	}
-	if a := o.live(live, "POST", "/v1/api-keys", "a=b", "Idempotency-Key", "k", "Content-Type", "application/x-www-form-urlencoded"); a.status < 400 {
-		t.Errorf("a form: %d %s", a.status, a.body)
+	form := o.live(live, "POST", "/v1/api-keys", "a=b", "Idempotency-Key", "form", "Content-Type", "application/x-www-form-urlencoded")
+	if statusAndCode(form) != "415 request.media_type" {
+		t.Errorf("a form: %d %s", form.status, form.body)
+	}
+	if a := o.live(live, "POST", "/v1/api-keys", `{"label":"x","scopes":["access"]}`, "Idempotency-Key", "form"); a.status != http.StatusCreated {
+		t.Errorf("after it, with the same key: %d %s", a.status, a.body)
 	}
 }
 

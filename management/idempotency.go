@@ -161,7 +161,9 @@ func (a *API) settle(ctx context.Context, x *exchange, o ledger.Object, p replay
 const settleTimeout = 5 * time.Second
 
 // unkept are the answers after which the same call may be made again: nothing was done.
-var unkept = []int{http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests}
+var unkept = []int{
+	http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusUnsupportedMediaType, http.StatusTooManyRequests,
+}
 
 // passing are the codes of what was not done now and may be a moment later: who is told to try again has no other key for it.
 var passing = []string{CodeConflict, webhooks.CodeChanging, webhooks.CodeUnderWay}
