@@ -28,6 +28,10 @@ func TestASecretInAWrongPlace(t *testing.T) {
 			t.Errorf("%s: %d %s", c.path, a.status, a.body)
 		}
 	}
+	if a := o.live(mine, http.MethodPost, "/v1/api-keys", `{"label":"x","scopes":["access","`+mine+`"]}`, "Idempotency-Key", "k"); a.status != http.StatusBadRequest ||
+		strings.Contains(a.body, mine[10:]) {
+		t.Errorf("as a scope: %d %s", a.status, a.body)
+	}
 	o.away.Store(true)
 	if a := o.live(mine, http.MethodGet, "/v1/api-keys/"+mine, ""); a.status != http.StatusServiceUnavailable {
 		t.Errorf("%d", a.status)
@@ -38,7 +42,7 @@ func TestASecretInAWrongPlace(t *testing.T) {
 		t.Error("nothing was logged")
 	}
 	deeds, err := o.store.Objects(t.Context(), "operator_audit", "", "", 100)
-	if err != nil || len(deeds) != 3 {
+	if err != nil || len(deeds) != 4 {
 		t.Fatal(len(deeds), err)
 	}
 	for i := range deeds {

@@ -25,13 +25,13 @@ func Scopes() []Scope {
 	return []Scope{PaymentsRead, PaymentsWrite, WebhooksManage, KeysManage, Access}
 }
 
-// ParseScopes reads names of scopes; each counts once.
+// ParseScopes reads names of scopes; each counts once. An error does not repeat them: one may be a secret in a wrong place.
 func ParseScopes(names []string) ([]Scope, error) {
 	var out []Scope
-	for _, name := range names {
+	for i, name := range names {
 		s := Scope(name)
 		if !slices.Contains(Scopes(), s) {
-			return nil, fmt.Errorf("%w: there is no scope %q; there are %s", ErrRequest, name, strings.Join(Names(Scopes()), ", "))
+			return nil, fmt.Errorf("%w: scope %d is none; there are %s", ErrRequest, i+1, strings.Join(Names(Scopes()), ", "))
 		}
 		if !slices.Contains(out, s) {
 			out = append(out, s)
