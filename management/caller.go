@@ -52,11 +52,8 @@ func (a *API) admit(ctx context.Context, x *exchange) error {
 }
 
 // identify finds out who asks, unless too much comes from there.
-func (a *API) identify(ctx context.Context, x *exchange) error {
+func (a *API) identify(ctx context.Context, x *exchange) (err error) {
 	if !a.local {
-		if _, err := bearer(x.r); err != nil {
-			return err
-		}
 		if err := a.countClient(ctx, x); err != nil {
 			return err
 		}
@@ -64,36 +61,40 @@ func (a *API) identify(ctx context.Context, x *exchange) error {
 			return err
 		}
 	}
-	return a.recognize(ctx, x)
+	x.caller, err = a.recognize(ctx, x)
+	if refused, ok := errors.AsType[*Error](err); ok && refused.Status == http.StatusUnauthorized {
+		return a.refusedKey(ctx, x, refused)
+	}
+	if err == nil && !x.caller.local() {
+		a.remind(x, x.caller.key)
+	}
+	return err
 }
 
-// recognize finds out who asks.
-func (a *API) recognize(ctx context.Context, x *exchange) error {
+// recognize finds out who asks. Nothing is counted: who listens is looked at again and again.
+func (a *API) recognize(ctx context.Context, x *exchange) (*caller, error) {
 	if a.local {
-		x.caller = &caller{actor: localActor}
-		return nil
+		return &caller{actor: localActor}, nil
 	}
 	shown, err := bearer(x.r)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if _, err := apikey.ParseSecret(shown); err != nil {
-		return a.refusedKey(ctx, x, unauthorized(CodeKeyInvalid, "this is not an API key: check that all of it was copied", err))
+		return nil, unauthorized(CodeKeyInvalid, "this is not an API key: check that all of it was copied", err)
 	}
 	key, err := a.keys(x.shop).Authenticate(ctx, shown)
 	switch {
 	case errors.Is(err, apikey.ErrInvalid):
-		return a.refusedKey(ctx, x, unauthorized(CodeKeyInvalid, "there is no such API key", err))
+		return nil, unauthorized(CodeKeyInvalid, "there is no such API key", err)
 	case errors.Is(err, apikey.ErrExpired):
-		return a.refusedKey(ctx, x, unauthorized(CodeKeyExpired, "this API key has expired", err))
+		return nil, unauthorized(CodeKeyExpired, "this API key has expired", err)
 	case errors.Is(err, apikey.ErrRevoked):
-		return a.refusedKey(ctx, x, unauthorized(CodeKeyRevoked, "this API key was revoked", err))
+		return nil, unauthorized(CodeKeyRevoked, "this API key was revoked", err)
 	case err != nil:
-		return unavailable(err)
+		return nil, unavailable(err)
 	}
-	x.caller = &caller{actor: key.ID, key: &key}
-	a.remind(x, &key)
-	return nil
+	return &caller{actor: key.ID, key: &key}, nil
 }
 
 // remind tells the caller that its key has a successor, or that it is old.

@@ -85,7 +85,10 @@ func (a *API) tellNews(x *exchange, lastEventID string) {
 		Source: x.shop.Events,
 		Want:   func(ev *webhooks.Event) bool { return x.network == "" || ev.Live == (x.network == Mainnet) },
 		Write:  w.sendNow,
-		Check:  func(ctx context.Context) error { return a.recognize(ctx, x) },
+		Check: func(ctx context.Context) error {
+			_, err := a.recognize(ctx, x)
+			return err
+		},
 	}
 	err := s.Run(ctx, events.Since(lastEventID, x.shop.Store.Now(), mostAway))
 	if err != nil && x.r.Context().Err() == nil {

@@ -9,8 +9,10 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/caddy-x402/caddy-x402/management"
 	"github.com/caddy-x402/caddy-x402/management/apikey"
 	"github.com/caddy-x402/caddy-x402/management/webhooks"
 )
@@ -111,4 +113,33 @@ func TestFeedRefused(t *testing.T) {
 	_, test := o.key(apikey.Test, 0, apikey.PaymentsRead)
 	listenOn(t, server.URL, test, "testnet") // which are not of the same
 	o.remote.Leave()
+}
+
+// Who listens for long has made one call: that its key has a successor counts once, and when the key ends that is no guess at another.
+func TestAListenerIsOneCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var reminded atomic.Int64
+		o := newOffice(t, limitedTo(100, 1), func(c *management.Config) {
+			c.Observe = func(event, _ string) {
+				if event == "apikey_predecessor_used" {
+					reminded.Add(1)
+				}
+			}
+		})
+		o.shop.Events = nothing{}
+		k, secret := o.key(apikey.Live, 0)
+		_, mine := o.key(apikey.Live, 0)
+		decode[rotation](t, o.live(mine, http.MethodPost, "/v1/api-keys/"+k.ID+"/rotate", "", "Idempotency-Key", "r"))
+		begun := time.Now()
+		if a := o.live(secret, http.MethodGet, "/v1/events", ""); a.status != http.StatusOK || time.Since(begun) < 10*time.Minute || reminded.Load() != 1 {
+			t.Errorf("%d after %s, reminded %d times: %s", a.status, time.Since(begun), reminded.Load(), a.body)
+		}
+		time.AfterFunc(time.Minute, func() { o.live(mine, http.MethodDelete, "/v1/api-keys/"+k.ID, "") })
+		if a := o.live(secret, http.MethodGet, "/v1/events", ""); !strings.Contains(a.body, "event: end\ndata: {\"code\":\"apikey.revoked\"}") {
+			t.Errorf("a key that is revoked: %d %s", a.status, a.body)
+		}
+		if a := o.live(mine, http.MethodGet, "/v1/payments", ""); a.status != http.StatusOK {
+			t.Errorf("from the same address: %d %s", a.status, a.body)
+		}
+	})
 }
