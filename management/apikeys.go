@@ -5,15 +5,11 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/caddy-x402/caddy-x402/ledger"
 	"github.com/caddy-x402/caddy-x402/management/apikey"
 	"github.com/caddy-x402/caddy-x402/management/webhooks"
 )
 
 const tagKeys = "API keys"
-
-// keyKind is a kind of objects whose ids are as those of keys.
-const keyKind = "api_key"
 
 func (a *API) addKeys() {
 	add(a, operation{
@@ -151,19 +147,17 @@ func (a *API) listKeys(ctx context.Context, x *exchange, in *PageInput) (*keysOu
 	if x.network != "" {
 		mode = x.mode()
 	}
-	if in.Cursor != "" && !ledger.IsObjectName(keyKind, in.Cursor) {
-		return nil, errCursor
+	after, err := in.afterID()
+	if err != nil {
+		return nil, err
 	}
-	list, err := a.keys(x.shop).List(ctx, mode, in.Cursor, in.Limit+1)
+	list, err := a.keys(x.shop).List(ctx, mode, after, in.Limit+1)
 	if err != nil {
 		return nil, err
 	}
 	out := new(keysOutput)
 	out.Body.Data = []APIKey{}
-	if len(list) > in.Limit {
-		list = list[:in.Limit]
-		out.Body.Page.Next = list[in.Limit-1].ID
-	}
+	list, out.Body.Page = cutPage(list, in.Limit, func(k *apikey.Key) string { return k.ID })
 	now := x.shop.Store.Now()
 	for i := range list {
 		out.Body.Data = append(out.Body.Data, viewKey(&list[i], now))

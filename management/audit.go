@@ -109,9 +109,6 @@ func putDeed(ctx context.Context, s ledger.Store, d *Deed, version int64) (int64
 
 // deeds lists what was done, newest first, after the one with that id.
 func deeds(ctx context.Context, x *exchange, after string, limit int) ([]Deed, error) {
-	if after != "" && !ledger.IsObjectName(kindAudit, after) {
-		return nil, errCursor
-	}
 	list, err := x.shop.Store.Objects(ctx, kindAudit, x.network, after, limit)
 	if err != nil {
 		return nil, err

@@ -76,16 +76,16 @@ type auditOutput struct {
 }
 
 func listAudit(ctx context.Context, x *exchange, in *PageInput) (*auditOutput, error) {
-	list, err := deeds(ctx, x, in.Cursor, in.Limit+1)
+	after, err := in.afterID()
+	if err != nil {
+		return nil, err
+	}
+	list, err := deeds(ctx, x, after, in.Limit+1)
 	if err != nil {
 		return nil, err
 	}
 	out := new(auditOutput)
-	if len(list) > in.Limit {
-		list = list[:in.Limit]
-		out.Body.Page.Next = list[in.Limit-1].ID
-	}
-	out.Body.Data = list
+	out.Body.Data, out.Body.Page = cutPage(list, in.Limit, func(d *Deed) string { return d.ID })
 	return out, nil
 }
 

@@ -110,6 +110,22 @@ func ParseCursor(s string) (ledger.Mark, error) {
 	return ledger.Mark{At: time.UnixMicro(micros).UTC(), Payment: id}, nil
 }
 
+// afterID reads the cursor of a list of the ledger's objects: the id of the last one of the page before, or nothing.
+func (in *PageInput) afterID() (string, error) {
+	if in.Cursor != "" && !ledger.IsObjectName(kindAudit, in.Cursor) { // all kinds have ids of one form
+		return "", errCursor
+	}
+	return in.Cursor, nil
+}
+
+// cutPage cuts a list, of which one more was asked for than a page may have, and says where the next page begins.
+func cutPage[T any](list []T, limit int, id func(*T) string) ([]T, Page) {
+	if len(list) <= limit {
+		return list, Page{}
+	}
+	return list[:limit], Page{Next: id(&list[limit-1])}
+}
+
 func parseState(s string) (ledger.State, error) {
 	state := ledger.State(strings.ToUpper(strings.ReplaceAll(s, "-", "_")))
 	if s == "" || slices.Contains(ledger.States(), state) {

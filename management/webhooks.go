@@ -5,15 +5,11 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/caddy-x402/caddy-x402/ledger"
 	"github.com/caddy-x402/caddy-x402/management/apikey"
 	"github.com/caddy-x402/caddy-x402/management/webhooks"
 )
 
 const tagHooks = "Webhooks"
-
-// hookKind is any kind of objects: what can be a cursor can be the id of one.
-const hookKind = "webhook"
 
 func (a *API) addHooks() {
 	manage := apikey.WebhooksManage
@@ -166,19 +162,17 @@ func listHooks(ctx context.Context, x *exchange, in *PageInput) (*hooksOutput, e
 	if err != nil {
 		return nil, err
 	}
-	if in.Cursor != "" && !ledger.IsObjectName(hookKind, in.Cursor) {
-		return nil, errCursor
+	after, err := in.afterID()
+	if err != nil {
+		return nil, err
 	}
-	list, err := s.Endpoints(ctx, live, in.Cursor, in.Limit+1)
+	list, err := s.Endpoints(ctx, live, after, in.Limit+1)
 	if err != nil {
 		return nil, err
 	}
 	out := new(hooksOutput)
 	out.Body.Data = []Webhook{}
-	if len(list) > in.Limit {
-		list = list[:in.Limit]
-		out.Body.Page.Next = list[in.Limit-1].ID
-	}
+	list, out.Body.Page = cutPage(list, in.Limit, func(e *webhooks.Endpoint) string { return e.ID })
 	for i := range list {
 		out.Body.Data = append(out.Body.Data, viewHook(&list[i]))
 	}
