@@ -69,7 +69,7 @@ func (o *office) next(came <-chan told) told {
 	select {
 	case one := <-came:
 		return one
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		o.t.Fatal("nothing comes")
 		return told{}
 	}
@@ -175,7 +175,7 @@ func TestDeliveriesByAPI(t *testing.T) {
 // delivered waits until a delivery has arrived after so many attempts.
 func (o *office) delivered(key, path string, attempts int) {
 	o.t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	look := time.NewTicker(5 * time.Millisecond)
 	defer look.Stop()
 	for {

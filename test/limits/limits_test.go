@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/caddy-x402/caddy-x402/management/apikey"
 	"github.com/caddy-x402/caddy-x402/test/rig"
@@ -46,12 +45,10 @@ func TestChecklist5RateLimits(t *testing.T) {
 	o.Site = site("")
 	r.Load(o)
 	var a rig.Answer
-	for range 100 { // the connection may still be one to the configuration before
-		if a = rig.NewBuyer(t, 1).Get(r.URL("/weather"), x402.HeaderSignature, header); a.Err == nil && a.Status != http.StatusTooManyRequests {
-			break
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	soon(func() bool { // the connection may still be one to the configuration before
+		a = rig.NewBuyer(t, 1).Get(r.URL("/weather"), x402.HeaderSignature, header)
+		return a.Err == nil && a.Status != http.StatusTooManyRequests
+	})
 	if a.Status != http.StatusOK || !used(t, r, &auth) || r.Earned() != 50_000 {
 		t.Errorf("without a limit: %d %v %s; earned %d", a.Status, a.Err, a.Body, r.Earned())
 	}
@@ -104,12 +101,10 @@ func TestConsumers(t *testing.T) {
 		t.Errorf("without a key: %d %s", a.Status, a.Body)
 	}
 	revoke(t, r, id)
-	for range 100 {
-		if a = b.Get(url, "X-Api-Key", secret); a.Status == http.StatusUnauthorized {
-			break
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
+	soon(func() bool {
+		a = b.Get(url, "X-Api-Key", secret)
+		return a.Status == http.StatusUnauthorized
+	})
 	if a.Status != http.StatusUnauthorized || !strings.Contains(a.Body, "apikey.revoked") {
 		t.Errorf("a revoked key: %d %s", a.Status, a.Body)
 	}

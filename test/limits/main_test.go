@@ -89,6 +89,16 @@ func revoke(t *testing.T, r *rig.Rig, id string) {
 	})
 }
 
+// soon asks until it holds, and reports whether it does: for longer than the busiest machine needs.
+func soon(holds func() bool) bool {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if holds() {
+			return true
+		}
+	}
+	return false
+}
+
 // used reports whether the chain has seen an authorization.
 func used(t *testing.T, r *rig.Rig, a *x402.Authorization) bool {
 	t.Helper()

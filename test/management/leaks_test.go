@@ -181,7 +181,7 @@ func (l *leakage) sellToConsumer() {
 		t.Fatal("no token came")
 	}
 	for _, path := range []string{"/good", "/bad", "/configured"} {
-		deadline := time.After(20 * time.Second)
+		deadline := time.After(time.Minute)
 		for came := ""; came != path; {
 			select {
 			case came = <-l.answered:

@@ -55,13 +55,10 @@ func fromTheFirstKey(t *testing.T, store string, o *office) {
 		t.Fatalf("code %d: %s%s", code, out, errOut)
 	}
 	var all list[payment]
-	for range 100 { // one is settled by the reconciler's next round
+	soon(func() bool { // one is settled by the reconciler's next round
 		all = decode[list[payment]](t, o.ops(me.Secret, http.MethodGet, "/v1/payments", "").Body)
-		if len(all.Data) == 3 && !slices.ContainsFunc(all.Data, func(p payment) bool { return p.State == "PAID" || p.State == "SETTLING" }) {
-			break
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
+		return len(all.Data) == 3 && !slices.ContainsFunc(all.Data, func(p payment) bool { return p.State == "PAID" || p.State == "SETTLING" })
+	})
 	var states []string
 	for _, p := range all.Data {
 		states = append(states, p.State+" "+p.Plan)
@@ -244,13 +241,11 @@ func TestManagementKeyAge(t *testing.T) {
 		t.Errorf("%d %v", a.Status, a.Header)
 	}
 	const want = `caddy_x402_apikey_events_total{event="apikey_rotation_due",mode="test"} 1`
-	for range 100 {
-		if a := rig.NewBuyer(t, 1).Do(t.Context(), http.MethodGet, "http://"+o.admin+"/metrics", ""); strings.Contains(a.Body, want) {
-			return
-		}
-		time.Sleep(50 * time.Millisecond)
+	if !soon(func() bool {
+		return strings.Contains(rig.NewBuyer(t, 1).Do(t.Context(), http.MethodGet, "http://"+o.admin+"/metrics", "").Body, want)
+	}) {
+		t.Error("nobody was told")
 	}
-	t.Error("nobody was told")
 }
 
 // Where nothing is said of limits guesses at keys are few all the same, and whoever watches sees them.
