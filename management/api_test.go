@@ -1,6 +1,7 @@
 package management_test
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-x402/caddy-x402/ledger"
 	"github.com/caddy-x402/caddy-x402/management"
 	"github.com/caddy-x402/caddy-x402/management/apikey"
 )
@@ -64,6 +66,21 @@ func TestHead(t *testing.T) {
 			t.Errorf("%s: GET %d, HEAD %d %q", path, get.status, head.status, head.body)
 		}
 	}
+	o.shop.Store = unread{o.store, t}
+	if a := o.live(live, http.MethodHead, "/v1/payments/export", ""); a.status != http.StatusOK {
+		t.Errorf("%d", a.status)
+	}
+}
+
+// unread is a ledger whose payments nobody may list.
+type unread struct {
+	ledger.Store
+	t *testing.T
+}
+
+func (s unread) List(context.Context, ledger.Query) ([]ledger.Payment, error) {
+	s.t.Error("all payments are read, and nobody is told")
+	return nil, nil
 }
 
 // The document is OpenAPI 3.1, is the same in YAML, refers to nothing that is not there, and knows of no error but ours.

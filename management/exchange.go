@@ -130,7 +130,7 @@ func (w *recorder) send(to http.ResponseWriter, r *http.Request) {
 // stallTimeout is how long a caller may take to read what one write sends: whoever stops reading must not keep the ledger open.
 const stallTimeout = 30 * time.Second
 
-// stream is the writer of an answer that is too long to be kept. What was recorded of its header goes out first.
+// stream is the writer of an answer that is too long to be kept. What was recorded of its header goes out first. To HEAD nothing is written.
 type stream struct {
 	x       *exchange
 	control *http.ResponseController
@@ -146,9 +146,6 @@ func (x *exchange) stream() *stream {
 
 // Write implements io.Writer.
 func (s *stream) Write(b []byte) (int, error) {
-	if s.x.r.Method == http.MethodHead {
-		return len(b), nil
-	}
 	if err := s.control.SetWriteDeadline(time.Now().Add(stallTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return 0, fmt.Errorf("setting a deadline: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"regexp"
 	"strconv"
 	"time"
@@ -54,6 +55,9 @@ func (a *API) exportPayments(_ context.Context, x *exchange, in *exportInput) (*
 		defer leave()
 		ctx := x.r.Context()
 		w := x.stream()
+		if x.r.Method == http.MethodHead {
+			return
+		}
 		var e exporter = &csvExporter{w: csv.NewWriter(w)}
 		if in.Format == "json" {
 			e = &jsonExporter{w: w}
