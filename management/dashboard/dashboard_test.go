@@ -3,6 +3,7 @@ package dashboard_test
 import (
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -75,6 +76,15 @@ func TestFilesAreThere(t *testing.T) {
 			if found := elsewhere.FindString(text); found != "" {
 				t.Errorf("%s wants %s", path, found)
 			}
+		}
+	}
+	modules, err := os.ReadDir("js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range modules {
+		if !want["/ops/dashboard/js/"+m.Name()] {
+			t.Errorf("%s is served, and nothing refers to it", m.Name())
 		}
 	}
 	if found := inline.FindString(page.Body.String()); found != "" {

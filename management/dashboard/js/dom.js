@@ -4,6 +4,9 @@ const svgSpace = 'http://www.w3.org/2000/svg';
 
 export const $ = (id) => document.getElementById(id);
 
+/** narrow reports whether the window is a phone's. */
+export const narrow = () => innerWidth < 760;
+
 /** h makes an element: h('p', {class: 'x', onclick: f}, 'text', child, …). Attributes that are null or false are left out. */
 export function h(tag, attributes, ...children) {
   return fill(document.createElement(tag), attributes, children);

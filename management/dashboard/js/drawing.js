@@ -1,0 +1,71 @@
+// Drawing what is known, section by section.
+
+import { $, empty, h, narrow, put, skeleton } from './dom.js';
+import { count, plural, price, stateName, states } from './format.js';
+import { act, coins, d, may } from './known.js';
+import { feedItem, hooksSection, keysSection, paymentsTable, refundsSection, statesSection, walletsSection, what } from './sections.js';
+
+export function loading() {
+  for (const id of ['states', 'latency', 'refunds', 'payments', 'wallets', 'hooks', 'keys']) put($(`${id}-body`), skeleton(id === 'payments' ? 6 : 3));
+  for (const id of ['revenue', 'states', 'latency', 'refunds', 'payments', 'wallets', 'hooks', 'keys', 'feed', 'verdict']) $(id).setAttribute('aria-busy', 'true');
+  put($('revenue-chart'), skeleton(5));
+  put($('feed-list'), h('li', { class: 'quiet-now' }, skeleton(4)));
+  $('earned').textContent = '';
+  $('earned-change').textContent = '';
+  put($('facts'));
+  for (const id of ['revenue', 'latency', 'states', 'refunds', 'payments', 'wallets', 'hooks', 'keys']) $(id).classList.remove('stale', 'nothing', 'calm', 'not-known');
+  for (const id of ['states-sub', 'latency-sub', 'keys-sub']) $(id).textContent = '';
+}
+
+export function drawStates() {
+  put($('states-body'), statesSection(d.states, coins, act.choose));
+  $('states-sub').textContent = plural(d.states.total, 'payment');
+}
+
+export function drawKeys() {
+  const { calls, errors } = d.usage;
+  $('keys-sub').textContent = `${plural(calls, 'call')} in 7 days${errors > 0 ? `, ${count(errors)} refused` : ''}`;
+  put($('keys-body'), keysSection(d, Date.now()));
+}
+
+export function drawWallets() {
+  put($('wallets-body'), walletsSection(d, Date.now()));
+}
+
+export function drawRefunds() {
+  if (d.known.has('wallets')) drawWallets(); // which say whether they have enough for what is to go back
+  const list = refundsSection(d, coins, act);
+  $('refunds').classList.toggle('calm', list.length === 0);
+  put($('refunds-body'), list.length > 0 ? list : h('span', { class: 'state good' }, 'Nothing has failed, nothing waits'));
+}
+
+export function drawHooks() {
+  put($('hooks-body'), hooksSection(d.hooks, { redeliver: act.redeliver, test: act.test, may: may('webhooks:manage') }));
+}
+
+export function drawPayments() {
+  const { data, page } = d.payments;
+  const sifted = d.filter.state || d.filter.text;
+  const none = sifted ? empty('No payments match', page.next ? 'Many were looked at; go on with “Show more”.' : 'Choose another state, or another payer.') : empty('No payments yet', 'They are listed here as soon as somebody pays.');
+  put($('payments-body'), data.length > 0 ? paymentsTable(data, coins, act) : none);
+  $('payments-more').hidden = !page.next;
+  if (!sifted && d.feed.length === 0) d.feed = data.slice(0, 20).map(feedOf).sort((a, b) => new Date(b.at) - new Date(a.at));
+  drawFeed();
+}
+
+const feedOf = (p) => ({
+  id: p.id, payment: p.id, at: p.updatedAt, words: stateName(p.state), kind: states[p.state]?.[1] ?? 'quiet', text: what(p), sum: price(p), network: p.network,
+});
+
+export const keptEvents = 40;
+
+export function drawFeed() {
+  $('feed').setAttribute('aria-busy', 'false');
+  if (d.feed.length === 0) put($('feed-list'), h('li', { class: 'quiet-now' }, empty('Quiet so far', 'What happens is shown here while it happens.')));
+  else put($('feed-list'), d.feed.slice(0, narrow() ? 6 : keptEvents).map((f) => feedItem(f, act.open, (d.settings?.networks.length ?? 0) > 1)));
+}
+
+export function notice(text) {
+  $('notice').hidden = !text;
+  if ($('notice').textContent !== (text ?? '')) $('notice').textContent = text ?? '';
+}
