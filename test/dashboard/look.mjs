@@ -20,6 +20,7 @@ const browser = await chromium.launch({ executablePath: order.browser, args: ['-
 /** visit opens the dashboard in a browser of its own, and closes that when the scene is over. What the page complains of is wrong. */
 async function visit(name, { viewport = desktop, colorScheme = 'light', prepare, key = order.key, quick = false }, scene) {
   const context = await browser.newContext({ viewport, colorScheme, bypassCSP: false, reducedMotion: 'reduce', locale: 'en-GB' });
+  context.setDefaultTimeout(60_000); // on a busy machine, too
   const page = await context.newPage();
   const expected = [];
   page.on('console', (m) => {
@@ -46,7 +47,7 @@ async function visit(name, { viewport = desktop, colorScheme = 'light', prepare,
 }
 
 /** settle waits until all sections show what they have. */
-const settle = (page) => page.waitForFunction(() => document.body.dataset.view === 'board' && !document.querySelector('#board [aria-busy="true"]'), null, { timeout: 15_000 });
+const settle = (page) => page.waitForFunction(() => document.body.dataset.view === 'board' && !document.querySelector('#board [aria-busy="true"]'), null);
 
 /** look takes a picture, looks for what does not fit, and has axe look, unless it must be quick: axe has seen the same in another scene. */
 async function look(page, name, quick) {
@@ -161,6 +162,18 @@ const scenes = {
       if (order.shots) await page.screenshot({ path: join(order.shots, 'payment.png') });
       await page.keyboard.press('Escape');
       must('keyboard', await page.evaluate(() => document.activeElement?.matches('#payments-body button.link')), 'the focus is lost when a payment is closed');
+      await page.locator('#filter-state').selectOption('DELIVERED');
+      await settle(page);
+      await page.locator('#sign-out').focus();
+      await page.keyboard.press('Enter');
+      await page.waitForSelector('#sign-in:not([hidden])');
+      const left = await page.evaluate(() => `${JSON.stringify({ ...sessionStorage, ...localStorage })} ${document.title} ${document.documentElement.innerHTML}`);
+      must('keyboard', !/sk_test_\w|weather|0x[0-9a-f]{6}|pay_[a-z0-9]{6}|\$\d|needs you|is well/i.test(left), 'who has signed out leaves something behind');
+      must('keyboard', await page.locator('#mode').isHidden(), 'the network of who has signed out is shown');
+      await page.keyboard.type(order.key);
+      await page.keyboard.press('Enter');
+      await settle(page);
+      must('keyboard', (await page.locator('#filter-state').inputValue()) === '' && await page.getByLabel('7 days').isChecked(), 'what the last one has chosen is chosen still, and not what is shown');
     });
   },
 
@@ -172,7 +185,7 @@ const scenes = {
       const before = await page.locator('#feed-list li').count();
       const bought = await fetch(order.buy, { method: 'POST' });
       must('live', bought.ok, `the test's own shop answered ${bought.status}`);
-      await page.waitForFunction((n) => document.querySelectorAll('#feed-list li').length > n, before, { timeout: 10_000 });
+      await page.waitForFunction((n) => document.querySelectorAll('#feed-list li').length > n, before);
       seen.live = await page.locator('#feed-list li').first().innerText();
     });
   },

@@ -5,7 +5,8 @@ import { count, plural, price, stateName, states } from './format.js';
 import { act, coins, d, may } from './known.js';
 import { feedItem, hooksSection, keysSection, paymentsTable, refundsSection, statesSection, walletsSection, what } from './sections.js';
 
-export function loading() {
+/** blank takes away all that was shown: nothing is left of a shop for who comes next, neither to be seen nor in what is chosen. */
+export function blank() {
   for (const id of ['states', 'latency', 'refunds', 'payments', 'wallets', 'hooks', 'keys']) put($(`${id}-body`), skeleton(id === 'payments' ? 6 : 3));
   for (const id of ['revenue', 'states', 'latency', 'refunds', 'payments', 'wallets', 'hooks', 'keys', 'feed', 'verdict']) $(id).setAttribute('aria-busy', 'true');
   put($('revenue-chart'), skeleton(5));
@@ -14,7 +15,14 @@ export function loading() {
   $('earned-change').textContent = '';
   put($('facts'));
   for (const id of ['revenue', 'latency', 'states', 'refunds', 'payments', 'wallets', 'hooks', 'keys']) $(id).classList.remove('stale', 'nothing', 'calm', 'not-known');
-  for (const id of ['states-sub', 'latency-sub', 'keys-sub']) $(id).textContent = '';
+  for (const id of ['states-sub', 'latency-sub', 'keys-sub', 'revenue-note', 'revenue-table', 'needs', 'sheet-body', 'ask-title', 'ask-text', 'ask-error', 'said']) $(id).textContent = '';
+  for (const id of ['payments-more', 'revenue-note', 'again']) $(id).hidden = true;
+  $('verdict').dataset.state = 'loading';
+  $('verdict-title').textContent = 'Looking…';
+  $('verdict-text').textContent = 'The ledger is being asked.';
+  $('asked').textContent = '–';
+  $('filter').reset();
+  for (const range of $('range').querySelectorAll('input')) range.checked = range.defaultChecked;
 }
 
 export function drawStates() {

@@ -7,7 +7,7 @@ export let coins = new Coins();
 
 /** know begins with the key of who has signed in; forget ends with it. */
 export function know(me) {
-  d = { me, range: 7, feed: [], payments: { data: [], page: {} }, filter: { state: '', text: '' }, known: new Set(), trouble: null, asked: 0, took: 0 };
+  d = { me, range: 7 /* as the page has it */, feed: [], payments: { data: [], page: {} }, filter: { state: '', text: '' }, known: new Set(), trouble: null, asked: 0, took: 0 };
 }
 
 export function forget() {

@@ -3,7 +3,7 @@
 import { Feed, get, key, networkOf } from './api.js';
 import { refresh } from './board.js';
 import { $ } from './dom.js';
-import { drawFeed, keptEvents, loading, notice } from './drawing.js';
+import { blank, drawFeed, keptEvents, notice } from './drawing.js';
 import { money, tick } from './format.js';
 import { act, coins, d, forget, know } from './known.js';
 import { eventWords, what } from './sections.js';
@@ -12,6 +12,7 @@ const every = 30_000; // how often everything is asked for again, seen or not by
 export const gather = 10_000; // how long events are gathered before their effect is asked for
 
 let timers = [];
+let soon = null; // when what was heard is asked for
 
 const feed = new Feed({ event: heard, state: pulse });
 
@@ -52,9 +53,14 @@ export function signOut(why) {
   pulse('off');
   timers.forEach(clearInterval);
   timers = [];
+  clearTimeout(soon);
+  soon = null;
   forget();
   for (const id of ['sheet', 'ask']) if ($(id).open) $(id).close();
-  $('sheet-body').replaceChildren();
+  $('ask-yes').onclick = null;
+  blank();
+  $('mode').hidden = true;
+  document.title = 'x402 dashboard';
   show('sign-in');
   notice(null);
   $('key').value = '';
@@ -83,7 +89,7 @@ async function begin() {
   $('key').value = '';
   notice(null);
   show('board');
-  loading();
+  blank();
   $('main').focus();
   feed.start();
   timers = [setInterval(() => tick(), 5000), setInterval(() => { if (!document.hidden) refresh(); }, every)];
@@ -107,8 +113,6 @@ function pulse(state) {
   $('pulse').dataset.state = state;
   $('pulse-text').textContent = { on: 'Live', away: 'Reconnecting', off: 'Every 30 s' }[state];
 }
-
-let soon = null;
 
 function heard(type, ev) {
   if (!d) return;
