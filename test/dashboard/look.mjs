@@ -74,6 +74,45 @@ const must = (name, ok, why) => { if (!ok) wrong.push(`${name}: ${why}`); };
 const three = [['', desktop, 'light'], ['-dark', desktop, 'dark'], ['-phone', phone, 'light']];
 const two = [three[0], ['-phone-dark', phone, 'dark']];
 
+/** madeUp lets a page see a shop that is made up. `first` may keep an answer back. */
+const madeUp = (page, options, first = () => {}) => page.route(/\/v1\//, async (route) => {
+  const url = route.request().url();
+  if (url.endsWith('/v1/events')) return route.continue({ headers: { ...route.request().headers(), authorization: `Bearer ${order.key}`, 'x-network': 'testnet' } });
+  await first(url);
+  return route.fulfill({ json: shop(url, options) ?? {} });
+});
+
+let kept; // what is kept back of the made-up shop's answers
+
+/** keep keeps the next answer back of an address that has a word. `there` is when it is asked for; `go` lets it come, and waits for that. */
+function keep(page, word) {
+  const it = kept = { word };
+  it.there = new Promise((resolve) => { it.asked = resolve; });
+  it.free = new Promise((resolve) => { it.release = resolve; });
+  it.go = async () => {
+    const came = page.waitForEvent('requestfinished', { predicate: (r) => r.url().includes(word) });
+    it.release();
+    await came;
+    await page.evaluate(() => new Promise((resolve) => { requestAnimationFrame(() => requestAnimationFrame(resolve)); }));
+  };
+  return it;
+}
+
+/** keeping is the made-up shop for a page that asks only when it is told to, and from which answers can be kept. */
+async function keeping(page) {
+  await page.addInitScript(() => { window.setInterval = () => 0; });
+  await madeUp(page, { trouble: true }, async (url) => {
+    const it = kept;
+    if (!it || !url.includes(it.word)) return;
+    kept = null;
+    it.asked();
+    await it.free;
+  });
+}
+
+/** listed waits until so many payments are. */
+const listed = (page, n) => page.waitForFunction((many) => document.querySelectorAll('#payments-body tbody tr').length === many, n);
+
 const scenes = {
   async signIn() {
     for (const [suffix, viewport, colorScheme] of two) {
@@ -114,14 +153,11 @@ const scenes = {
     const described = await (await fetch(new URL('openapi.json', order.url))).json();
     for (const path of operations) {
       const content = described.paths[path]?.get?.responses['200']?.content ?? {};
-      const said = shop(new URL(`${path.slice(1).replace('{id}', 'we_books')}?interval=day&since=2026-01-01T00:00:00Z`, order.url), { trouble: true });
+      const said = shop(new URL(`${path.slice(1).replace('{id}', path.startsWith('/v1/payments') ? 'pay_x' : 'we_books')}?interval=day&since=2026-01-01T00:00:00Z`, order.url), { trouble: true });
       misfits(said, content['application/json']?.schema, described).forEach((m) => wrong.push(`made up: ${path}${m}`));
     }
     for (const [kind, state, needed] of [['busy', 'good', 0], ['trouble', 'bad', 9]]) {
-      const prepare = (page) => page.route(/\/v1\//, (route) => {
-        if (route.request().url().endsWith('/v1/events')) return route.continue({ headers: { ...route.request().headers(), authorization: `Bearer ${order.key}`, 'x-network': 'testnet' } });
-        return route.fulfill({ json: shop(route.request().url(), { trouble: kind === 'trouble' }) });
-      });
+      const prepare = (page) => madeUp(page, { trouble: kind === 'trouble' });
       for (const [suffix, viewport, colorScheme] of three) {
         await visit(`${kind}${suffix}`, { viewport, colorScheme, prepare, key: live, quick: kind === 'busy' && viewport === phone }, async (page) => {
           await settle(page);
@@ -174,6 +210,69 @@ const scenes = {
       await page.keyboard.press('Enter');
       await settle(page);
       must('keyboard', (await page.locator('#filter-state').inputValue()) === '' && await page.getByLabel('7 days').isChecked(), 'what the last one has chosen is chosen still, and not what is shown');
+    });
+  },
+
+  /** Answers come in another order than they were asked for: what is shown is what was asked for last. */
+  async late() {
+    await visit('late', { prepare: keeping, key: live, quick: true }, async (page) => {
+      await settle(page);
+      const choose = (state) => page.locator('#filter-state').selectOption(state);
+      const open = (n) => page.locator('#payments-body tbody tr').nth(n).locator('button.link').click();
+      let it = keep(page, 'payments?state=SETTLING&limit=20');
+      await choose('SETTLING');
+      await it.there;
+      await choose('REFUND_FAILED');
+      await listed(page, 1);
+      await it.go();
+      must('late', (await text(page, 'payments-body')).includes('Refund failed'), 'payments are listed that nobody asks for any more');
+      await choose('');
+      await listed(page, 20);
+
+      it = keep(page, 'v1/payments/pay_');
+      await open(0);
+      await it.there;
+      await page.keyboard.press('Escape');
+      await open(1);
+      await page.waitForSelector('#sheet[open] .trail li');
+      const opened = await text(page, 'sheet-body');
+      await it.go();
+      must('late', (await text(page, 'sheet-body')) === opened, 'another payment is shown than was opened');
+      await page.locator('#sheet-close').click();
+
+      await page.locator('#payments-more').click();
+      await listed(page, 40);
+      await page.getByLabel('24 hours').click();
+      await page.waitForFunction(() => document.getElementById('earned-change').textContent.includes('24 hours'));
+      await settle(page);
+      must('late', (await page.locator('#payments-body tbody tr').count()) === 40, 'what “Show more” has brought is gone when all is asked for again');
+    });
+  },
+
+  /** Who has turned to something else, or has left, is not disturbed by the answer to what was before. */
+  async parting() {
+    await visit('parting', { prepare: keeping, key: live, quick: true }, async (page) => {
+      await settle(page);
+      const again = page.locator('#refunds-body td.acts button');
+      let it = keep(page, '/retry');
+      await again.nth(0).click();
+      await page.locator('#ask-yes').click();
+      await it.there;
+      await page.locator('#ask-no').click();
+      await again.nth(1).click();
+      await it.go();
+      must('parting', (await page.locator('#ask[open] #ask-yes:enabled').count()) === 1, 'a question is closed by the answer to another');
+      await page.locator('#ask-no').click();
+
+      it = keep(page, 'v1/revenue');
+      await page.getByLabel('24 hours').click();
+      await it.there;
+      await page.locator('#sign-out').click();
+      await page.getByLabel('API key', { exact: true }).fill(live);
+      await page.keyboard.press('Enter');
+      await settle(page); // whatever the last one waits for
+      await it.go();
+      must('parting', !(await text(page, 'earned-change')).includes('24 hours'), 'what the last one has asked for is shown');
     });
   },
 

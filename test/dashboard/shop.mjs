@@ -59,6 +59,29 @@ function payment(i, now, state, reason) {
   };
 }
 
+/** file is all there is about a payment. */
+function file(p) {
+  const step = (version, event, actor, after, more) => ({
+    version, at: new Date(Date.parse(p.createdAt) + after).toISOString(), event, actor, settlement: 'settled', delivery: 'none', refund: 'none', hash: hex(chance(version), 64), ...more,
+  });
+  const hash = p.transaction ?? hex(chance(p.id.length), 64);
+  return {
+    ...p,
+    trail: [
+      step(1, 'claim', 'request', 0, { settlement: 'claimed' }), step(2, 'send', 'wallet', 40, { settlement: 'settling', transaction: hash }), step(3, 'settle', 'request', 1900, { transaction: hash }),
+      step(4, 'deliver', 'request', 1910, { delivery: 'delivering' }), step(5, 'undelivered', 'request', 2300, { delivery: 'undelivered', reason: 'upstream_status' }),
+    ],
+    transactions: [{ network, wallet: '0x71C7656EC7ab88b098defB751B7401B5f6d8976F', nonce: 18_203, hash, payments: [p.id], createdAt: p.createdAt }],
+  };
+}
+
+/** page is a page of a list, as long as a query wants it. */
+function page(all, query) {
+  const from = Number(query.get('cursor') ?? 0);
+  const to = from + Number(query.get('limit') ?? 25);
+  return { data: all.slice(from, to), page: to < all.length ? { next: String(to) } : {} };
+}
+
 function payments(now, trouble) {
   const odd = { 3: ['SETTLING'], 9: ['REFUNDED', 'upstream_status'], 14: ['FAILED', 'insufficient_funds'] };
   if (trouble) Object.assign(odd, { 1: ['REFUND_FAILED', 'over_limit'], 2: ['REFUND_PENDING', 'upstream_status'], 5: ['PAID'], 6: ['OWED', 'out_of_gas'] });
@@ -174,7 +197,7 @@ const settings = {
 };
 
 /** operations are those that shop answers, as they are in the API's description. */
-export const operations = ['/v1/api-keys/current', '/v1/settings', '/v1/revenue', '/v1/payments/states', '/v1/payments', '/v1/refunds', '/v1/refunds/plan', '/v1/wallets', '/v1/webhooks', '/v1/webhooks/{id}/deliveries', '/v1/api-keys', '/v1/api-keys/usage'];
+export const operations = ['/v1/api-keys/current', '/v1/settings', '/v1/revenue', '/v1/payments/states', '/v1/payments', '/v1/payments/{id}', '/v1/refunds', '/v1/refunds/plan', '/v1/wallets', '/v1/webhooks', '/v1/webhooks/{id}/deliveries', '/v1/api-keys', '/v1/api-keys/usage'];
 
 /** shop answers what a GET asks for at an address of the API; nothing: it does not know that. */
 export function shop(address, { trouble = false, now = Date.now() } = {}) {
@@ -185,13 +208,15 @@ export function shop(address, { trouble = false, now = Date.now() } = {}) {
   const state = url.searchParams.get('state');
   const endpoint = /^webhooks\/([^/]+)\/deliveries$/.exec(path)?.[1];
   if (endpoint) return list(deliveries(now, endpoint, trouble));
+  const id = /^payments\/(pay_[^/]+)$/.exec(path)?.[1];
+  if (id) return file(all.find((p) => p.id === id) ?? all[0]);
   switch (path) {
     case 'api-keys/current': return keys(now, trouble)[0];
     case 'api-keys/usage': return { data: [{ day: new Date(now).toISOString().slice(0, 10), calls: 48_211, errors: trouble ? 317 : 4 }], calls: 48_211, errors: trouble ? 317 : 4 };
     case 'settings': return settings;
     case 'revenue': return revenue(url.searchParams, now);
     case 'payments/states': return states(now, trouble);
-    case 'payments': return { data: all.filter((p) => !state || p.state === state).slice(0, Number(url.searchParams.get('limit') ?? 25)), page: state ? {} : { next: 'more' } };
+    case 'payments': return page(all.filter((p) => !state || p.state === state), url.searchParams);
     case 'refunds': return list(trouble ? [payment(401, now, 'REFUND_FAILED', 'over_limit'), payment(733, now, 'REFUND_FAILED', 'recipient_blacklisted')] : []);
     case 'refunds/plan': return plan(now, trouble);
     case 'wallets': return wallets(now, trouble);

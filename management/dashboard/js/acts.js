@@ -1,9 +1,9 @@
 // What can be done: opening and sifting payments, and what changes something.
 
 import { Refusal, get, newID, post } from './api.js';
-import { aPage, askPayments } from './asking.js';
-import { part, refresh } from './board.js';
-import { $, empty, h, put, say, skeleton } from './dom.js';
+import { askPayments } from './asking.js';
+import { askAnew, part } from './board.js';
+import { $, h, put, say, skeleton } from './dom.js';
 import { drawPayments, notice } from './drawing.js';
 import { capital, paid } from './format.js';
 import { act, d, ended, may } from './known.js';
@@ -24,8 +24,12 @@ function actions(p) {
 
 /** question asks before it changes something. The same Idempotency-Key is sent as long as the question stands. */
 function question(deed, p) {
+  const mine = d;
+  const it = mine.question = {};
+  const stands = () => d === mine && mine.question === it && $('ask').open;
   const id = newID();
   const yes = $('ask-yes');
+  busy(yes, false);
   $('ask-title').textContent = deed.title;
   $('ask-text').textContent = deed.text(p);
   $('ask-error').textContent = '';
@@ -35,15 +39,19 @@ function question(deed, p) {
     busy(yes, true);
     try {
       await post(deed.path(p), id);
-      $('ask').close();
-      if ($('sheet').open) $('sheet').close();
+      if (stands()) {
+        $('ask').close();
+        if ($('sheet').open) $('sheet').close();
+      }
       say(deed.done);
-      await refresh();
+      await askAnew();
     } catch (e) {
       if (!(e instanceof Refusal)) throw e;
-      if (!ended(e)) $('ask-error').textContent = `${capital(e.message)}.`;
+      if (ended(e, mine) || d !== mine) return;
+      if (stands()) $('ask-error').textContent = `${capital(e.message)}.`;
+      else notice(`${capital(e.message)}.`); // it was closed meanwhile
     } finally {
-      busy(yes, false);
+      if (d === mine && mine.question === it) busy(yes, false);
     }
   };
   $('ask').showModal();
@@ -58,14 +66,15 @@ function busy(button, is) {
 
 /** once runs a change that needs no question. */
 export async function once(button, change, done) {
+  const mine = d;
   busy(button, true);
   try {
     await change();
     say(done);
-    await refresh();
+    await askAnew();
   } catch (e) {
     if (!(e instanceof Refusal)) throw e;
-    if (!ended(e)) notice(`${capital(e.message)}.`);
+    if (!ended(e, mine) && d === mine) notice(`${capital(e.message)}.`);
   } finally {
     busy(button, false);
   }
@@ -75,28 +84,32 @@ const redeliver = (e, x, button) => once(button, () => post(`webhooks/${e.id}/de
 const test = (e, button) => once(button, () => post(`webhooks/${e.id}/test`, newID()), 'A test is on its way.');
 
 async function openPayment(id) {
+  const mine = d;
+  const it = mine.opened = {}; // another may be opened before this one is there
   put($('sheet-body'), skeleton(8));
   $('sheet-body').setAttribute('aria-busy', 'true');
   if (!$('sheet').open) $('sheet').showModal();
   try {
     const p = await get(`payments/${encodeURIComponent(id)}`);
-    if (d) put($('sheet-body'), sheetBody(p, actions));
+    if (d !== mine || mine.opened !== it) return;
+    put($('sheet-body'), sheetBody(p, actions));
   } catch (e) {
     if (!(e instanceof Refusal)) throw e;
-    if (!ended(e)) put($('sheet-body'), h('div', { class: 'broken' }, h('b', {}, 'It could not be asked for'), h('p', {}, `${e.message}.`), h('button', { type: 'button', class: 'small', onclick: () => openPayment(id) }, 'Ask again')));
+    if (ended(e, mine) || d !== mine || mine.opened !== it) return;
+    put($('sheet-body'), h('div', { class: 'broken' }, h('b', {}, 'It could not be asked for'), h('p', {}, `${e.message}.`), h('button', { type: 'button', class: 'small', onclick: () => openPayment(id) }, 'Ask again')));
   }
   $('sheet-body').setAttribute('aria-busy', 'false');
 }
 
 export function filter() {
-  d.filter = { state: $('filter-state').value, text: $('filter-payer').value.trim() };
+  sift({ state: $('filter-state').value, text: $('filter-payer').value.trim(), pages: 1 });
+}
+
+/** sift lists other payments, or more of them; they are asked for from now on. */
+function sift(filter) {
+  d.filter = filter;
   $('payments').setAttribute('aria-busy', 'true');
-  part('payments', () => askPayments(d), drawPayments).then((e) => {
-    if (!d || e?.status !== 400) return;
-    $('payments').classList.remove('stale');
-    $('payments-more').hidden = true;
-    put($('payments-body'), empty('No payments match', `${capital(e.message)}.`));
-  });
+  return part('payments', () => askPayments(d), drawPayments);
 }
 
 /** choose lists the payments of a state. */
@@ -111,17 +124,8 @@ function choose(state) {
 export async function more() {
   const button = $('payments-more');
   busy(button, true);
-  try {
-    const { state, text } = d.filter;
-    const next = await get('payments', { state, payer: text, limit: aPage(), cursor: d.payments.page.next });
-    d.payments = { data: [...d.payments.data, ...next.data], page: next.page };
-    drawPayments();
-  } catch (e) {
-    if (!(e instanceof Refusal)) throw e;
-    if (!ended(e)) notice(`${capital(e.message)}.`);
-  } finally {
-    busy(button, false);
-  }
+  await sift({ ...d.filter, pages: d.filter.pages + 1 });
+  busy(button, false);
 }
 
 Object.assign(act, { actions, choose, open: openPayment, redeliver, test });

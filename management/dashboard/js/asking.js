@@ -28,20 +28,38 @@ export async function askRevenue(mine, w, query) {
   mine.window = w;
 }
 
-export const aPage = () => (narrow() ? 10 : 20);
-
+/** askPayments asks for those that are sifted, unless others are wanted when they come. */
 export async function askPayments(mine) {
-  const { state, text } = mine.filter;
-  if (/^pay_/.test(text)) {
-    try {
-      mine.payments = { data: [await get(`payments/${encodeURIComponent(text)}`)], page: {} };
-    } catch (e) {
-      if (e.status !== 404) throw e;
-      mine.payments = { data: [], page: {} };
-    }
-    return;
+  const { filter } = mine;
+  const found = /^pay_/.test(filter.text) ? await findPayment(filter.text) : await listPayments(filter);
+  if (mine.filter === filter) mine.payments = found;
+}
+
+async function findPayment(id) {
+  try {
+    return { data: [await get(`payments/${encodeURIComponent(id)}`)], page: {} };
+  } catch (e) {
+    if (e.status !== 404) throw e;
+    return { data: [], page: {} };
   }
-  mine.payments = await get('payments', { state, payer: text, limit: aPage() });
+}
+
+/** listPayments gives as many pages as were asked for. What can't be looked for is not found, and `why` says so. */
+async function listPayments({ state, text, pages }) {
+  const data = [];
+  let page = {};
+  for (let n = 0; n < pages && (n === 0 || page.next); n++) {
+    let more;
+    try {
+      more = await get('payments', { state, payer: text, limit: narrow() ? 10 : 20, cursor: page.next });
+    } catch (e) {
+      if (e.status !== 400 || n > 0) throw e;
+      return { data, page: {}, why: e.message };
+    }
+    data.push(...more.data);
+    page = more.page;
+  }
+  return { data, page };
 }
 
 export async function askRefunds(mine) {

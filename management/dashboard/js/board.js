@@ -9,12 +9,18 @@ import { tick } from './format.js';
 import { d, ended, reckon } from './known.js';
 import { drawVerdict } from './verdict.js';
 
-let asking = null;
-
 /** refresh asks for everything, once at a time; what can't be had keeps what was there. */
-export function refresh() {
-  asking ??= askAll().finally(() => { asking = null; });
-  return asking;
+export async function refresh() {
+  const mine = d;
+  if (!mine) return;
+  mine.asking ??= askAll(mine).finally(() => { mine.asking = null; });
+  await mine.asking;
+}
+
+/** askAnew asks after a change: what is being asked for already may be from before it. */
+export async function askAnew() {
+  await d?.asking;
+  await refresh();
 }
 
 /** lookBack shows the revenue of another range, of so many days. */
@@ -22,18 +28,18 @@ export function lookBack(days) {
   d.range = days;
   $('revenue').setAttribute('aria-busy', 'true');
   $('revenue').classList.add('stale');
-  (asking ?? Promise.resolve()).then(() => { if (d) refresh(); });
+  askAnew();
 }
 
-async function askAll() {
-  const mine = d; // somebody may sign out meanwhile
+/** askAll asks for everything that is known by `mine`: somebody may sign out meanwhile. */
+async function askAll(mine) {
   const now = new Date();
   const w = windowOf(mine.range, now);
   const offsetMinutes = -now.getTimezoneOffset();
   try {
     mine.settings ??= await get('settings');
   } catch (e) { // everything else says so, too
-    if (ended(e)) return;
+    if (ended(e, mine)) return;
   }
   if (mine !== d) return;
   reckon(mine.settings);
@@ -78,7 +84,7 @@ export async function part(id, askFor, draw) {
       console.error(err);
       e = new Refusal(-1, 'page', 'the page can’t show what it was told');
     }
-    if (mine !== d || ended(e)) return e;
+    if (mine !== d || ended(e, mine)) return e;
     fail(id, e);
     return e;
   }

@@ -1,7 +1,7 @@
 // Drawing what is known, section by section.
 
 import { $, empty, h, narrow, put, skeleton } from './dom.js';
-import { count, plural, price, stateName, states } from './format.js';
+import { capital, count, plural, price, stateName, states } from './format.js';
 import { act, coins, d, may } from './known.js';
 import { feedItem, hooksSection, keysSection, paymentsTable, refundsSection, statesSection, walletsSection, what } from './sections.js';
 
@@ -52,9 +52,10 @@ export function drawHooks() {
 }
 
 export function drawPayments() {
-  const { data, page } = d.payments;
+  const { data, page, why } = d.payments;
   const sifted = d.filter.state || d.filter.text;
-  const none = sifted ? empty('No payments match', page.next ? 'Many were looked at; go on with “Show more”.' : 'Choose another state, or another payer.') : empty('No payments yet', 'They are listed here as soon as somebody pays.');
+  const go = why ? `${capital(why)}.` : page.next ? 'Many were looked at; go on with “Show more”.' : 'Choose another state, or another payer.';
+  const none = sifted ? empty('No payments match', go) : empty('No payments yet', 'They are listed here as soon as somebody pays.');
   put($('payments-body'), data.length > 0 ? paymentsTable(data, coins, act) : none);
   $('payments-more').hidden = !page.next;
   if (!sifted && d.feed.length === 0) d.feed = data.slice(0, 20).map(feedOf).sort((a, b) => new Date(b.at) - new Date(a.at));
