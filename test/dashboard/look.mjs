@@ -156,7 +156,7 @@ const scenes = {
       const said = shop(new URL(`${path.slice(1).replace('{id}', path.startsWith('/v1/payments') ? 'pay_x' : 'we_books')}?interval=day&since=2026-01-01T00:00:00Z`, order.url), { trouble: true });
       misfits(said, content['application/json']?.schema, described).forEach((m) => wrong.push(`made up: ${path}${m}`));
     }
-    for (const [kind, state, needed] of [['busy', 'good', 0], ['trouble', 'bad', 9]]) {
+    for (const [kind, state, needed] of [['busy', 'good', 0], ['trouble', 'bad', 10]]) {
       const prepare = (page) => madeUp(page, { trouble: kind === 'trouble' });
       for (const [suffix, viewport, colorScheme] of three) {
         await visit(`${kind}${suffix}`, { viewport, colorScheme, prepare, key: live, quick: kind === 'busy' && viewport === phone }, async (page) => {
@@ -334,6 +334,15 @@ const scenes = {
       must('stale', (await text(page, 'verdict-text')).includes('as it was'), 'nobody is told that it is old');
       must('stale', await page.getByLabel('7 days').isChecked(), 'the range is not that of what is shown');
     });
+    const denied = { error: { code: 'apikey.scope_insufficient', message: 'this API key does not have the scope', requestId: 'req_x' } };
+    const answers = { denied: { status: 403, json: denied }, refused: { status: 400, json: { error: { code: 'x', message: 'it is not understood' } } }, nonsense: { json: {} } };
+    for (const [name, answer] of Object.entries(answers)) { // whatever keeps it from being known, nobody is told that all is well
+      const prepare = (page, expected) => { expected.push('403', '400', 'TypeError'); return page.route(name === 'denied' ? ledger : /\/v1\/wallets/, (route) => route.fulfill(answer)); };
+      await visit(name, { prepare, quick: true }, async (page) => {
+        await settle(page);
+        must(name, (await page.locator('#verdict').getAttribute('data-state')) === 'unknown', 'all is said to be well that nobody knows of');
+      });
+    }
     await visit('loading', { prepare: (page) => page.route(ledger, () => {}) }, async (page) => {
       await page.waitForSelector('#payments-body .skeleton');
       must('loading', (await text(page, 'verdict-title')).includes('Looking'), 'the verdict is said before anything is known');

@@ -84,9 +84,12 @@ function page(all, query) {
 
 function payments(now, trouble) {
   const odd = { 3: ['SETTLING'], 9: ['REFUNDED', 'upstream_status'], 14: ['FAILED', 'insufficient_funds'] };
-  if (trouble) Object.assign(odd, { 1: ['REFUND_FAILED', 'over_limit'], 2: ['REFUND_PENDING', 'upstream_status'], 5: ['PAID'], 6: ['OWED', 'out_of_gas'] });
+  if (trouble) Object.assign(odd, { 1: ['REFUND_FAILED', 'over_limit'], 2: ['REFUND_PENDING', 'upstream_status'], 5: ['PAID'], 6: ['OWED', 'out_of_gas'], 40: ['SETTLING'] });
   return Array.from({ length: 60 }, (_, i) => payment(i, now, ...(odd[i] ?? ['DELIVERED'])));
 }
+
+/** crowd are those that settle just now, behind which one that does so for long is not seen. */
+const crowd = (now, state, trouble) => (trouble && state === 'SETTLING' ? Array.from({ length: 100 }, (_, i) => ({ ...payment(0, now, 'SETTLING'), id: `pay_crowd${i}` })) : []);
 
 function revenue(query, now) {
   const step = query.get('interval') === 'hour' ? hour : day;
@@ -206,6 +209,7 @@ export function shop(address, { trouble = false, now = Date.now() } = {}) {
   const all = payments(now, trouble);
   const list = (data) => ({ data, page: {} });
   const state = url.searchParams.get('state');
+  const until = url.searchParams.get('until');
   const endpoint = /^webhooks\/([^/]+)\/deliveries$/.exec(path)?.[1];
   if (endpoint) return list(deliveries(now, endpoint, trouble));
   const id = /^payments\/(pay_[^/]+)$/.exec(path)?.[1];
@@ -216,7 +220,7 @@ export function shop(address, { trouble = false, now = Date.now() } = {}) {
     case 'settings': return settings;
     case 'revenue': return revenue(url.searchParams, now);
     case 'payments/states': return states(now, trouble);
-    case 'payments': return page(all.filter((p) => !state || p.state === state), url.searchParams);
+    case 'payments': return page([...crowd(now, state, trouble), ...all].filter((p) => (!state || p.state === state) && (!until || p.createdAt < until)), url.searchParams);
     case 'refunds': return list(trouble ? [payment(401, now, 'REFUND_FAILED', 'over_limit'), payment(733, now, 'REFUND_FAILED', 'recipient_blacklisted')] : []);
     case 'refunds/plan': return plan(now, trouble);
     case 'wallets': return wallets(now, trouble);

@@ -12,6 +12,9 @@ export class Refusal extends Error {
 
   /** temporary: it may go better by itself. */
   get temporary() { return this.status === 0 || this.status === 429 || this.status >= 500; }
+
+  /** denied: this key may not know it, or there is nothing to know. */
+  get denied() { return this.code === 'apikey.scope_insufficient' || this.code === 'webhook.off' || this.status === 404 && this.code !== 'unknown'; }
 }
 
 export const key = {

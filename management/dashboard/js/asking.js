@@ -62,8 +62,12 @@ async function listPayments({ state, text, pages }) {
   return { data, page };
 }
 
+const tooLong = 600_000; // of settling
+
 export async function askRefunds(mine) {
-  [mine.failed, mine.plan, mine.settling] = await Promise.all([get('refunds', { status: 'failed', limit: 50 }), get('refunds/plan'), get('payments', { state: 'SETTLING', limit: 100 })]);
+  [mine.failed, mine.plan, mine.stuck] = await Promise.all([
+    get('refunds', { status: 'failed', limit: 50 }), get('refunds/plan'), get('payments', { state: 'SETTLING', until: new Date(Date.now() - tooLong).toISOString(), limit: 100 }),
+  ]);
 }
 
 export async function askHooks(mine) {

@@ -36,10 +36,12 @@ async function askAll(mine) {
   const now = new Date();
   const w = windowOf(mine.range, now);
   const offsetMinutes = -now.getTimezoneOffset();
+  let unset = null; // why nobody knows what the shop is to be like
   try {
     mine.settings ??= await get('settings');
-  } catch (e) { // everything else says so, too
+  } catch (e) {
     if (ended(e, mine)) return;
+    unset = e;
   }
   if (mine !== d) return;
   reckon(mine.settings);
@@ -54,9 +56,9 @@ async function askAll(mine) {
   ];
   const results = await Promise.all(parts);
   if (mine !== d) return;
-  const failures = results.filter((r) => r instanceof Refusal);
   d.took = Date.now() - now; // a ledger that takes long to answer is asked less often
-  const down = failures.find((r) => r.temporary);
+  const failures = [...results, unset].filter((r) => r && !r.denied);
+  const down = failures.find((r) => r.temporary) ?? failures[0];
   if (down) d.trouble = down;
   else { d.trouble = null; d.asked = Date.now(); }
   notice(null);
@@ -72,10 +74,10 @@ export async function part(id, askFor, draw) {
   try {
     await askFor();
     if (mine !== d) return null;
-    d.known.add(id);
     $(id).classList.remove('stale', 'not-known');
     if (id === 'revenue') $('latency').classList.remove('stale');
     draw();
+    d.known.add(id);
     ready(id);
     return null;
   } catch (err) {
@@ -107,7 +109,7 @@ function fail(id, e) {
   if (e.code === 'apikey.scope_insufficient') {
     const scope = { hooks: 'webhooks:manage', keys: 'keys:manage' }[id] ?? 'payments:read';
     put(body, empty('Not for this key', `To see this, it needs the scope ${scope}.`));
-  } else if (e.status === 404 || e.code === 'webhook.off') {
+  } else if (e.denied) {
     put(body, empty('None here', 'This instance has none.'));
   } else if (e.temporary) { // the verdict says why, once for all
     put(body, h('p', { class: 'unknown' }, 'Not known now'));

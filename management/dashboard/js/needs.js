@@ -20,15 +20,17 @@ export function needs(d, coins, now) {
     .sort((a, b) => (b.bad ? 1 : 0) - (a.bad ? 1 : 0));
 }
 
+/** number says how many there are of a list, which may go on. */
+const number = (list, goesOn, one) => (goesOn ? `${count(list.length)} or more ${one}s` : plural(list.length, one));
+
 function refundNeeds(d, coins, now) {
   const out = [];
   const failed = d.failed?.data ?? [];
   if (failed.length > 0) {
     const sum = new Purse(coins).add(failed.map((p) => ({ network: p.network, asset: p.asset, symbol: p.symbol, amount: p.amount, amountDecimal: p.amountDecimal })));
-    const number = `${count(failed.length)}${d.failed.page?.next ? ' or more' : ''}`;
     out.push({
       id: 'refund-failed', bad: true, where: 'refunds', act: 'See them',
-      title: failed.length === 1 && !d.failed.page?.next ? 'A refund has failed' : `${number} refunds have failed`,
+      title: failed.length === 1 ? 'A refund has failed' : `${number(failed, d.failed.page.next, 'refund')} have failed`,
       text: `Payers have paid ${sum.text()} for what they did not get. Mend the cause, then have them tried again.`,
     });
   }
@@ -46,7 +48,7 @@ function refundNeeds(d, coins, now) {
   const oldest = pending.reduce((n, r) => Math.max(n, age(r.since, now)), 0);
   if (oldest > hour && d.settings?.refunds?.on) {
     out.push({
-      id: 'refund-slow', where: 'refunds', act: 'See them', title: `${plural(pending.length, 'refund')} waiting`,
+      id: 'refund-slow', where: 'refunds', act: 'See them', title: `${number(pending, d.plan.more, 'refund')} waiting`,
       text: `The oldest has waited for ${lasting(oldest)}. When many wait, look at what the upstream answers.`,
     });
   }
@@ -80,10 +82,10 @@ function walletNeeds(d, now) {
 
 function paymentNeeds(d, now) {
   const out = [];
-  const stuck = (d.settling?.data ?? []).filter((p) => age(p.createdAt, now) > 10 * 60);
+  const stuck = d.stuck?.data ?? [];
   if (stuck.length > 0) {
     out.push({
-      id: 'stuck', where: 'refunds', act: 'See them', title: `${plural(stuck.length, 'payment')} settling for more than 10 minutes`,
+      id: 'stuck', where: 'refunds', act: 'See them', title: `${number(stuck, d.stuck.page.next, 'payment')} settling for more than 10 minutes`,
       text: `The oldest, ${paid(stuck.at(-1))}, was made ${lasting(age(stuck.at(-1).createdAt, now))} ago. The chain or its endpoint may be slow.`,
     });
   }

@@ -71,7 +71,7 @@ export function paymentsTable(list, coins, { open, actions }) {
 /** refundsSection lists what has failed or waits, with what can be done; nothing where all is well. */
 export function refundsSection(d, coins, tools) {
   const failed = d.failed?.data ?? [];
-  const stuck = (d.settling?.data ?? []).filter((p) => Date.now() - new Date(p.createdAt) > 600_000);
+  const stuck = d.stuck?.data ?? [];
   const pending = d.plan?.refunds ?? [];
   const out = [];
   if (failed.length > 0) out.push(h('h3', {}, 'Failed: somebody has to decide'), paymentsTable(failed, coins, tools));

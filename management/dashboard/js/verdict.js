@@ -7,24 +7,33 @@ import { needs } from './needs.js';
 
 export function drawVerdict() {
   const list = needs(d, coins, Date.now());
+  const [state, title, text] = judge(list);
   const v = $('verdict');
-  v.setAttribute('aria-busy', 'false');
-  const bad = list.some((n) => n.bad);
-  const last = d.filter.state || d.filter.text ? null : d.payments.data[0];
-  const latest = last ? `The last payment was made ${ago(last.createdAt)}.` : '';
-  const income = !d.earned ? '' : d.earned.none && !last ? 'Nothing was sold yet, and everything that is looked after here is in order.' : `${d.earned.text} earned in ${d.earned.in}. ${latest}`;
-  const [state, title, text] = d.trouble && d.asked === 0 ? ['unknown', 'How the shop is doing is not known', `${capital(d.trouble.message)}. It is tried again by itself.${d.trouble.requestId ? ` Request ${d.trouble.requestId}.` : ''}`]
-    : d.trouble ? ['unknown', 'Not sure: not everything answers', `${capital(d.trouble.message)}. What is marked is as it was ${ago(d.asked)}; it is tried again by itself.`]
-      : list.length === 0 ? ['good', d.states?.total === 0 && !last ? 'Ready for the first payment' : 'All is well', income]
-        : [bad ? 'bad' : 'warn', list.length === 1 ? 'One thing needs you' : `${list.length} things need you`, income];
   const was = v.dataset.state;
+  v.setAttribute('aria-busy', 'false');
   v.dataset.state = state;
   $('verdict-title').textContent = title;
   $('verdict-text').textContent = text;
-  $('again').hidden = state !== 'unknown';
+  $('again').hidden = !d.trouble;
   drawNeeds(list);
   document.title = `${list.length > 0 ? `(${list.length}) ` : ''}${location.hostname} · x402 dashboard`;
   if (was !== state && was !== 'loading') say(title);
+}
+
+/** judge gives the verdict's state, title and text. What nobody could see is not well. */
+function judge(list) {
+  if (d.trouble) {
+    const why = capital(d.trouble.message);
+    return d.asked === 0
+      ? ['unknown', 'How the shop is doing is not known', `${why}. It is tried again by itself.${d.trouble.requestId ? ` Request ${d.trouble.requestId}.` : ''}`]
+      : ['unknown', 'Not sure: not everything answers', `${why}. What is marked is as it was ${ago(d.asked)}; it is tried again by itself.`];
+  }
+  const last = d.filter.state || d.filter.text ? null : d.payments.data[0];
+  const latest = last ? `The last payment was made ${ago(last.createdAt)}.` : '';
+  const income = !d.earned ? '' : d.earned.none && !last ? 'Nothing was sold yet, and everything that is looked after here is in order.' : `${d.earned.text} earned in ${d.earned.in}. ${latest}`;
+  if (list.length > 0) return [list.some((n) => n.bad) ? 'bad' : 'warn', list.length === 1 ? 'One thing needs you' : `${list.length} things need you`, income];
+  if (['states', 'refunds', 'wallets'].some((id) => !d.known.has(id))) return ['unknown', 'How the shop is doing is not for this key', 'To see it, a key needs the scope payments:read.'];
+  return ['good', d.states.total === 0 && !last ? 'Ready for the first payment' : 'All is well', income];
 }
 
 /** drawNeeds lists what needs somebody: the worst, and the rest when it is wanted. */
