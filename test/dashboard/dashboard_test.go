@@ -103,7 +103,7 @@ func TestDashboard(t *testing.T) {
 		URL: r.URL("/ops/dashboard"), Buy: shop.URL, Browser: browser(t), Shots: cmp.Or(os.Getenv("DASHBOARD_SHOTS"), t.TempDir()),
 	}
 	o.Key, o.Reader = keys(t, r)
-	see(t, o, "signIn", "empty", "madeUp", "late", "parting")
+	see(t, o, "signIn", "empty", "days", "madeUp", "late", "parting")
 
 	buy(1, "/weather", http.StatusOK)
 	buy(2, "/weather?<img/src=x/onerror=alert(1)>", http.StatusOK)

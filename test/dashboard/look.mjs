@@ -18,8 +18,8 @@ const live = `sk_live_${'x'.repeat(49)}`; // of the shop that is made up
 const browser = await chromium.launch({ executablePath: order.browser, args: ['--no-sandbox', '--disable-dev-shm-usage'] });
 
 /** visit opens the dashboard in a browser of its own, and closes that when the scene is over. What the page complains of is wrong. */
-async function visit(name, { viewport = desktop, colorScheme = 'light', prepare, key = order.key, quick = false }, scene) {
-  const context = await browser.newContext({ viewport, colorScheme, bypassCSP: false, reducedMotion: 'reduce', locale: 'en-GB' });
+async function visit(name, { viewport = desktop, colorScheme = 'light', prepare, key = order.key, quick = false, timezoneId }, scene) {
+  const context = await browser.newContext({ viewport, colorScheme, bypassCSP: false, reducedMotion: 'reduce', locale: 'en-GB', timezoneId });
   context.setDefaultTimeout(60_000); // on a busy machine, too
   const page = await context.newPage();
   const expected = [];
@@ -136,6 +136,18 @@ const scenes = {
         must('empty', (await text(page, 'payments-body')).includes('No payments yet'), 'it does not say that there are no payments');
       });
     }
+  },
+
+  /** Days have their own names, though the clock was put forward meanwhile. */
+  async days() {
+    await visit('days', { key: '', quick: true, timezoneId: 'Europe/Berlin' }, async (page) => {
+      const named = await page.evaluate(async (at) => {
+        const { bucketName, bucketTick } = await import(at);
+        const b = { start: '2026-03-26T22:00:00Z', end: '2026-03-27T22:00:00Z' }; // by the clock of April
+        return [bucketName(b, 'day'), bucketTick(b, 'day', 720)];
+      }, new URL('dashboard/js/format.js', order.url).href);
+      must('days', named.every((n) => n.includes('27')), `27 March is called ${named}`);
+    });
   },
 
   async sold() {

@@ -136,14 +136,17 @@ export function millis(ms) {
   return ms < 1000 ? `${count(ms)} ms` : ms < 60_000 ? `${(ms / 1000).toFixed(ms < 10_000 ? 1 : 0)} s` : lasting(ms / 1000);
 }
 
+/** noon is in the middle of a day. Days begin by the clock of now, so when that was put forward or back before, a bucket's begin may be on the day before. */
+const noon = (b) => new Date((Date.parse(b.start) + Date.parse(b.end)) / 2);
+
 /** bucketName names a bucket of a chart. */
 export function bucketName(b, interval) {
-  return interval === 'hour' ? `${dayClock.format(new Date(b.start))} to ${clock.format(new Date(b.end))}` : dayOnly.format(new Date(b.start));
+  return interval === 'hour' ? `${dayClock.format(new Date(b.start))} to ${clock.format(new Date(b.end))}` : dayOnly.format(noon(b));
 }
 
 /** bucketTick is the short form, for an axis. */
 export function bucketTick(b, interval, hours) {
-  return interval === 'hour' && hours <= 48 ? clock.format(new Date(b.start)) : dayShort.format(new Date(b.start));
+  return interval === 'hour' && hours <= 48 ? clock.format(new Date(b.start)) : dayShort.format(interval === 'day' ? noon(b) : new Date(b.start));
 }
 
 const chains = { 'eip155:8453': 'Base', 'eip155:84532': 'Base Sepolia', 'eip155:1': 'Ethereum', 'eip155:11155111': 'Sepolia', 'eip155:137': 'Polygon', 'eip155:43114': 'Avalanche', 'eip155:42161': 'Arbitrum', 'eip155:10': 'Optimism' };

@@ -28,12 +28,14 @@ function judge(list) {
       ? ['unknown', 'How the shop is doing is not known', `${why}. It is tried again by itself.${d.trouble.requestId ? ` Request ${d.trouble.requestId}.` : ''}`]
       : ['unknown', 'Not sure: not everything answers', `${why}. What is marked is as it was ${ago(d.asked)}; it is tried again by itself.`];
   }
-  const last = d.filter.state || d.filter.text ? null : d.payments.data[0];
+  const sifted = d.filter.state || d.filter.text;
+  const last = sifted ? null : d.payments.data[0];
+  const first = !sifted && !last;
   const latest = last ? `The last payment was made ${ago(last.createdAt)}.` : '';
-  const income = !d.earned ? '' : d.earned.none && !last ? 'Nothing was sold yet, and everything that is looked after here is in order.' : `${d.earned.text} earned in ${d.earned.in}. ${latest}`;
+  const income = !d.earned ? '' : d.earned.none && first ? 'Nothing was sold yet, and everything that is looked after here is in order.' : `${d.earned.text} earned in ${d.earned.in}. ${latest}`;
   if (list.length > 0) return [list.some((n) => n.bad) ? 'bad' : 'warn', list.length === 1 ? 'One thing needs you' : `${list.length} things need you`, income];
   if (['states', 'refunds', 'wallets'].some((id) => !d.known.has(id))) return ['unknown', 'How the shop is doing is not for this key', 'To see it, a key needs the scope payments:read.'];
-  return ['good', d.states.total === 0 && !last ? 'Ready for the first payment' : 'All is well', income];
+  return ['good', d.states.total === 0 && first ? 'Ready for the first payment' : 'All is well', income];
 }
 
 /** drawNeeds lists what needs somebody: the worst, and the rest when it is wanted. */
