@@ -138,15 +138,15 @@ const scenes = {
     }
   },
 
-  /** Days have their own names, though the clock was put forward meanwhile. */
+  /** Days have their own names, though the clock was put forward meanwhile, and several that are one bar have both ends'. */
   async days() {
     await visit('days', { key: '', quick: true, timezoneId: 'Europe/Berlin' }, async (page) => {
       const named = await page.evaluate(async (at) => {
         const { bucketName, bucketTick } = await import(at);
         const b = { start: '2026-03-26T22:00:00Z', end: '2026-03-27T22:00:00Z' }; // by the clock of April
-        return [bucketName(b, 'day'), bucketTick(b, 'day', 720)];
+        return [bucketName(b, 'day'), bucketTick(b, 'day', 720), bucketName({ ...b, end: '2026-03-28T22:00:00Z' }, 'day')];
       }, new URL('dashboard/js/format.js', order.url).href);
-      must('days', named.every((n) => n.includes('27')), `27 March is called ${named}`);
+      must('days', named.every((n) => n.includes('27')) && named[2].includes('28'), `27 March, and that with 28, are called ${named}`);
     });
   },
 

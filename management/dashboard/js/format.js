@@ -136,17 +136,21 @@ export function millis(ms) {
   return ms < 1000 ? `${count(ms)} ms` : ms < 60_000 ? `${(ms / 1000).toFixed(ms < 10_000 ? 1 : 0)} s` : lasting(ms / 1000);
 }
 
-/** noon is in the middle of a day. Days begin by the clock of now, so when that was put forward or back before, a bucket's begin may be on the day before. */
-const noon = (b) => new Date((Date.parse(b.start) + Date.parse(b.end)) / 2);
+const half = 43_200_000; // a day
+/** firstNoon and lastNoon are within a bucket's days. Those begin by the clock of now: when that was put forward, a bucket before begins on the day before. */
+const firstNoon = (b) => new Date(Date.parse(b.start) + half);
+const lastNoon = (b) => new Date(Date.parse(b.end) - half);
 
-/** bucketName names a bucket of a chart. */
+/** bucketName names a bucket of a chart, which may be of several hours or days. */
 export function bucketName(b, interval) {
-  return interval === 'hour' ? `${dayClock.format(new Date(b.start))} to ${clock.format(new Date(b.end))}` : dayOnly.format(noon(b));
+  if (interval === 'hour') return `${dayClock.format(new Date(b.start))} to ${clock.format(new Date(b.end))}`;
+  const [first, last] = [firstNoon(b), lastNoon(b)];
+  return last - first < half ? dayOnly.format(first) : `${dayShort.format(first)} to ${dayShort.format(last)}`;
 }
 
 /** bucketTick is the short form, for an axis. */
 export function bucketTick(b, interval, hours) {
-  return interval === 'hour' && hours <= 48 ? clock.format(new Date(b.start)) : dayShort.format(interval === 'day' ? noon(b) : new Date(b.start));
+  return interval === 'hour' && hours <= 48 ? clock.format(new Date(b.start)) : dayShort.format(interval === 'day' ? firstNoon(b) : new Date(b.start));
 }
 
 const chains = { 'eip155:8453': 'Base', 'eip155:84532': 'Base Sepolia', 'eip155:1': 'Ethereum', 'eip155:11155111': 'Sepolia', 'eip155:137': 'Polygon', 'eip155:43114': 'Avalanche', 'eip155:42161': 'Arbitrum', 'eip155:10': 'Optimism' };
