@@ -106,7 +106,7 @@ func TestDashboard(t *testing.T) {
 	see(t, o, "signIn", "empty", "days", "madeUp", "late", "parting")
 
 	buy(1, "/weather", http.StatusOK)
-	buy(2, "/weather?<img/src=x/onerror=alert(1)>", http.StatusOK)
+	buy(2, "/weather?<img/src=x/onerror=alert(1)>\u202egnp.exe", http.StatusOK)
 	buy(2, "/broken", http.StatusInternalServerError)
 	failRefund(t, r)
 	saw := see(t, o, "sold", "keyboard", "live", "act", "failing")

@@ -157,6 +157,8 @@ const scenes = {
       seen.needs = await page.locator('#needs b').allInnerTexts();
       seen.states = await text(page, 'states-body');
       must('sold', (await page.locator('#revenue-chart rect.earned').count()) > 0, 'there is no bar');
+      const strange = page.locator('#payments-body').getByText('onerror=alert(1)>%E2%80%AE', { exact: false });
+      must('sold', (await strange.count()) === 1 && !(await page.content()).includes('\u202e'), 'what a buyer has asked for is not shown as it is');
     });
   },
 

@@ -177,6 +177,9 @@ export const stepName = (event) => trailWords[event] ?? sentence(event);
 /** sentence makes words of a code: "over limit" of over_limit. */
 export const sentence = (code) => capital(String(code ?? '').replaceAll('_', ' '));
 
+/** plain shows what can't be seen or would turn a line round, as an address does: strangers choose what they pay for. */
+export const plain = (text) => text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, encodeURIComponent);
+
 export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
 export const stateName = (state) => states[state]?.[0] ?? state;

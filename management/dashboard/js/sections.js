@@ -2,15 +2,18 @@
 
 import { copyable, empty, h, shorten } from './dom.js';
 import { histogram, meter, shareBar } from './charts.js';
-import { Purse, ago, chain, count, ether, lasting, millis, money, paid, plural, price, sentence, stateKind, stateName, stepName, time } from './format.js';
+import { Purse, ago, chain, count, ether, lasting, millis, money, paid, plain, plural, price, sentence, stateKind, stateName, stepName, time } from './format.js';
 import { runway } from './needs.js';
 
 const when = (t) => h('time', { datetime: t, title: time(t), 'data-ago': true }, ago(t));
 
 export const stateMark = (state) => h('span', { class: `state ${stateKind(state)}` }, stateName(state));
 
-/** path is what a payment was made for, shortened. */
-export const what = (p) => (p.plan ? `Plan ${p.plan}` : cut(`${p.method ?? ''} ${p.uri ?? p.route ?? ''}`.trim() || p.flow || '–', 90));
+/** asked is the request that a payment was made for. */
+const asked = (p, host = '') => plain(`${p.method ?? ''} ${host}${p.uri ?? p.route ?? ''}`);
+
+/** what is what a payment was made for, shortened. */
+export const what = (p) => (p.plan ? `Plan ${p.plan}` : cut(asked(p).trim() || p.flow || '–', 90));
 
 const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 
@@ -60,7 +63,7 @@ export function paymentsTable(list, coins, { open, actions }) {
   return h('table', { class: 'stack' },
     h('thead', {}, h('tr', {}, ['For', 'Amount', 'State', 'Payer', 'Made', ''].map((t, i) => h('th', { scope: 'col', class: [null, 'number', null, null, null, 'acts'][i] }, t || h('span', { class: 'hidden' }, 'Actions'))))),
     h('tbody', {}, list.map((p) => h('tr', {},
-      h('th', { scope: 'row', class: 'what' }, h('button', { type: 'button', class: 'link', 'data-key': `pay-${p.id}`, title: p.uri ?? what(p), onclick: () => open(p.id) }, what(p))),
+      h('th', { scope: 'row', class: 'what' }, h('button', { type: 'button', class: 'link', 'data-key': `pay-${p.id}`, title: p.uri ? asked(p) : what(p), onclick: () => open(p.id) }, what(p))),
       h('td', { class: 'number' }, price(p)),
       h('td', {}, stateMark(p.state), because(p.reason)),
       h('td', { class: 'rest payer' }, copyable(p.payer)),
@@ -182,7 +185,7 @@ export function sheetBody(p, actions) {
     h('p', { class: 'big' }, paid(p)), h('p', { class: 'row' }, stateMark(p.state), because(p.reason)),
     h('div', { class: 'row deeds' }, actions(p)),
     h('h3', {}, 'What it is'),
-    h('dl', { class: 'pairs' }, pair('For', p.uri && `${p.method ?? ''} ${p.host ?? ''}${p.uri}`), pair('Plan', p.plan), pair('Route', p.route), pair('Network', chain(p.network)),
+    h('dl', { class: 'pairs' }, pair('For', p.uri && asked(p, p.host)), pair('Plan', p.plan), pair('Route', p.route), pair('Network', chain(p.network)),
       pair('Payer', copyable(p.payer, p.payer)), pair('Paid to', copyable(p.payTo, p.payTo)), pair('Transaction', p.transaction && copyable(p.transaction, p.transaction)), pair('Block', p.block && count(p.block)),
       pair('Final', p.final ? 'yes' : 'not yet'), pair('Made', time(p.createdAt)), pair('Settled', p.settledAt && `${time(p.settledAt)}, after ${millis(new Date(p.settledAt) - new Date(p.createdAt))}`),
       pair('Delivered', p.deliveredAt && time(p.deliveredAt)), pair('Plan ends', p.planUntil && time(p.planUntil)), pair('Served by', p.servedBy), pair('Id', copyable(p.id, p.id))),
