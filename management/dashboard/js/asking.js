@@ -9,11 +9,11 @@ export function windowOf(range, now) {
   if (range <= 7) {
     start.setMinutes(0, 0, 0);
     start.setHours(start.getHours() - range * 24 + 1);
-    return { range, interval: 'hour', buckets: range * 24, start, before: new Date(start - range * 86_400_000) };
+    return { range, interval: 'hour', start, before: new Date(start - range * 86_400_000) };
   }
   start.setHours(0, 0, 0, 0);
   start.setDate(start.getDate() - range + 1);
-  return { range, interval: 'day', buckets: range, start, before: new Date(start - range * 86_400_000) };
+  return { range, interval: 'day', start, before: new Date(start - range * 86_400_000) };
 }
 
 /** askRevenue asks for the window that is shown, and once for the one before it, which does not change any more but for what goes back of it. */

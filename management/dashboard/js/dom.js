@@ -21,7 +21,6 @@ function fill(e, attributes, children) {
   for (const [name, value] of Object.entries(attributes ?? {})) {
     if (value === null || value === undefined || value === false) continue;
     if (name.startsWith('on')) e.addEventListener(name.slice(2), value);
-    else if (name === 'style') for (const [k, v] of Object.entries(value)) e.style.setProperty(k, v);
     else e.setAttribute(name, value === true ? '' : String(value));
   }
   e.append(...children.flat(Infinity).filter((c) => c !== null && c !== undefined && c !== false));

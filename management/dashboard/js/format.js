@@ -127,7 +127,7 @@ export function ago(t, now = Date.now()) {
   return seconds < 5 ? 'just now' : `${lasting(seconds).replace(/[a-z]+$/, (unit) => brief[unit.replace(/s$/, '')])} ago`;
 }
 
-/** since is ago as an element that keeps counting: see tick. */
+/** tick has the times that are shown as ago go on. */
 export function tick(root = document) {
   for (const e of root.querySelectorAll('time[data-ago]')) e.textContent = ago(e.dateTime);
 }
@@ -157,7 +157,7 @@ const chains = { 'eip155:8453': 'Base', 'eip155:84532': 'Base Sepolia', 'eip155:
 
 export const chain = (id) => chains[id] ?? id;
 
-/** words of states: what it is called, what it means for the seller (good, wait, bad, quiet). */
+/** states are what each is called, and what it means for the seller: good, wait, bad, back or quiet. */
 export const states = {
   PENDING: ['Asked for', 'quiet'], SETTLING: ['Settling', 'wait'], PAID: ['Paid, not delivered yet', 'wait'], DELIVERED: ['Delivered', 'good'],
   SETTLED: ['Settled for others', 'quiet'], OWED: ['Delivered, not paid', 'bad'], FAILED: ['Failed', 'quiet'], VOID: ['Void', 'quiet'],
@@ -165,7 +165,7 @@ export const states = {
   REFUND_FAILED: ['Refund failed', 'bad'], REFUND: ['A refund’s transfer', 'quiet'],
 };
 
-/** steps are the words of a payment's audit trail. */
+/** trailWords are what the events of a payment's audit trail are called. */
 const trailWords = {
   claim: 'Asked for', challenge: 'Asked for', send: 'Sent to the chain', settle: 'Money arrived', fail: 'Not paid', final: 'Final on the chain', deliver: 'Passed on to the upstream',
   delivered: 'Delivered', undelivered: 'Not delivered', refund_retry: 'Refund tried again',

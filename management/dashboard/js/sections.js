@@ -7,7 +7,7 @@ import { runway } from './needs.js';
 
 const when = (t) => h('time', { datetime: t, title: time(t), 'data-ago': true }, ago(t));
 
-export const stateMark = (state) => h('span', { class: `state ${stateKind(state)}` }, stateName(state));
+const stateMark = (state) => h('span', { class: `state ${stateKind(state)}` }, stateName(state));
 
 /** asked is the request that a payment was made for. */
 const asked = (p, host = '') => plain(`${p.method ?? ''} ${host}${p.uri ?? p.route ?? ''}`);
