@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"embed"
 	"encoding/base64"
-	"mime"
 	"net/http"
 	"path"
 	"strconv"
@@ -83,13 +82,8 @@ func newFile(name string) *file {
 	if err != nil { // it stands in the program
 		return &file{}
 	}
-	f := &file{body: body, mime: types[path.Ext(name)]}
-	if f.mime == "" {
-		f.mime = mime.TypeByExtension(path.Ext(name))
-	}
 	sum := sha256.Sum256(body)
-	f.tag = `"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`
-	return f
+	return &file{body: body, mime: types[path.Ext(name)], tag: `"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`}
 }
 
 // ServeHTTP implements http.Handler.

@@ -56,7 +56,7 @@ func TestFilesAreThere(t *testing.T) {
 			}
 			seen[path] = true
 			f := ask(t, path)
-			if f.Code != http.StatusOK || f.Body.Len() == 0 || f.Header().Get("X-Content-Type-Options") != "nosniff" {
+			if f.Code != http.StatusOK || f.Body.Len() == 0 || f.Header().Get("Content-Type") == "" || f.Header().Get("X-Content-Type-Options") != "nosniff" {
 				t.Errorf("%s: %d %v", path, f.Code, f.Header())
 			}
 			if strings.HasSuffix(path, ".js") {
