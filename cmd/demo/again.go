@@ -129,7 +129,7 @@ func (s *story) useToken(ctx context.Context) error {
 
 // awaitHealth asks for the health until it has the status; answers may be a moment old.
 func (s *story) awaitHealth(ctx context.Context, status int) (answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, longest)
 	defer cancel()
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()

@@ -38,7 +38,7 @@ func (s *story) logged(ctx context.Context) error {
 
 // awaitEntry reads the log until the entry of the payment is there: it is written after the answer.
 func (s *story) awaitEntry(ctx context.Context) (string, entry, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, longest)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()

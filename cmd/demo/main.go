@@ -19,8 +19,12 @@ import (
 	"time"
 )
 
-// patience bounds the whole story: on a slow machine it takes seconds.
-const patience = 2 * time.Minute
+const (
+	// patience bounds the whole story: on a slow machine it takes seconds.
+	patience = 5 * time.Minute
+	// longest bounds a wait for what follows within a moment where the machine is not busy.
+	longest = time.Minute
+)
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
