@@ -13,6 +13,7 @@ export const gather = 10_000; // how long events are gathered before their effec
 
 let timers = [];
 let soon = null; // when what was heard is asked for
+let frame = null; // when it is drawn: however much is heard, not more often than can be seen
 
 const feed = new Feed({ event: heard, state: pulse });
 
@@ -114,6 +115,13 @@ function pulse(state) {
   $('pulse-text').textContent = { on: 'Live', away: 'Reconnecting', off: 'Every 30 s' }[state];
 }
 
+function drawNews() {
+  frame = null;
+  if (!d) return;
+  drawFeed();
+  for (const f of d.feed) f.fresh = false;
+}
+
 function heard(type, ev) {
   if (!d) return;
   if (type === 'end') {
@@ -129,7 +137,6 @@ function heard(type, ev) {
     sum: money(BigInt(x.amount), coins.name({ network: ev.network, asset: x.asset, symbol: x.symbol, amount: x.amount })),
   });
   d.feed.length = Math.min(d.feed.length, keptEvents);
-  drawFeed();
-  for (const f of d.feed) f.fresh = false;
+  frame ??= requestAnimationFrame(drawNews);
   soon ??= setTimeout(() => { soon = null; if (d && !document.hidden) refresh(); }, Math.max(gather, 10 * d.took));
 }
