@@ -1,114 +1,11 @@
 // Looks at the dashboard in Chromium, scene by scene. It gets its order as JSON, and prints what it saw: what went wrong, and numbers.
-import { mkdirSync, readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { join } from 'node:path';
-import { chromium } from 'playwright-core';
+import { browser, desktop, look, must, order, phone, seen, settle, text, visit, wrong } from './eyes.mjs';
+import { keep, keeping, live, madeUp, misfits } from './madeup.mjs';
 import { operations, shop } from './shop.mjs';
 
-const order = JSON.parse(readFileSync(0, 'utf8')); // { url, key, reader, browser, shots, scenes }
-const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
-if (order.shots) mkdirSync(order.shots, { recursive: true });
-
-const wrong = [];
-const seen = {};
-const desktop = { width: 1360, height: 900 };
-const phone = { width: 360, height: 780 };
-const live = `sk_live_${'x'.repeat(49)}`; // of the shop that is made up
-
-const browser = await chromium.launch({ executablePath: order.browser, args: ['--no-sandbox', '--disable-dev-shm-usage'] });
-
-/** visit opens the dashboard in a browser of its own, and closes that when the scene is over. What the page complains of is wrong. */
-async function visit(name, { viewport = desktop, colorScheme = 'light', prepare, key = order.key, quick = false, timezoneId }, scene) {
-  const context = await browser.newContext({ viewport, colorScheme, bypassCSP: false, reducedMotion: 'reduce', locale: 'en-GB', timezoneId });
-  context.setDefaultTimeout(60_000); // on a busy machine, too
-  const page = await context.newPage();
-  const expected = [];
-  page.on('console', (m) => {
-    if (m.type() === 'error' && !expected.some((e) => m.text().includes(e))) wrong.push(`${name}: the console says ${m.text()}`);
-  });
-  page.on('pageerror', (e) => wrong.push(`${name}: ${e.stack}`));
-  page.on('request', (r) => {
-    if (!r.url().startsWith(new URL(order.url).origin)) wrong.push(`${name}: it asks for ${r.url()}`);
-    if (r.url().includes('sk_test_')) wrong.push(`${name}: the key is in an address`);
-  });
-  if (prepare) await prepare(page, expected);
-  await page.goto(order.url);
-  if (key) {
-    await page.getByLabel('API key', { exact: true }).fill(key);
-    await page.keyboard.press('Enter');
-  }
-  try {
-    await scene(page, expected);
-  } catch (e) {
-    wrong.push(`${name}: ${e.message}`);
-  }
-  await look(page, name, quick);
-  await context.close();
-}
-
-/** settle waits until all sections show what they have. */
-const settle = (page) => page.waitForFunction(() => document.body.dataset.view === 'board' && !document.querySelector('#board [aria-busy="true"]'), null);
-
-/** look takes a picture, looks for what does not fit, and has axe look, unless it must be quick: axe has seen the same in another scene. */
-async function look(page, name, quick) {
-  if (order.shots) await page.screenshot({ path: join(order.shots, `${name}.png`), fullPage: true });
-  const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-  if (wide > 0) wrong.push(`${name}: it is ${wide} px wider than the window`);
-  if (quick) return;
-  const world = await page.context().newCDPSession(page); // a world of its own, so that the page's policy need not let it in
-  const { frameTree } = await world.send('Page.getFrameTree');
-  const { executionContextId } = await world.send('Page.createIsolatedWorld', { frameId: frameTree.frame.id });
-  const said = await world.send('Runtime.evaluate', {
-    contextId: executionContextId, awaitPromise: true, returnByValue: true,
-    expression: `${axe};axe.run(document,{runOnly:['wcag2a','wcag2aa','wcag21a','wcag21aa','wcag22aa','best-practice']}).then(r=>r.violations.map(v=>({id:v.id,impact:v.impact,nodes:v.nodes.map(n=>n.html.slice(0,160)+' '+(n.any[0]?.message??''))})))`,
-  });
-  if (said.exceptionDetails) wrong.push(`${name}: axe: ${JSON.stringify(said.exceptionDetails).slice(0, 400)}`);
-  for (const v of said.result?.value ?? []) {
-    if (v.impact === 'serious' || v.impact === 'critical') wrong.push(`${name}: axe: ${v.id} (${v.impact}): ${v.nodes.slice(0, 3).join(' | ')}`);
-    else (seen.minor ??= []).push(`${name}: ${v.id}`);
-  }
-}
-
-const text = (page, id) => page.locator(`#${id}`).innerText();
-const must = (name, ok, why) => { if (!ok) wrong.push(`${name}: ${why}`); };
 const three = [['', desktop, 'light'], ['-dark', desktop, 'dark'], ['-phone', phone, 'light']];
 const two = [three[0], ['-phone-dark', phone, 'dark']];
-
-/** madeUp lets a page see a shop that is made up. `first` may keep an answer back. */
-const madeUp = (page, options, first = () => {}) => page.route(/\/v1\//, async (route) => {
-  const url = route.request().url();
-  if (url.endsWith('/v1/events')) return route.continue({ headers: { ...route.request().headers(), authorization: `Bearer ${order.key}`, 'x-network': 'testnet' } });
-  await first(url);
-  return route.fulfill({ json: shop(url, options) ?? {} });
-});
-
-let kept; // what is kept back of the made-up shop's answers
-
-/** keep keeps the next answer back of an address that has a word. `there` is when it is asked for; `go` lets it come, and waits for that. */
-function keep(page, word) {
-  const it = kept = { word };
-  it.there = new Promise((resolve) => { it.asked = resolve; });
-  it.free = new Promise((resolve) => { it.release = resolve; });
-  it.go = async () => {
-    const came = page.waitForEvent('requestfinished', { predicate: (r) => r.url().includes(word) });
-    it.release();
-    await came;
-    await page.evaluate(() => new Promise((resolve) => { requestAnimationFrame(() => requestAnimationFrame(resolve)); }));
-  };
-  return it;
-}
-
-/** keeping is the made-up shop for a page that asks only when it is told to, and from which answers can be kept. */
-async function keeping(page) {
-  await page.addInitScript(() => { window.setInterval = () => 0; });
-  await madeUp(page, { trouble: true }, async (url) => {
-    const it = kept;
-    if (!it || !url.includes(it.word)) return;
-    kept = null;
-    it.asked();
-    await it.free;
-  });
-}
 
 /** listed waits until so many payments are. */
 const listed = (page, n) => page.waitForFunction((many) => document.querySelectorAll('#payments-body tbody tr').length === many, n);
@@ -185,6 +82,19 @@ const scenes = {
     }
   },
 
+  /** Long words, large sums and several kinds of money fit, on a small phone, too. */
+  async long() {
+    for (const [suffix, viewport, colorScheme] of [['', { width: 920, height: 900 }, 'light'], ['-phone', { width: 320, height: 700 }, 'dark']]) {
+      await visit(`long${suffix}`, { viewport, colorScheme, prepare: (page) => madeUp(page, { trouble: true, long: true }), key: live, quick: true }, async (page) => {
+        await settle(page);
+        await page.locator('#payments-body button.link').first().click();
+        await page.waitForSelector('#sheet[open] .trail li');
+        await look(page, `long${suffix}-payment`, true);
+        await page.keyboard.press('Escape');
+      });
+    }
+  },
+
   /** From the keyboard alone: signing in, the range, a bar, a payment and back, and out. */
   async keyboard() {
     await visit('keyboard', { key: '', quick: true }, async (page) => {
@@ -209,7 +119,7 @@ const scenes = {
       await tabTo('#payments-body button.link');
       await page.keyboard.press('Enter');
       await page.waitForSelector('#sheet[open] .trail li');
-      if (order.shots) await page.screenshot({ path: join(order.shots, 'payment.png') });
+      await page.screenshot({ path: join(order.shots, 'payment.png') });
       await page.keyboard.press('Escape');
       must('keyboard', await page.evaluate(() => document.activeElement?.matches('#payments-body button.link')), 'the focus is lost when a payment is closed');
       await page.locator('#filter-state').selectOption('DELIVERED');
@@ -316,7 +226,7 @@ const scenes = {
       must('act', (await page.locator('#verdict').getAttribute('data-state')) === 'bad', 'a failed refund is not bad news');
       await page.getByRole('button', { name: /^Try again/ }).first().click();
       await page.waitForSelector('#ask[open]');
-      if (order.shots) await page.screenshot({ path: join(order.shots, 'question.png') });
+      await page.screenshot({ path: join(order.shots, 'question.png') });
       await page.locator('#ask-yes').click();
       await page.waitForSelector('#ask', { state: 'hidden' });
       await page.waitForFunction(() => !document.querySelector('#refunds-body td.acts button'));
@@ -363,19 +273,6 @@ const scenes = {
     });
   },
 };
-
-/** misfits are what of a value a schema does not know, or misses. */
-function misfits(value, schema, doc, at = '') {
-  const known = schema?.$ref ? schema.$ref.slice(2).split('/').reduce((o, k) => o[k], doc) : schema;
-  if (!known) return [`${at}: it is not described`];
-  if (Array.isArray(value)) return value.flatMap((v, i) => misfits(v, known.items, doc, `${at}[${i}]`)).slice(0, 3);
-  if (value === null) return [known.type].flat().includes('null') ? [] : [`${at}: it is never null`];
-  if (typeof value !== 'object') return known.enum && !known.enum.includes(value) ? [`${at}: ${value} is none of ${known.enum}`] : [];
-  return [
-    ...Object.keys(value).flatMap((k) => misfits(value[k], known.properties?.[k], doc, `${at}.${k}`)),
-    ...(known.required ?? []).filter((k) => !(k in value)).map((k) => `${at}.${k}: it is missing`),
-  ];
-}
 
 for (const name of order.scenes) await scenes[name]();
 await browser.close();

@@ -199,13 +199,36 @@ const settings = {
   keyMaxAgeSeconds: 90 * 86_400, idempotencyTtlSeconds: 86_400,
 };
 
+const word = (n) => 'Donaudampfschifffahrtsgesellschaft'.repeat(n / 34 + 1).slice(0, n);
+
+/** stretch makes of an answer one with the longest words, and the largest sums, that there may be. */
+function stretch(path, answer) {
+  const euros = (m) => ({ ...m, asset: '0x60a3E35Cc302bFA44Cb288Bc5a4F316Fdb1adb42', symbol: 'EURC', amount: '98765432109876', amountDecimal: '98765432.109876' });
+  const longer = (p) => ({
+    ...p, amount: '123456789012345', amountDecimal: '123456789.012345', uri: `/${word(600)}?${word(200)}`, host: `${word(60)}.example.com`, route: word(60), ...(p.plan && { plan: word(60) }),
+    ...(p.reason && { reason: 'invalid_exact_evm_payload_authorization_value_insufficient' }),
+  });
+  const lists = {
+    payments: longer, refunds: longer, wallets: (w) => ({ ...w, ...(w.role === 'refund' && { balanceDecimal: '123456789012.345678' }), problem: `dial tcp: lookup ${word(80)}.example.com: no such host` }),
+    webhooks: (e) => ({ ...e, url: `https://${word(60)}.example.com/${word(1500)}` }), 'api-keys': (k) => ({ ...k, label: word(80) }),
+  };
+  if (lists[path]) return { ...answer, data: answer.data.map(lists[path]) };
+  if (path === 'payments/states') return { ...answer, states: answer.states.map((s) => ({ ...s, payments: s.payments * 1003, amounts: s.amounts.flatMap((m) => [m, euros(m)]) })) };
+  if (path === 'settings') return { ...answer, publicUrl: `https://${word(60)}.example.com/${word(100)}` };
+  return path.startsWith('payments/pay_') ? longer(answer) : answer;
+}
+
 /** operations are those that shop answers, as they are in the API's description. */
 export const operations = ['/v1/api-keys/current', '/v1/settings', '/v1/revenue', '/v1/payments/states', '/v1/payments', '/v1/payments/{id}', '/v1/refunds', '/v1/refunds/plan', '/v1/wallets', '/v1/webhooks', '/v1/webhooks/{id}/deliveries', '/v1/api-keys', '/v1/api-keys/usage'];
 
 /** shop answers what a GET asks for at an address of the API; nothing: it does not know that. */
-export function shop(address, { trouble = false, now = Date.now() } = {}) {
+export function shop(address, { trouble = false, long = false, now = Date.now() } = {}) {
   const url = new URL(address);
   const path = url.pathname.replace(/^.*\/v1\//, '');
+  return long ? stretch(path, answer(url, path, trouble, now)) : answer(url, path, trouble, now);
+}
+
+function answer(url, path, trouble, now) {
   const all = payments(now, trouble);
   const list = (data) => ({ data, page: {} });
   const state = url.searchParams.get('state');

@@ -149,7 +149,7 @@ export function histogram(host, settlement) {
     return [
       s('rect', { x: slot * i + 1, y: height - below - tall, width: Math.max(1, slot - 2), height: tall, rx: 2, class: slow ? 'span slow' : 'span' },
         s('title', {}, `${p.upToMs ? `${millis(from)} to ${millis(p.upToMs)}` : `more than ${millis(from)}`}: ${plural(p.payments, 'payment')}`)),
-      i % (width < 330 ? 3 : 2) === 0 && s('text', { x: slot * i, y: height - 5, class: 'mark', 'text-anchor': i === 0 ? 'start' : 'middle' }, i === 0 ? '0' : millis(from).replace('.0', '')),
+      i % (width < 330 ? 3 : 2) === 0 && s('text', { x: slot * i, y: height - 5, class: 'mark', 'text-anchor': i === 0 ? 'start' : slot * i > width - 30 ? 'end' : 'middle' }, i === 0 ? '0' : millis(from).replace('.0', '')),
     ];
   });
   const label = spans.filter((p, i) => p.payments > 0 && i <= last).map((p) => `${p.upToMs ? `up to ${millis(p.upToMs)}` : 'longer'}: ${p.payments}`).join('; ');

@@ -46,7 +46,7 @@ function nothingSold(w) {
 function chartHeight() {
   const host = $('revenue-chart');
   if (host.clientWidth < 520) return 190;
-  return Math.max(240, Math.min(380, d.chartHeight ?? 240));
+  return Math.max(240, Math.min(480, d.chartHeight ?? 240));
 }
 
 /** fitChart lets the chart fill its card when what stands beside that has made it higher. */

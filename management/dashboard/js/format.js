@@ -177,6 +177,8 @@ export const stepName = (event) => trailWords[event] ?? sentence(event);
 /** sentence makes words of a code: "over limit" of over_limit. */
 export const sentence = (code) => capital(String(code ?? '').replaceAll('_', ' '));
 
+export const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+
 /** plain shows what can't be seen or would turn a line round, as an address does: strangers choose what they pay for. */
 export const plain = (text) => text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, encodeURIComponent);
 

@@ -1,6 +1,6 @@
 // What needs somebody, worst first. Each says what is wrong, why that matters or what to do, and where.
 
-import { Purse, chain, count, ether, lasting, paid, plural, units } from './format.js';
+import { Purse, chain, count, cut, ether, lasting, paid, plural, units } from './format.js';
 
 const hour = 3600, day = 86_400;
 const age = (t, now) => (now - new Date(t)) / 1000;
@@ -101,9 +101,9 @@ function hookNeeds(d) {
   for (const { endpoint: e, deliveries } of d.hooks ?? []) {
     const dead = deliveries.filter((x) => x.status === 'dead').length;
     if (!e.active && e.disabledReason === 'gone') {
-      out.push({ id: `hook-${e.id}`, bad: true, where: 'hooks', act: 'See it', title: 'A webhook endpoint is off', text: `${e.url} answered 410, so it is told nothing more.` });
+      out.push({ id: `hook-${e.id}`, bad: true, where: 'hooks', act: 'See it', title: 'A webhook endpoint is off', text: `${cut(e.url, 120)} answered 410, so it is told nothing more.` });
     } else if (e.active && dead > 0) {
-      out.push({ id: `hook-${e.id}`, where: 'hooks', act: 'See them', title: `${plural(dead, 'webhook')} did not arrive`, text: `${e.url} did not take them. When it is well again, have them delivered again.` });
+      out.push({ id: `hook-${e.id}`, where: 'hooks', act: 'See them', title: `${plural(dead, 'webhook')} did not arrive`, text: `${cut(e.url, 120)} did not take them. When it is well again, have them delivered again.` });
     }
   }
   return out;

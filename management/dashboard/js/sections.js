@@ -2,7 +2,7 @@
 
 import { copyable, empty, h, shorten } from './dom.js';
 import { histogram, meter, shareBar } from './charts.js';
-import { Purse, ago, chain, count, ether, lasting, millis, money, paid, plain, plural, price, sentence, stateKind, stateName, stepName, time } from './format.js';
+import { Purse, ago, chain, count, cut, ether, lasting, millis, money, paid, plain, plural, price, sentence, stateKind, stateName, stepName, time } from './format.js';
 import { runway } from './needs.js';
 
 const when = (t) => h('time', { datetime: t, title: time(t), 'data-ago': true }, ago(t));
@@ -14,8 +14,6 @@ const asked = (p, host = '') => plain(`${p.method ?? ''} ${host}${p.uri ?? p.rou
 
 /** what is what a payment was made for, shortened. */
 export const what = (p) => (p.plan ? `Plan ${p.plan}` : cut(asked(p).trim() || p.flow || '–', 90));
-
-const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 
 const because = (reason) => reason && h('span', { class: 'sub' }, sentence(reason));
 
