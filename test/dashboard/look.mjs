@@ -70,7 +70,7 @@ const scenes = {
     for (const [kind, state, needed] of [['busy', 'good', 0], ['trouble', 'bad', 10]]) {
       const prepare = (page) => madeUp(page, { trouble: kind === 'trouble' });
       for (const [suffix, viewport, colorScheme] of three) {
-        await visit(`${kind}${suffix}`, { viewport, colorScheme, prepare, key: live, quick: kind === 'busy' && viewport === phone }, async (page) => {
+        await visit(`${kind}${suffix}`, { viewport, colorScheme, prepare, key: live, quick: kind === 'busy' && suffix !== '' }, async (page) => {
           await settle(page);
           must(kind, (await page.locator('#verdict').getAttribute('data-state')) === state, 'the verdict is wrong');
           const more = page.locator('.more-needs button');
