@@ -265,6 +265,7 @@ const scenes = {
       await visit(name, { prepare, quick: true }, async (page) => {
         await settle(page);
         must(name, (await page.locator('#verdict').getAttribute('data-state')) === 'unknown', 'all is said to be well that nobody knows of');
+        must(name, name !== 'denied' || !(await text(page, 'board')).includes('Not known now'), 'what this key may not see is said to be not known now');
       });
     }
     await visit('loading', { prepare: (page) => page.route(ledger, () => {}) }, async (page) => {

@@ -104,19 +104,21 @@ function fail(id, e) {
     }
     return;
   }
-  const body = id === 'revenue' ? $('revenue-chart') : $(`${id}-body`);
   $(id).classList.add('not-known');
+  put(id === 'revenue' ? $('revenue-chart') : $(`${id}-body`), whyNot(id, e));
+  const same = e.denied ? whyNot(id, e) : h('p', { class: 'unknown' }, 'Not known now'); // for what is made of the same
+  if (id === 'revenue') { put($('latency-body'), same); ready('latency'); }
+  if (id === 'payments' && d.feed.length === 0) { put($('feed-list'), h('li', { class: 'quiet-now' }, same)); ready('feed'); }
+}
+
+/** whyNot tells why a section has nothing to show. Where it may get better by itself, the verdict says why, once for all. */
+function whyNot(id, e) {
   if (e.code === 'apikey.scope_insufficient') {
     const scope = { hooks: 'webhooks:manage', keys: 'keys:manage' }[id] ?? 'payments:read';
-    put(body, empty('Not for this key', `To see this, it needs the scope ${scope}.`));
-  } else if (e.denied) {
-    put(body, empty('None here', 'This instance has none.'));
-  } else if (e.temporary) { // the verdict says why, once for all
-    put(body, h('p', { class: 'unknown' }, 'Not known now'));
-  } else {
-    put(body, h('div', { class: 'broken' }, h('b', {}, 'This could not be asked for'), h('p', {}, `${e.message}.`), e.requestId && h('p', { class: 'sub' }, `Request ${e.requestId}`),
-      h('button', { type: 'button', class: 'small', onclick: () => refresh() }, 'Ask again')));
+    return empty('Not for this key', `To see this, it needs the scope ${scope}.`);
   }
-  if (id === 'revenue') { put($('latency-body'), h('p', { class: 'unknown' }, 'Not known now')); ready('latency'); }
-  if (id === 'payments' && d.feed.length === 0) { put($('feed-list'), h('li', { class: 'quiet-now unknown' }, 'Not known now')); ready('feed'); }
+  if (e.denied) return empty('None here', 'This instance has none.');
+  if (e.temporary) return h('p', { class: 'unknown' }, 'Not known now');
+  return h('div', { class: 'broken' }, h('b', {}, 'This could not be asked for'), h('p', {}, `${e.message}.`), e.requestId && h('p', { class: 'sub' }, `Request ${e.requestId}`),
+    h('button', { type: 'button', class: 'small', onclick: () => refresh() }, 'Ask again'));
 }
