@@ -48,7 +48,7 @@ const scenes = {
   },
 
   async sold() {
-    await visit('sold', { quick: true }, async (page) => {
+    await visit('sold', { quick: true }, async (page, expected) => {
       await settle(page);
       seen.earned = await text(page, 'earned');
       seen.needs = await page.locator('#needs b').allInnerTexts();
@@ -56,6 +56,14 @@ const scenes = {
       must('sold', (await page.locator('#revenue-chart rect.earned').count()) > 0, 'there is no bar');
       const strange = page.locator('#payments-body').getByText('onerror=alert(1)>%E2%80%AE', { exact: false });
       must('sold', (await strange.count()) === 1 && !(await page.content()).includes('\u202e'), 'what a buyer has asked for is not shown as it is');
+      expected.push('400');
+      await page.locator('#filter-payer').fill('0x12');
+      await page.keyboard.press('Enter');
+      await page.locator('#payments-body').getByText('must be an address').waitFor();
+      await page.getByLabel('24 hours').click();
+      await page.waitForFunction(() => document.getElementById('earned-change').textContent.includes('24 hours'));
+      await settle(page);
+      must('sold', (await page.locator('#payments.stale').count()) === 0 && (await page.locator('#verdict').getAttribute('data-state')) !== 'unknown', 'what can’t be looked for makes the page old');
     });
   },
 
