@@ -71,6 +71,9 @@ func permitted(a netip.Addr, allowed []netip.Prefix) error {
 // connectTimeout bounds the dialling of one attempt; the attempt's own timeout bounds all of it.
 const connectTimeout = 10 * time.Second
 
+// streamBuffer is how much of an answer may wait here to be read, where it comes by HTTP/2. Any receiver could else leave 4 MiB here with each attempt.
+const streamBuffer = 4 * readAnswer
+
 // newClient makes a client that connects to permitted addresses alone. It looks at the address that is dialled, after the name was resolved,
 // so a name that resolves to something else the next time gains nothing; redirects are answers, not followed; and no proxy is
 // asked, which would resolve names itself.
@@ -86,6 +89,7 @@ func newClient(allowed []netip.Prefix) *http.Client {
 		Transport: &http.Transport{
 			DialContext: d.DialContext, TLSHandshakeTimeout: connectTimeout, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: perEndpoint,
 			MaxIdleConns: 64, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: 32 << 10, DisableCompression: true,
+			HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: streamBuffer},
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}

@@ -2,9 +2,15 @@ package webhooks
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -134,6 +140,44 @@ func TestAnAnswerThatNeverEnds(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	t.Error("the connection is still there")
+}
+
+// What a receiver sends and nobody reads stays with the receiver.
+func TestAFlood(t *testing.T) {
+	wrote := make(chan error, 1)
+	flood := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		c := http.NewResponseController(w)
+		if err := errors.Join(c.Flush(), c.SetWriteDeadline(time.Now().Add(time.Second))); err != nil {
+			t.Error(err)
+		}
+		_, err := w.Write(make([]byte, 16*streamBuffer))
+		wrote <- err
+	}))
+	flood.Config.ErrorLog = log.New(io.Discard, "", 0)
+	flood.EnableHTTP2 = true
+	flood.StartTLS()
+	t.Cleanup(flood.Close)
+	client := newClient(PrivateRanges())
+	transport, ok := client.Transport.(*http.Transport)
+	if !ok {
+		t.Fatalf("%T", client.Transport)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(flood.Certificate())
+	transport.TLSClientConfig = &tls.Config{RootCAs: roots}
+	t.Cleanup(client.CloseIdleConnections)
+	q, err := http.NewRequestWithContext(t.Context(), http.MethodPost, flood.URL, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := client.Do(q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if err := <-wrote; err == nil || res.ProtoMajor != 2 {
+		t.Errorf("%d bytes wait here, by %s", 16*streamBuffer, res.Proto)
+	}
 }
 
 // 410 is said by an address, not by an endpoint that has left it; and those who hear of it hear nothing of what was secret in the address.
