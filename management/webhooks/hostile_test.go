@@ -180,7 +180,7 @@ func TestAFlood(t *testing.T) {
 	}
 }
 
-// 410 is said by an address, not by an endpoint that has left it; and those who hear of it hear nothing of what was secret in the address.
+// 410 is said by an address, not by an endpoint that has left it, which is still told; and those who hear of it hear nothing of what was secret in the address.
 func TestGoneFromElsewhere(t *testing.T) {
 	b := newBench(t, testSettings())
 	r, witness := newReceiver(t), newReceiver(t)
@@ -200,6 +200,12 @@ func TestGoneFromElsewhere(t *testing.T) {
 	b.run()
 	if e, err := b.Endpoint(t.Context(), false, made.ID); err != nil || !e.Active {
 		t.Errorf("%+v %v", e, err)
+	}
+	r.answers(nil)
+	b.clock.pass(time.Minute)
+	b.run()
+	if d := b.log(made)[0]; d.Status != StatusDelivered || d.AttemptCount != 2 {
+		t.Errorf("it was not told where it is now: %+v", d)
 	}
 	r.answers(status(http.StatusGone))
 	b.happens(TypeSettled, false)

@@ -261,9 +261,13 @@ func (s *Service) attempt(r *record[storedDelivery], e *storedEndpoint, secrets 
 	}
 	s.felt(e.ID, o.reason == "")
 	if o.reason == ReasonGone {
-		if err := s.disable(ctx, e, now); err != nil {
+		moved, err := s.disable(ctx, e, now)
+		if err != nil {
 			s.complain(ctx, "disabling an endpoint", err)
 			return // the lease runs out, and it is asked again
+		}
+		if moved { // who is gone is not who is to be told now
+			o.reason = ReasonStatus
 		}
 	}
 	r.value.attempted(o, now)
@@ -306,18 +310,18 @@ func (s *Service) tell(set Settings, r *record[storedDelivery], o *outcome) {
 	}
 }
 
-// disable makes an endpoint inactive that has answered 410, unless it is elsewhere meanwhile. The others hear of it first: whatever dies in between asks it
-// again.
-func (s *Service) disable(ctx context.Context, e *storedEndpoint, now time.Time) error {
+// disable makes an endpoint inactive that has answered 410, unless it has moved elsewhere meanwhile. The others hear of it first: whatever dies in
+// between asks it again.
+func (s *Service) disable(ctx context.Context, e *storedEndpoint, now time.Time) (moved bool, err error) {
 	s.disabling.Lock() // one of all that have been answered so
 	defer s.disabling.Unlock()
 	endpoints, err := s.all(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	did := false
 	_, err = change(ctx, s.store, kindEndpoint, e.ID, func(r *record[storedEndpoint]) (bool, error) {
-		if !r.value.Active || r.value.URL != e.URL {
+		if moved = r.value.URL != e.URL; moved || !r.value.Active {
 			return false, nil
 		}
 		ev, err := disabledEvent(&r.value, r.object.Version, now)
@@ -336,5 +340,5 @@ func (s *Service) disable(ctx context.Context, e *storedEndpoint, now time.Time)
 		set.Observe(Observation{Event: "disabled"})
 		set.Logger.Error("a webhook endpoint has answered 410 Gone, and is told nothing more", slog.String("endpoint", e.ID))
 	}
-	return err
+	return moved, err
 }
