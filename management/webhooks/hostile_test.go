@@ -142,6 +142,40 @@ func TestAnAnswerThatNeverEnds(t *testing.T) {
 	t.Error("the connection is still there")
 }
 
+// What can't be signed, since the key is lost, waits for the key at growing distances, and not for ever.
+func TestTheKeyIsLost(t *testing.T) {
+	b := newBench(t, testSettings())
+	r := newReceiver(t)
+	e, secret := b.create(r)
+	lost := testSettings()
+	lost.Keys = nil
+	b.Configure(lost)
+	first := b.happens(TypeSettled, false)
+	for range 24 * 60 {
+		b.run()
+		b.clock.pass(time.Minute)
+	}
+	o, err := b.store.Object(t.Context(), kindDelivery, deliveryID(e.ID, &first))
+	if err != nil || o.Version > 100 {
+		t.Errorf("in a day it was put off %d times: %v", o.Version-1, err)
+	}
+	b.Configure(testSettings())
+	b.clock.pass(3 * time.Hour)
+	b.run()
+	if all := r.take(); len(all) != 1 || all[0].event.ID != first.ID || b.verify(secret, all[0]) != nil {
+		t.Errorf("when the key was there again: %v", all)
+	}
+	b.Configure(lost)
+	b.happens(TypeSettled, false)
+	for range 40 {
+		b.run()
+		b.clock.pass(24 * time.Hour)
+	}
+	if d := b.log(e)[0]; d.Status != StatusDead || d.Reason != ReasonRequest {
+		t.Errorf("after forty days: %+v", d)
+	}
+}
+
 // What a receiver sends and nobody reads stays with the receiver.
 func TestAFlood(t *testing.T) {
 	wrote := make(chan error, 1)

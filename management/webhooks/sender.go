@@ -113,7 +113,7 @@ func (s *Service) begin(ctx context.Context, o ledger.Object, st *step) (bool, e
 	secrets, err := s.secretsOf(e, now)
 	if err != nil {
 		s.complain(ctx, "reading the secret of endpoint "+e.ID, err)
-		return true, s.postpone(ctx, &r, now.Add(strangers))
+		return true, s.await(ctx, &r, now)
 	}
 	if len(secrets) == 0 { // it is in the configuration of other instances
 		if now.Sub(o.Due) < strangers {
@@ -228,6 +228,16 @@ func (s *Service) felt(endpoint string, well bool) {
 func (s *Service) postpone(ctx context.Context, r *record[storedDelivery], until time.Time) error {
 	r.object.Due, r.value.Leased = until, time.Time{}
 	return r.save(ctx, s.store)
+}
+
+// await puts off a delivery that can't be signed until somebody has brought the key back: the longer it has waited, the longer, since all that has happened
+// meanwhile waits, too. It is dead when it has waited for as long as the log has what is over.
+func (s *Service) await(ctx context.Context, r *record[storedDelivery], now time.Time) error {
+	waited := now.Sub(r.value.NextAttemptAt)
+	if waited >= s.current().Keep {
+		return s.bury(ctx, r, ReasonRequest, now)
+	}
+	return s.postpone(ctx, r, now.Add(max(strangers, waited/10)))
 }
 
 // bury ends a delivery that can't be made.
