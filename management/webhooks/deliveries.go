@@ -17,8 +17,11 @@ type DeliveryQuery struct {
 	Limit int
 }
 
-// scanned bounds how many deliveries are looked at to find those of a state.
-const scanned = 2000
+// scanned bounds how many deliveries are looked at to find those of a state, and atOnce is how many are read at once then: they may be few.
+const (
+	scanned = 2000
+	atOnce  = 100
+)
 
 // Deliveries lists those of an endpoint, the newest first. next is the After of the next page; empty: there is none. With a Status a page may
 // be short, and even empty, though another follows.
@@ -34,9 +37,13 @@ func (s *Service) Deliveries(ctx context.Context, live bool, endpoint string, q 
 	if _, err := s.endpoint(ctx, live, endpoint); err != nil {
 		return nil, "", err
 	}
+	size := q.Limit
+	if q.Status != "" {
+		size = max(size, atOnce)
+	}
 	list = []Delivery{}
 	for seen := 0; seen < scanned; {
-		page, err := s.store.Objects(ctx, kindDelivery, endpoint, q.After, q.Limit)
+		page, err := s.store.Objects(ctx, kindDelivery, endpoint, q.After, size)
 		if err != nil {
 			return nil, "", err
 		}
@@ -52,7 +59,7 @@ func (s *Service) Deliveries(ctx context.Context, live bool, endpoint string, q 
 				return list, q.After, nil
 			}
 		}
-		if len(page) < q.Limit {
+		if len(page) < size {
 			return list, "", nil
 		}
 		seen += len(page)

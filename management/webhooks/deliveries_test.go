@@ -1,12 +1,15 @@
 package webhooks
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddy-x402/caddy-x402/ledger"
 )
 
 // What happens is told to those who want it, of its mode, from when they are there; each has a secret of its own.
@@ -236,5 +239,54 @@ func TestTestDelivery(t *testing.T) {
 	}
 	if got, err := b.Delivery(t.Context(), false, e.ID, d.ID); err != nil || got.Status != StatusDelivered {
 		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// counting is a store that counts how often it is asked for a list.
+type counting struct {
+	Store
+	lists int
+}
+
+func (c *counting) Objects(ctx context.Context, kind, group, after string, limit int) ([]ledger.Object, error) {
+	c.lists++
+	return c.Store.Objects(ctx, kind, group, after, limit)
+}
+
+// A log is read page by page, each delivery once; to look for the few of a state among many takes few questions.
+func TestPagesOfTheLog(t *testing.T) {
+	b := newBench(t, testSettings())
+	r := newReceiver(t)
+	e, _ := b.create(r)
+	const delivered = 120 // less than are looked at in one step, so that none is put off
+	for range delivered {
+		b.happens(TypeSettled, false)
+	}
+	b.run()
+	store := &counting{Store: b.ledger}
+	b.store = store
+	if list, next, err := b.Deliveries(t.Context(), false, e.ID, DeliveryQuery{Status: StatusDead, Limit: 1}); len(list) > 0 || next != "" || err != nil || store.lists > 5 {
+		t.Errorf("%d dead, %q, %v, after %d questions", len(list), next, err, store.lists)
+	}
+	for _, status := range []Status{"", StatusDelivered} {
+		seen := map[string]bool{}
+		for q := (DeliveryQuery{Status: status, Limit: 7}); ; {
+			list, next, err := b.Deliveries(t.Context(), false, e.ID, q)
+			if err != nil || len(list) > q.Limit {
+				t.Fatal(len(list), err)
+			}
+			for i := range list {
+				if seen[list[i].ID] {
+					t.Errorf("%s is there twice", list[i].ID)
+				}
+				seen[list[i].ID] = true
+			}
+			if q.After = next; next == "" {
+				break
+			}
+		}
+		if len(seen) != delivered {
+			t.Errorf("%d of %d are shown with the status %q", len(seen), delivered, status)
+		}
 	}
 }
