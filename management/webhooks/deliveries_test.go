@@ -151,7 +151,9 @@ func TestAnswers(t *testing.T) {
 		}, "", 0},
 	} {
 		set := testSettings()
-		set.Timeout = 300 * time.Millisecond
+		if c.reason == ReasonTimeout {
+			set.Timeout = 300 * time.Millisecond
+		}
 		b := newBench(t, set)
 		r := newReceiver(t)
 		e, _ := b.create(r)

@@ -74,7 +74,7 @@ func (h *history) Next(_ context.Context, cursor json.RawMessage, limit int) ([]
 	return slices.Clone(h.events[i:end]), next, err
 }
 
-// request is what a receiver got.
+// got is what a receiver got.
 type got struct {
 	header http.Header
 	body   string
@@ -156,8 +156,11 @@ var sealingKeys = func() *Keys {
 	return k
 }()
 
+// patience is how long tests wait for what comes at once, unless the machine is busy.
+const patience = time.Minute
+
 func testSettings(endpoints ...Configured) Settings {
-	return Settings{Endpoints: endpoints, Keys: sealingKeys, AllowPrivate: PrivateRanges(), Timeout: 2 * time.Second, Logger: slog.New(slog.DiscardHandler)}
+	return Settings{Endpoints: endpoints, Keys: sealingKeys, AllowPrivate: PrivateRanges(), Timeout: patience, Logger: slog.New(slog.DiscardHandler)}
 }
 
 func newBench(t testing.TB, set Settings) *bench {

@@ -58,7 +58,7 @@ func TestARunningService(t *testing.T) {
 	}
 	b.happens(TypeSettled, false)
 	s.Wake()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for _, want := range []string{"attempt", "delivery"} {
 		select {
