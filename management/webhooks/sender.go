@@ -106,6 +106,7 @@ func (s *Service) begin(ctx context.Context, o ledger.Object, st *step) (bool, e
 	}
 	switch {
 	case e == nil:
+		s.felt(r.value.EndpointID, true) // nothing is to be remembered of it
 		return true, s.bury(ctx, &r, ReasonEndpointRemoved, now)
 	case !e.Active:
 		return true, s.bury(ctx, &r, ReasonEndpointOff, now)
@@ -129,7 +130,7 @@ func (s *Service) begin(ctx context.Context, o ledger.Object, st *step) (bool, e
 		st.putOff[e.ID]++
 		return true, s.postpone(ctx, &r, now.Add(at.pause(st.putOff[e.ID])))
 	}
-	lease := now.Add(s.current().Timeout + leaseSlack)
+	lease := s.now().UTC().Add(s.current().Timeout + leaseSlack) // those before it may have taken long
 	r.value.Leased, r.object.Due = lease, lease
 	if err := r.save(ctx, s.store); err != nil {
 		s.leave(at)

@@ -115,10 +115,10 @@ func (s *Service) register(ctx context.Context, c *Configured, fresh bool) error
 		if !differs && now.Sub(v.Seen) < seenEvery {
 			return false, nil
 		}
-		if v.take(c, now); !differs {
-			return true, nil
+		v.take(c, now)
+		if differs {
+			v.UpdatedAt = now
 		}
-		v.UpdatedAt = now
 		return true, nil
 	})
 	return err
