@@ -114,12 +114,12 @@ func play(t *testing.T, f flow, step, method string, act func(*scene) rig.Answer
 	if first.Err == nil && !s.paysLast {
 		t.Fatalf("the process survived: %d %s", first.Status, first.Body)
 	}
-	<-doomed.done
+	<-doomed.Ended()
 
 	alive := start(t, o, s.dir, addr, s.upstream.Addr(), "")
 	answer := s.insist(act)
 	s.settle()
-	alive.kill()
+	alive.Kill()
 	s.judge(step, answer)
 	return s
 }

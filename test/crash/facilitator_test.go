@@ -50,7 +50,7 @@ func facilitated(t *testing.T, step string, anew bool) {
 	if first := s.send(s.header); first.Err == nil {
 		t.Fatalf("the process survived: %d %s", first.Status, first.Body)
 	}
-	<-doomed.done
+	<-doomed.Ended()
 	asked := len(f.Requests("/settle"))
 
 	alive := start(t, o, s.dir, addr, s.upstream.Addr(), "")
@@ -68,7 +68,7 @@ func facilitated(t *testing.T, step string, anew bool) {
 	}
 	answer := s.insist(act)
 	s.settle()
-	alive.kill()
+	alive.Kill()
 	s.judge(step, answer)
 	if n := len(f.Requests("/settle")); n != 1 {
 		t.Errorf("%d requests to settle for one payment", n)

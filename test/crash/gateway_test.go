@@ -61,7 +61,7 @@ func killGateway(t *testing.T, step string, asks, settled bool) {
 	if first := ask(); first.Err == nil {
 		t.Fatalf("the process survived: %d %s", first.Status, first.Body)
 	}
-	<-doomed.done
+	<-doomed.Ended()
 	alive := start(t, o, s.dir, addr, "127.0.0.1:9", "")
 	var said x402.SettlementResponse
 	for asks && !said.Success {
@@ -83,7 +83,7 @@ func killGateway(t *testing.T, step string, asks, settled bool) {
 		time.Sleep(100 * time.Millisecond)
 		list = s.payments()
 	}
-	alive.kill()
+	alive.Kill()
 	if len(list) != 1 || list[0].State() != want || asks && list[0].Transaction.Hex() != said.Transaction {
 		t.Fatalf("the ledger has %+v, the answer was %+v", list, said)
 	}
@@ -132,7 +132,7 @@ func throughAnother(t *testing.T, how, step string) {
 	first := make(chan rig.Answer, 1)
 	go func() { first <- s.send(s.header) }()
 	if step != "" {
-		<-doomed.done
+		<-doomed.Ended()
 		start(t, bank, dir, addr, "127.0.0.1:9", "")
 	}
 	answer := <-first

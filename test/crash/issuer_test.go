@@ -95,7 +95,7 @@ func killWhileIssuing(t *testing.T, step, method string, anew bool, most int) {
 	if a := s.send(s.header); a.Err == nil {
 		t.Fatalf("the process survived: %d %s", a.Status, a.Body)
 	}
-	<-doomed.done
+	<-doomed.Ended()
 
 	alive := start(t, o, s.dir, addr, s.upstream.Addr(), "")
 	come := func(s *scene) rig.Answer {
@@ -113,7 +113,7 @@ func killWhileIssuing(t *testing.T, step, method string, anew bool, most int) {
 		t.Errorf("the credential opens nothing: %d", a.Status)
 	}
 	s.settle()
-	alive.kill()
+	alive.Kill()
 
 	i.mu.Lock()
 	defer i.mu.Unlock()

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddy-x402/caddy-x402/management/webhooks"
 	"github.com/caddy-x402/caddy-x402/test/rig"
@@ -18,7 +19,7 @@ import (
 
 // hooked is a configuration that tells the receiver of everything.
 func hooked(r *receiver, secrets string) string {
-	return fmt.Sprintf("webhook %s {\n secret %s\n compatibility\n }\n webhooks {\n allow_private\n timeout 500ms\n }\n", r.hook(), secrets)
+	return fmt.Sprintf("webhook %s {\n secret %s\n compatibility\n }\n webhooks {\n allow_private\n timeout 3s\n }\n", r.hook(), secrets)
 }
 
 const site = `
@@ -74,14 +75,14 @@ func TestASellerIsTold(t *testing.T) {
 	types = append(types, webhooks.TypeSettled, webhooks.TypeDelivered)
 	r.await(types...)
 
-	last := r.all[len(r.all)-1]
+	last := &r.all[len(r.all)-1]
 	if n := len(strings.Fields(last.Headers["webhook-signature"])); n != 2 {
 		t.Errorf("%d signatures", n)
 	}
 	if compat := last.Headers["x-blockchain0x-signature"]; !strings.HasPrefix(compat, "t="+last.Headers["webhook-timestamp"]+",v1=") {
 		t.Errorf("the compatibility header is %q", compat)
 	}
-	if err := webhooks.VerifyCompat(older, header(last), []byte(last.Body), now()); err != nil {
+	if err := webhooks.VerifyCompat(older, last.header(), []byte(last.Body), time.Now()); err != nil {
 		t.Error("the compatibility header:", err)
 	}
 	leaks(t, g, o, older, newer)

@@ -3,14 +3,11 @@
 package webhooks
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -20,14 +17,11 @@ import (
 	"github.com/caddy-x402/caddy-x402/test/rig"
 )
 
-// command is "caddy x402 webhooks …" in a process of its own.
-func command(t *testing.T, secret string, args ...string) (*exec.Cmd, *bytes.Buffer, *bytes.Buffer) {
+// command runs "caddy x402 webhooks …"; it knows the secret by its environment.
+func command(t *testing.T, secret string, args ...string) rig.Ran {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), os.Args[0], append([]string{"x402", "webhooks"}, args...)...)
-	cmd.Env = append(os.Environ(), envCommand+"=1", "X402_WEBHOOK_SECRET="+secret)
-	var out, errOut bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errOut
-	return cmd, &out, &errOut
+	t.Setenv("X402_WEBHOOK_SECRET", secret)
+	return rig.Command(t, t.TempDir(), append([]string{"x402", "webhooks"}, args...)...)
 }
 
 // shown is what the commands print.
@@ -44,13 +38,10 @@ type shown struct {
 func TestListenAndVerify(t *testing.T) {
 	secret := webhooks.NewSecret()
 	t.Setenv("T_SECRET", secret)
-	addr := rig.FreeAddr(t)
-	listen, out, errOut := command(t, secret, "listen", "--listen", addr, "--count", "2")
-	if err := listen.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- listen.Wait() }()
+	t.Setenv("X402_WEBHOOK_SECRET", secret)
+	addr, dir := rig.FreeAddr(t), t.TempDir()
+	ended := make(chan rig.Ran, 1)
+	go func() { ended <- rig.Command(t, dir, "x402", "webhooks", "listen", "--listen", addr, "--count", "2") }()
 	answers(t, addr)
 	// What is not signed is shown, answered 401 and not counted.
 	res, err := http.Post("http://"+addr, "application/json", strings.NewReader("{}"))
@@ -62,16 +53,17 @@ func TestListenAndVerify(t *testing.T) {
 	if a, _ := rig.NewBuyer(t, 2).Buy(g.URL("/x")); a.Status != http.StatusOK {
 		t.Fatalf("%d %s", a.Status, a.Body)
 	}
+	var listened rig.Ran
 	select {
-	case err := <-ended:
-		if err != nil {
-			t.Fatalf("%v\n%s", err, errOut)
-		}
-	case <-time.After(20 * time.Second):
+	case listened = <-ended:
+	case <-time.After(patience):
 		t.Fatal("it does not end")
 	}
+	if listened.Code != 0 {
+		t.Fatalf("%d\n%s", listened.Code, listened.Err)
+	}
 	var lines []shown
-	for line := range strings.Lines(out.String()) {
+	for line := range strings.Lines(listened.Out) {
 		var s shown
 		if err := json.Unmarshal([]byte(line), &s); err != nil {
 			t.Fatalf("%v in %s", err, line)
@@ -82,15 +74,14 @@ func TestListenAndVerify(t *testing.T) {
 		t.Fatalf("%+v", lines)
 	}
 	// What is shown is all that it takes to verify it again.
-	path := filepath.Join(t.TempDir(), "shown.json")
+	path := filepath.Join(dir, "shown.json")
 	if err := os.WriteFile(path, lines[1].Body, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	again, _, why := command(t, secret, "verify", path, "--id", lines[1].ID, "--timestamp", lines[1].Timestamp, "--signature", lines[1].Signature)
-	if err := again.Run(); err != nil {
-		t.Errorf("what was shown does not verify: %v %s", err, why)
+	if again := command(t, secret, "verify", path, "--id", lines[1].ID, "--timestamp", lines[1].Timestamp, "--signature", lines[1].Signature); again.Code != 0 {
+		t.Errorf("what was shown does not verify: %d %s", again.Code, again.Err)
 	}
-	if strings.Contains(out.String()+errOut.String(), secret) {
+	if strings.Contains(listened.Out+listened.Err, secret) {
 		t.Error("a secret that was given is shown")
 	}
 	verifyByCommand(t, secret)
@@ -120,19 +111,11 @@ func verifyByCommand(t *testing.T, secret string) {
 		for _, a := range c.args {
 			args = append(args, strings.ReplaceAll(a, "{good}", exampleSignature))
 		}
-		cmd, out, errOut := command(t, c.secret, args...)
-		code := 0
-		if err := cmd.Run(); err != nil {
-			e, ok := errors.AsType[*exec.ExitError](err)
-			if !ok {
-				t.Fatal(err)
-			}
-			code = e.ExitCode()
-		}
+		ran := command(t, c.secret, args...)
 		var s shown
-		_ = json.Unmarshal(out.Bytes(), &s)
-		if code != c.code || s.Code != string(c.want) || s.Verified != (code == 0) {
-			t.Errorf("%s: %d\n%s%s", name, code, out, errOut)
+		_ = json.Unmarshal([]byte(ran.Out), &s)
+		if ran.Code != c.code || s.Code != string(c.want) || s.Verified != (ran.Code == 0) {
+			t.Errorf("%s: %d\n%s%s", name, ran.Code, ran.Out, ran.Err)
 		}
 	}
 }
@@ -142,12 +125,11 @@ const exampleSignature = "g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 // answers waits until somebody listens.
 func answers(t *testing.T, addr string) {
 	t.Helper()
-	for range 200 {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if c, err := net.Dial("tcp", addr); err == nil {
 			_ = c.Close()
 			return
 		}
-		time.Sleep(50 * time.Millisecond)
 	}
 	t.Fatal("nobody listens at", addr)
 }

@@ -89,7 +89,7 @@ func newDays(t *testing.T) *days {
 	}
 	d.Service = webhooks.New(webhooks.Options{
 		Store: d.store, Outbox: &trail{feed: paywall.Feed{Store: d.store}}, Now: d.now, Poll: 20 * time.Millisecond,
-	}, webhooks.Settings{Keys: keys, AllowPrivate: webhooks.PrivateRanges(), Timeout: 300 * time.Millisecond})
+	}, webhooks.Settings{Keys: keys, AllowPrivate: webhooks.PrivateRanges(), Timeout: 3 * time.Second})
 	t.Cleanup(func() { _ = d.Close() })
 	// The secret is made with the endpoint, and the receiver has to have it: so the endpoint is moved to the receiver then.
 	e, secret, err := d.CreateEndpoint(t.Context(), webhooks.NewEndpoint{URL: "http://127.0.0.1:9/hook"})
@@ -135,7 +135,7 @@ func (d *days) sell() {
 func (d *days) until(what string, ok func([]webhooks.Delivery) bool) []webhooks.Delivery {
 	d.t.Helper()
 	var list []webhooks.Delivery
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		var err error
 		if list, _, err = d.Deliveries(d.t.Context(), false, d.endpoint.ID, webhooks.DeliveryQuery{Limit: 100}); err != nil {
 			d.t.Fatal(err)
@@ -178,7 +178,7 @@ func TestHoursOfTrouble(t *testing.T) {
 	d.pass(time.Second, behaviour{Hangup: true})
 	d.sell()
 	d.until("down", attempted(2, 1, webhooks.ReasonConnection))
-	d.pass(7*time.Second, behaviour{Delay: 2000})
+	d.pass(7*time.Second, behaviour{Delay: 60_000})
 	d.until("slow", attempted(2, 2, webhooks.ReasonTimeout))
 	d.pass(7*time.Minute, behaviour{Status: 302, Headers: map[string]string{"Location": d.receiver.address + "/elsewhere"}})
 	d.until("redirecting", attempted(2, 3, webhooks.ReasonRedirect))

@@ -7,114 +7,16 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
-	caddycmd "github.com/caddyserver/caddy/v2/cmd"
-
 	"github.com/caddy-x402/caddy-x402/devnet"
-	"github.com/caddy-x402/caddy-x402/internal/faultpoint"
 	"github.com/caddy-x402/caddy-x402/ledger"
 	"github.com/caddy-x402/caddy-x402/management/webhooks"
 	"github.com/caddy-x402/caddy-x402/test/rig"
 	"github.com/caddy-x402/caddy-x402/test/stores"
 )
-
-// The environment of a child process: the configuration that it serves, and the step after which it kills itself.
-const (
-	envConfig = "X402_WEBHOOKS_CONFIG"
-	envStep   = "X402_WEBHOOKS_STEP"
-	// envCommand makes this program the caddy command.
-	envCommand = "X402_WEBHOOKS_COMMAND"
-)
-
-func now() time.Time { return time.Now() }
-
-func header(w webhook) http.Header {
-	h := http.Header{}
-	for name, value := range w.Headers {
-		h.Set(name, value)
-	}
-	return h
-}
-
-// TestMain runs the tests, or, started by one of them, a Caddy of its own that dies where it is told to.
-func TestMain(m *testing.M) {
-	if os.Getenv(envCommand) != "" {
-		os.Args[0] = "caddy"
-		caddycmd.Main()
-		return
-	}
-	if path := os.Getenv(envConfig); path != "" {
-		if err := serve(path, os.Getenv(envStep)); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
-	os.Exit(m.Run())
-}
-
-func serve(path, step string) error {
-	if step != "" {
-		faultpoint.Set(func(s string) {
-			if s == step {
-				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-				select {} // nothing more happens in this process
-			}
-		})
-	}
-	config, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	if err := caddy.Load(config, true); err != nil {
-		return err
-	}
-	fmt.Println("ready")
-	select {}
-}
-
-// start runs a Caddy in a process of its own, which is killed in the end, and gives what waits for its death.
-func start(t *testing.T, path, dir, step string) (kill func(), dead <-chan struct{}) {
-	t.Helper()
-	cmd, done, ready := exec.Command(os.Args[0]), make(chan struct{}), make(chan bool, 1)
-	cmd.Env = append(os.Environ(), envConfig+"="+path, envStep+"="+step, "HOME="+dir, "XDG_CONFIG_HOME="+dir, "XDG_DATA_HOME="+dir)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		defer close(done)
-		buf := make([]byte, 16)
-		n, _ := out.Read(buf)
-		ready <- strings.HasPrefix(string(buf[:n]), "ready")
-		_ = cmd.Wait()
-	}()
-	kill = func() {
-		_ = cmd.Process.Signal(syscall.SIGKILL)
-		<-done
-	}
-	t.Cleanup(kill)
-	select {
-	case ok := <-ready:
-		if !ok {
-			t.Fatal("the child did not start")
-		}
-	case <-time.After(time.Minute):
-		t.Fatal("the child did not start in time")
-	}
-	return kill, done
-}
 
 // Wherever the sender is killed, each event arrives; and the ledger, the delivery log and the receiver agree.
 func TestKilledSender(t *testing.T) {
@@ -137,34 +39,32 @@ func killed(t *testing.T, step, dir string, store stores.Store) {
 	r := newReceiver(t, os.Getenv("T_SECRET"))
 	addr := rig.FreeAddr(t)
 	o := rig.Options{RPC: chain.URL(), Site: site, Store: store.Caddyfile, App: hooked(r, "{env.T_SECRET}")}
-	config, err := rig.Adapt(rig.Caddyfile(o, dir, addr, rig.NewUpstream(t, nil).Addr()))
-	if err != nil {
+	caddy := rig.NewProcess(t, dir, "caddy", addr, rig.Caddyfile(o, dir, addr, rig.NewUpstream(t, nil).Addr()))
+	if err := caddy.StartUntil(step); err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(dir, "caddy.json")
-	if err := os.WriteFile(path, config, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	_, dead := start(t, path, dir, step)
 	buyer := rig.NewBuyer(t, 1)
 	buyer.Buy("http://" + addr + "/thing") // which it may survive or not
 	select {
-	case <-dead:
-	case <-time.After(30 * time.Second):
+	case <-caddy.Ended():
+	case <-time.After(patience):
 		t.Fatal("the process survived")
 	}
-	kill, _ := start(t, path, dir, "")
+	if err := caddy.Start(); err != nil {
+		t.Fatal(err)
+	}
 	if a, _ := rig.NewBuyer(t, 2).Buy("http://" + addr + "/another"); a.Status != http.StatusOK {
 		t.Fatalf("%d %s", a.Status, a.Body)
 	}
-	agree(t, store, r, kill)
+	agree(t, store, r)
+	caddy.Kill()
 }
 
 // agree waits until what was told is what the ledger has.
-func agree(t *testing.T, store stores.Store, r *receiver, kill func()) {
+func agree(t *testing.T, store stores.Store, r *receiver) {
 	t.Helper()
 	var want, got int
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
 		told := r.told()
 		facts, delivered := recorded(t, store)
 		want, got = len(facts), 0
@@ -175,7 +75,6 @@ func agree(t *testing.T, store stores.Store, r *receiver, kill func()) {
 			got++
 		}
 		if got == want && delivered == want && want >= 3 {
-			kill()
 			return
 		}
 	}

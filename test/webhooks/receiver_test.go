@@ -31,6 +31,15 @@ type webhook struct {
 	event        event
 }
 
+// header is the request's.
+func (w *webhook) header() http.Header {
+	h := http.Header{}
+	for name, value := range w.Headers {
+		h.Set(name, value)
+	}
+	return h
+}
+
 type event struct {
 	ID, Type, Network string
 	Livemode          bool
@@ -123,7 +132,7 @@ func (r *receiver) await(types ...string) map[string]event {
 	r.t.Helper()
 	slices.Sort(types)
 	var got []string
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		got = got[:0]
 		told := r.told()
 		for _, e := range told {
