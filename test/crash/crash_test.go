@@ -128,13 +128,15 @@ func (s *scene) send(header string) rig.Answer {
 	return s.buyer.Do(s.t.Context(), s.method, s.url, "", x402.HeaderSignature, header)
 }
 
+// patience is how long things may take: who died may have leased a payment for a minute.
+const patience = 90 * time.Second
+
 // insist does what a client does that is told to wait.
 func (s *scene) insist(act func(*scene) rig.Answer) rig.Answer {
-	for range 40 {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(250 * time.Millisecond) {
 		if a := act(s); a.Status != http.StatusServiceUnavailable {
 			return a
 		}
-		time.Sleep(250 * time.Millisecond)
 	}
 	s.t.Fatal("the client was put off for ever")
 	return rig.Answer{}
@@ -142,8 +144,7 @@ func (s *scene) insist(act func(*scene) rig.Answer) rig.Answer {
 
 // settle waits until nothing is left to be done: no payment is under way, and what was paid was served or is held.
 func (s *scene) settle() {
-	deadline := time.Now().Add(90 * time.Second) // who died may have leased it for a minute
-	for time.Now().Before(deadline) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		waiting := 0
 		for _, p := range s.payments() {
 			begun := p.Settlement == ledger.Claimed && p.Delivery == ledger.Delivering && s.method == http.MethodPost
@@ -154,7 +155,6 @@ func (s *scene) settle() {
 		if waiting == 0 {
 			return
 		}
-		time.Sleep(100 * time.Millisecond)
 	}
 	s.t.Errorf("payments are still under way: %+v", s.payments())
 }

@@ -64,7 +64,8 @@ func killGateway(t *testing.T, step string, asks, settled bool) {
 	<-doomed.Ended()
 	alive := start(t, o, s.dir, addr, "127.0.0.1:9", "")
 	var said x402.SettlementResponse
-	for asks && !said.Success {
+	deadline := time.Now().Add(patience)
+	for ; asks && !said.Success && time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		answer := ask()
 		if answer.Status != http.StatusOK && answer.Status != http.StatusServiceUnavailable {
 			t.Fatalf("%d %v %s", answer.Status, answer.Err, answer.Body)
@@ -77,7 +78,7 @@ func killGateway(t *testing.T, step string, asks, settled bool) {
 		}
 	}
 	want := map[bool]ledger.State{true: ledger.StateSettled, false: ledger.StateSettling}[settled]
-	deadline := time.Now().Add(90 * time.Second) // who died may have leased it for a minute
+	deadline = time.Now().Add(patience)
 	list := s.payments()
 	for len(list) == 1 && list[0].State() != want && time.Now().Before(deadline) {
 		time.Sleep(100 * time.Millisecond)
