@@ -57,9 +57,8 @@ func (c *chaos) alarm(s ledger.Store) {
 	}
 	id := failed[0]
 	told, before := c.alertsOf(id), counted()
-	code, out, errOut := command(c.t, c.dir, "retry", id, "--address", c.instances[0].admin)
-	if code != 0 {
-		c.t.Fatalf("code %d\n%s%s", code, out, errOut)
+	if ran := command(c.t, c.dir, "retry", id, "--address", c.instances[0].admin); ran.Code != 0 {
+		c.t.Fatalf("code %d\n%s%s", ran.Code, ran.Out, ran.Err)
 	}
 	want := alerts{told.log + 1, told.event + 1}
 	until(c.t, "the operator was not told that the refund has failed again", func() bool {
@@ -68,7 +67,7 @@ func (c *chaos) alarm(s ledger.Store) {
 	for _, in := range c.instances {
 		until(c.t, fmt.Sprintf("%s is not %d", gauge, len(failed)), func() bool { return in.counts(c.operator, gauge) == len(failed) })
 		until(c.t, "health wants no attention", func() bool {
-			a := c.operator.Get("http://"+in.addr+"/health", "Host", "shop.test")
+			a := c.operator.Get("http://"+in.Addr+"/health", "Host", "shop.test")
 			_, attention, _ := strings.Cut(a.Body, `"attention":`)
 			return strings.Contains(attention, `"REFUND_FAILED"`)
 		})
@@ -82,7 +81,7 @@ func (c *chaos) ask(records []ledger.Record) map[string]status {
 	for i := range records {
 		if p := &records[i].Payment; !p.PaysBack() {
 			in := c.instances[i%len(c.instances)]
-			said[p.ID] = statusAt(c.t, c.operator, "http://"+in.addr+"/x402/payments/"+p.ID, "Host", "shop.test")
+			said[p.ID] = statusAt(c.t, c.operator, "http://"+in.Addr+"/x402/payments/"+p.ID, "Host", "shop.test")
 		}
 	}
 	return said

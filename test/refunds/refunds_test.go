@@ -91,9 +91,12 @@ func statusAt(t *testing.T, b *rig.Buyer, url string, header ...string) (s statu
 	return s
 }
 
+// patience is how long things may take that take moments, unless the machine is busy.
+const patience = 90 * time.Second
+
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(patience); !ok(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal(what)
 		}
@@ -149,11 +152,11 @@ func (s *scene) metric(line string) {
 // refunds runs a command of the operator's.
 func (s *scene) refunds(want int, args ...string) string {
 	s.T.Helper()
-	code, out, errOut := command(s.T, s.Dir, append(args, "--address", s.admin)...)
-	if code != want {
-		s.T.Fatalf("caddy x402 refunds %s: code %d\n%s%s", strings.Join(args, " "), code, out, errOut)
+	ran := command(s.T, s.Dir, append(args, "--address", s.admin)...)
+	if ran.Code != want {
+		s.T.Fatalf("caddy x402 refunds %s: code %d\n%s%s", strings.Join(args, " "), ran.Code, ran.Out, ran.Err)
 	}
-	return out
+	return ran.Out
 }
 
 // purchase is something that is paid for, and whether that goes back.

@@ -3,7 +3,6 @@ package refunds
 import (
 	"context"
 	"fmt"
-	"os"
 	"sync"
 
 	"github.com/caddyserver/caddy/v2"
@@ -12,7 +11,7 @@ import (
 
 func init() { caddy.RegisterModule(subscriber{}) }
 
-// subscriber hears Caddy's events: it remembers them, and in a process of its own writes each to the log.
+// subscriber hears Caddy's events: it remembers them, and writes each to the log, which is what is seen of it in a process of its own.
 type subscriber struct{}
 
 // subscription is how a configuration has it told of refunds.
@@ -37,10 +36,7 @@ func (*subscriber) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 }
 
 func (*subscriber) Handle(_ context.Context, e caddy.Event) error {
-	if os.Getenv(envConfig) != "" {
-		fmt.Fprintln(os.Stderr, toldOf(e.Name(), fmt.Sprint(e.Data["paymentId"])))
-		return nil
-	}
+	caddy.Log().Info(toldOf(e.Name(), fmt.Sprint(e.Data["paymentId"])))
 	heard.Lock()
 	defer heard.Unlock()
 	heard.events = append(heard.events, e)
