@@ -13,7 +13,7 @@ var rooms = []string{"/caddymodule.", "/caddymodule/", "/paywall.", "/management
 func leftovers() string {
 	const ours = "github.com/caddy-x402/caddy-x402"
 	var left []string
-	for range 100 {
+	for range 600 {
 		left = nil
 		buf := make([]byte, 8<<20)
 		for stack := range strings.SplitSeq(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
