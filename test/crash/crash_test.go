@@ -66,11 +66,59 @@ type scene struct {
 	upstream *rig.Upstream
 	buyer    *rig.Buyer
 	dir      string
+	addr     string // of its Caddy
 	method   string
 	url      string
 	offer    x402.PaymentRequired
 	header   string
 	paysLast bool // the flow is deferred
+}
+
+func newChain(t *testing.T) *devnet.Chain {
+	t.Helper()
+	chain, err := devnet.Start(t.Context(), devnet.Options{Payers: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = chain.Close() })
+	return chain
+}
+
+func newScene(t *testing.T, chain *devnet.Chain, method, path string) *scene {
+	t.Helper()
+	addr := rig.FreeAddr(t)
+	return &scene{
+		t: t, chain: chain, upstream: rig.NewUpstream(t, nil), buyer: rig.NewBuyer(t, 1), dir: t.TempDir(),
+		addr: addr, method: method, url: "http://" + addr + path,
+	}
+}
+
+// start runs the scene's Caddy, as o says, until it is killed; step is where it kills itself, or "".
+func (s *scene) start(o rig.Options, step string) *rig.Process {
+	s.t.Helper()
+	o.RPC = s.chain.URL()
+	p := rig.NewProcess(s.t, s.dir, "caddy", s.addr, rig.Caddyfile(o, s.dir, s.addr, s.upstream.Addr()))
+	if err := p.StartUntil(step); err != nil {
+		s.t.Fatal(err)
+	}
+	return p
+}
+
+// dies pays in the i-th way that is offered, of which the process dies.
+func (s *scene) dies(o rig.Options, step string, i int) {
+	s.t.Helper()
+	doomed := s.start(o, step)
+	s.offer = s.buyer.Offer(s.url)
+	s.header = s.buyer.Sign(s.offer, i)
+	first := s.send(s.header)
+	if first.Err == nil && !s.paysLast {
+		s.t.Fatalf("the process survived: %d %s", first.Status, first.Body)
+	}
+	select {
+	case <-doomed.Ended():
+	case <-time.After(patience):
+		s.t.Fatalf("the process has outlived what it did after its answer: %d %s", first.Status, first.Body)
+	}
 }
 
 // Wherever the process is killed, and whatever the client does then: each payment is delivered once, or nothing was charged,
@@ -95,28 +143,12 @@ func TestKilledBetweenEveryTwoSteps(t *testing.T) {
 }
 
 func play(t *testing.T, f flow, step, method string, act func(*scene) rig.Answer) *scene {
-	chain, err := devnet.Start(t.Context(), devnet.Options{Payers: 4})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = chain.Close() })
-	addr := rig.FreeAddr(t)
-	s := &scene{
-		t: t, chain: chain, upstream: rig.NewUpstream(t, nil), buyer: rig.NewBuyer(t, 1), dir: t.TempDir(),
-		method: method, url: "http://" + addr + "/thing", paysLast: f.app != "",
-	}
-	o := rig.Options{RPC: chain.URL(), Site: f.site, App: f.app + "settle_timeout 20s\n hold_ttl 2s\n min_age 6s\n interval 200ms"}
+	s := newScene(t, newChain(t), method, "/thing")
+	s.paysLast = f.app != ""
+	o := rig.Options{Site: f.site, App: f.app + "settle_timeout 20s\n hold_ttl 2s\n min_age 6s\n interval 200ms"}
+	s.dies(o, step, 0)
 
-	doomed := start(t, o, s.dir, addr, s.upstream.Addr(), step)
-	s.offer = s.buyer.Offer(s.url)
-	s.header = s.buyer.Sign(s.offer, 0)
-	first := s.send(s.header)
-	if first.Err == nil && !s.paysLast {
-		t.Fatalf("the process survived: %d %s", first.Status, first.Body)
-	}
-	<-doomed.Ended()
-
-	alive := start(t, o, s.dir, addr, s.upstream.Addr(), "")
+	alive := s.start(o, "")
 	answer := s.insist(act)
 	s.settle()
 	alive.Kill()

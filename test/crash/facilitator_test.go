@@ -30,30 +30,14 @@ func TestKilledBesideAFacilitator(t *testing.T) {
 }
 
 func facilitated(t *testing.T, step string, anew bool) {
-	chain, err := devnet.Start(t.Context(), devnet.Options{Payers: 4})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = chain.Close() })
+	chain := newChain(t)
 	f := facilitator.New(t, chain.URL(), devnet.Developer(3).Key)
-	addr := rig.FreeAddr(t)
-	s := &scene{
-		t: t, chain: chain, upstream: rig.NewUpstream(t, nil), buyer: rig.NewBuyer(t, 1), dir: t.TempDir(),
-		method: http.MethodGet, url: "http://" + addr + "/thing",
-	}
-	o := rig.Options{
-		RPC: chain.URL(), Settler: "facilitator " + f.URL(), App: "settle_timeout 20s\n hold_ttl 2s\n min_age 6s\n interval 200ms",
-	}
-	doomed := start(t, o, s.dir, addr, s.upstream.Addr(), step)
-	s.offer = s.buyer.Offer(s.url)
-	s.header = s.buyer.Sign(s.offer, 0)
-	if first := s.send(s.header); first.Err == nil {
-		t.Fatalf("the process survived: %d %s", first.Status, first.Body)
-	}
-	<-doomed.Ended()
+	s := newScene(t, chain, http.MethodGet, "/thing")
+	o := rig.Options{Settler: "facilitator " + f.URL(), App: "settle_timeout 20s\n hold_ttl 2s\n min_age 6s\n interval 200ms"}
+	s.dies(o, step, 0)
 	asked := len(f.Requests("/settle"))
 
-	alive := start(t, o, s.dir, addr, s.upstream.Addr(), "")
+	alive := s.start(o, "")
 	act := clients["sends the same again"]
 	if anew {
 		act = func(s *scene) rig.Answer { return s.send(s.buyer.Sign(s.offer, 0, muchLater)) }

@@ -38,14 +38,8 @@ func TestGatewayKilled(t *testing.T) {
 }
 
 func killGateway(t *testing.T, step string, asks, settled bool) {
-	chain, err := devnet.Start(t.Context(), devnet.Options{Payers: 4})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = chain.Close() })
-	addr := rig.FreeAddr(t)
-	s := &scene{t: t, chain: chain, buyer: rig.NewBuyer(t, 1), dir: t.TempDir(), url: "http://" + addr + "/facilitator/settle"}
-	o := rig.Options{RPC: chain.URL(), Site: gateway(shop), App: "settle_timeout 20s\n hold_ttl 2s\n interval 200ms"}
+	s := newScene(t, newChain(t), http.MethodPost, "/facilitator/settle")
+	o := rig.Options{Site: gateway(shop), App: "settle_timeout 20s\n hold_ttl 2s\n interval 200ms"}
 	requirements := x402.NewRequirements(devnet.Network(), shop, uint256.NewInt(cent), time.Minute, "", "")
 	a, sig := s.buyer.Authorize(requirements)
 	offer := x402.PaymentRequired{X402Version: 2, Accepts: []x402.Requirements{requirements}}
@@ -55,14 +49,14 @@ func killGateway(t *testing.T, step string, asks, settled bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ask := func() rig.Answer { return s.buyer.Do(t.Context(), http.MethodPost, s.url, string(body)) }
+	ask := func() rig.Answer { return s.buyer.Do(t.Context(), s.method, s.url, string(body)) }
 
-	doomed := start(t, o, s.dir, addr, "127.0.0.1:9", step)
+	doomed := s.start(o, step)
 	if first := ask(); first.Err == nil {
 		t.Fatalf("the process survived: %d %s", first.Status, first.Body)
 	}
 	<-doomed.Ended()
-	alive := start(t, o, s.dir, addr, "127.0.0.1:9", "")
+	alive := s.start(o, "")
 	var said x402.SettlementResponse
 	deadline := time.Now().Add(patience)
 	for ; asks && !said.Success && time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
@@ -88,7 +82,7 @@ func killGateway(t *testing.T, step string, asks, settled bool) {
 	if len(list) != 1 || list[0].State() != want || asks && list[0].Transaction.Hex() != said.Transaction {
 		t.Fatalf("the ledger has %+v, the answer was %+v", list, said)
 	}
-	paid, err := chain.TokenBalance(context.WithoutCancel(t.Context()), shop)
+	paid, err := s.chain.TokenBalance(context.WithoutCancel(t.Context()), shop)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,31 +104,22 @@ func TestOneCaddyThroughAnother(t *testing.T) {
 }
 
 func throughAnother(t *testing.T, how, step string) {
-	chain, err := devnet.Start(t.Context(), devnet.Options{Payers: 4})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = chain.Close() })
-	addr, dir := rig.FreeAddr(t), t.TempDir()
-	bank := rig.Options{RPC: chain.URL(), Site: gateway(rig.PayTo), App: "settle_timeout 20s\n hold_ttl 2s\n interval 200ms"}
-	doomed := start(t, bank, dir, addr, "127.0.0.1:9", step)
+	chain := newChain(t)
+	bank := newScene(t, chain, http.MethodPost, "/facilitator")
+	o := rig.Options{Site: gateway(rig.PayTo), App: "settle_timeout 20s\n hold_ttl 2s\n interval 200ms"}
+	doomed := bank.start(o, step)
 
-	own := rig.FreeAddr(t)
-	s := &scene{
-		t: t, chain: chain, upstream: rig.NewUpstream(t, nil), buyer: rig.NewBuyer(t, 1), dir: t.TempDir(),
-		method: http.MethodGet, url: "http://" + own + "/thing",
-	}
-	start(t, rig.Options{
-		RPC: chain.URL(), Settler: "facilitator http://" + addr + "/facilitator {\n" + how + "\n}",
-		App: "settle_timeout 10s\n hold_ttl 2s\n min_age 60s\n interval 200ms",
-	}, s.dir, own, s.upstream.Addr(), "")
+	s := newScene(t, chain, http.MethodGet, "/thing")
+	s.start(rig.Options{
+		Settler: "facilitator " + bank.url + " {\n" + how + "\n}", App: "settle_timeout 10s\n hold_ttl 2s\n min_age 60s\n interval 200ms",
+	}, "")
 	s.offer = s.buyer.Offer(s.url)
 	s.header = s.buyer.Sign(s.offer, 0)
 	first := make(chan rig.Answer, 1)
 	go func() { first <- s.send(s.header) }()
 	if step != "" {
 		<-doomed.Ended()
-		start(t, bank, dir, addr, "127.0.0.1:9", "")
+		bank.start(o, "")
 	}
 	answer := <-first
 	if answer.Status == http.StatusServiceUnavailable {
@@ -147,8 +132,7 @@ func throughAnother(t *testing.T, how, step string) {
 	if answer.Status != http.StatusOK || s.upstream.Calls() != 1 || paid.Uint64() != cent {
 		t.Errorf("%d %s; the upstream was asked %d times, and %s was paid", answer.Status, answer.Body, s.upstream.Calls(), paid)
 	}
-	theirs := &scene{t: t, dir: dir}
-	list := theirs.payments()
+	list := bank.payments()
 	if len(list) != 1 || !list[0].Facilitated() || list[0].PayTo != rig.PayTo {
 		t.Errorf("the other one's ledger has %+v", list)
 	}

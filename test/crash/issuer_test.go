@@ -9,7 +9,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/caddy-x402/caddy-x402/devnet"
 	"github.com/caddy-x402/caddy-x402/ledger"
 	"github.com/caddy-x402/caddy-x402/ledger/sqlite"
 	"github.com/caddy-x402/caddy-x402/test/rig"
@@ -80,24 +79,12 @@ func TestKilledWhileIssuing(t *testing.T) {
 }
 
 func killWhileIssuing(t *testing.T, step, method string, anew bool, most int) {
-	chain, err := devnet.Start(t.Context(), devnet.Options{Payers: 4})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = chain.Close() })
-	i, addr := newIssuer(t), rig.FreeAddr(t)
-	s := &scene{t: t, chain: chain, upstream: rig.NewUpstream(t, nil), buyer: rig.NewBuyer(t, 1), dir: t.TempDir(), method: method, url: "http://" + addr + "/thing"}
-	o := rig.Options{RPC: chain.URL(), Site: fmt.Sprintf(issuerSite, i.URL), App: "settle_timeout 20s\n hold_ttl 2s\n min_age 60s\n interval 200ms"}
+	i := newIssuer(t)
+	s := newScene(t, newChain(t), method, "/thing")
+	o := rig.Options{Site: fmt.Sprintf(issuerSite, i.URL), App: "settle_timeout 20s\n hold_ttl 2s\n min_age 60s\n interval 200ms"}
+	s.dies(o, step, 1)
 
-	doomed := start(t, o, s.dir, addr, s.upstream.Addr(), step)
-	s.offer = s.buyer.Offer(s.url)
-	s.header = s.buyer.Sign(s.offer, 1)
-	if a := s.send(s.header); a.Err == nil {
-		t.Fatalf("the process survived: %d %s", a.Status, a.Body)
-	}
-	<-doomed.Ended()
-
-	alive := start(t, o, s.dir, addr, s.upstream.Addr(), "")
+	alive := s.start(o, "")
 	come := func(s *scene) rig.Answer {
 		if anew {
 			return s.send(s.buyer.Sign(s.offer, 1))
