@@ -116,7 +116,7 @@ func (s *scene) dies(o rig.Options, step string, i int) {
 	}
 	select {
 	case <-doomed.Ended():
-	case <-time.After(patience):
+	case <-time.After(rig.Patience):
 		s.t.Fatalf("the process has outlived what it did after its answer: %d %s", first.Status, first.Body)
 	}
 }
@@ -160,12 +160,9 @@ func (s *scene) send(header string) rig.Answer {
 	return s.buyer.Do(s.t.Context(), s.method, s.url, "", x402.HeaderSignature, header)
 }
 
-// patience is how long things may take: who died may have leased a payment for a minute.
-const patience = 90 * time.Second
-
 // insist does what a client does that is told to wait.
 func (s *scene) insist(act func(*scene) rig.Answer) rig.Answer {
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(250 * time.Millisecond) {
+	for deadline := time.Now().Add(rig.Patience); time.Now().Before(deadline); time.Sleep(250 * time.Millisecond) {
 		if a := act(s); a.Status != http.StatusServiceUnavailable {
 			return a
 		}
@@ -176,7 +173,7 @@ func (s *scene) insist(act func(*scene) rig.Answer) rig.Answer {
 
 // settle waits until nothing is left to be done: no payment is under way, and what was paid was served or is held.
 func (s *scene) settle() {
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(rig.Patience); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		waiting := 0
 		for _, p := range s.payments() {
 			begun := p.Settlement == ledger.Claimed && p.Delivery == ledger.Delivering && s.method == http.MethodPost

@@ -58,7 +58,7 @@ func killGateway(t *testing.T, step string, asks, settled bool) {
 	<-doomed.Ended()
 	alive := s.start(o, "")
 	var said x402.SettlementResponse
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(rig.Patience)
 	for ; asks && !said.Success && time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		answer := ask()
 		if answer.Status != http.StatusOK && answer.Status != http.StatusServiceUnavailable {
@@ -72,7 +72,7 @@ func killGateway(t *testing.T, step string, asks, settled bool) {
 		}
 	}
 	want := map[bool]ledger.State{true: ledger.StateSettled, false: ledger.StateSettling}[settled]
-	deadline = time.Now().Add(patience)
+	deadline = time.Now().Add(rig.Patience)
 	list := s.payments()
 	for len(list) == 1 && list[0].State() != want && time.Now().Before(deadline) {
 		time.Sleep(100 * time.Millisecond)

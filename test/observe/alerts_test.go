@@ -70,15 +70,6 @@ func watch(t *testing.T, r *rig.Rig, o rig.Options) (scrape func() scraped) {
 	}
 }
 
-func until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(90 * time.Second); !ok(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal(what)
-		}
-	}
-}
-
 // silent is an issuer that does not answer in time.
 func silent(t *testing.T) *httptest.Server {
 	release := make(chan struct{})
@@ -123,7 +114,7 @@ func TestAlertsFire(t *testing.T) {
 		t.Fatalf("%d %s", plan.Status, plan.Body)
 	}
 	var after scraped
-	until(t, "the refund did not fail", func() bool {
+	rig.Until(t, "the refund did not fail", func() bool {
 		after = scrape()
 		return after[refundFailed] >= 1 && after[timedOut] >= 1
 	})

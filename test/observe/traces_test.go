@@ -145,7 +145,7 @@ func TestTracesAndLogs(t *testing.T) {
 		t.Fatalf("%d %s", unsampled.Status, unsampled.Body)
 	}
 	lines := map[string]line{}
-	until(t, "the access log is not written", func() bool {
+	rig.Until(t, "the access log is not written", func() bool {
 		lines = read(t, path)
 		for i := range scenes {
 			if _, there := lines[trace(i)]; !there {
@@ -156,7 +156,7 @@ func TestTracesAndLogs(t *testing.T) {
 	})
 	for i, s := range scenes {
 		t.Run(s.name, func(t *testing.T) {
-			until(t, "its spans were not sent", func() bool { return len(spans.of(trace(i))) > len(s.stages) })
+			rig.Until(t, "its spans were not sent", func() bool { return len(spans.of(trace(i))) > len(s.stages) })
 			look(t, s, spans.of(trace(i)), answers[i].Header.Get("X-Payment-Id"), lines[trace(i)])
 		})
 	}

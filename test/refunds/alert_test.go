@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/caddy-x402/caddy-x402/ledger"
+	"github.com/caddy-x402/caddy-x402/test/rig"
 )
 
 // alerts are how often somebody was told that a payment can't be paid back: by the log, and by an event.
@@ -61,12 +62,12 @@ func (c *chaos) alarm(s ledger.Store) {
 		c.t.Fatalf("code %d\n%s%s", ran.Code, ran.Out, ran.Err)
 	}
 	want := alerts{told.log + 1, told.event + 1}
-	until(c.t, "the operator was not told that the refund has failed again", func() bool {
+	rig.Until(c.t, "the operator was not told that the refund has failed again", func() bool {
 		return c.alertsOf(id) == want && counted() == before+1
 	})
 	for _, in := range c.instances {
-		until(c.t, fmt.Sprintf("%s is not %d", gauge, len(failed)), func() bool { return in.counts(c.operator, gauge) == len(failed) })
-		until(c.t, "health wants no attention", func() bool {
+		rig.Until(c.t, fmt.Sprintf("%s is not %d", gauge, len(failed)), func() bool { return in.counts(c.operator, gauge) == len(failed) })
+		rig.Until(c.t, "health wants no attention", func() bool {
 			a := c.operator.Get("http://"+in.Addr+"/health", "Host", "shop.test")
 			_, attention, _ := strings.Cut(a.Body, `"attention":`)
 			return strings.Contains(attention, `"REFUND_FAILED"`)

@@ -247,7 +247,7 @@ func (c *chaos) ban(b *rig.Buyer) {
 			c.t.Fatalf("%d %v %s", a.Status, a.Err, a.Body)
 		}
 	}
-	until(c.t, "nobody says that the refund wallet is empty", func() bool {
+	rig.Until(c.t, "nobody says that the refund wallet is empty", func() bool {
 		return slices.ContainsFunc(c.instances, func(in *instance) bool { return in.says("wallet_empty") > 0 })
 	})
 	if err := c.chain.Blacklist(c.t.Context(), b.Account.Address); err != nil {

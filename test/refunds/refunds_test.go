@@ -91,18 +91,6 @@ func statusAt(t *testing.T, b *rig.Buyer, url string, header ...string) (s statu
 	return s
 }
 
-// patience is how long things may take that take moments, unless the machine is busy.
-const patience = 90 * time.Second
-
-func until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !ok(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal(what)
-		}
-	}
-}
-
 func mint(t *testing.T, chain *devnet.Chain, to common.Address, units uint64) {
 	t.Helper()
 	if err := chain.Mint(t.Context(), to, uint256.NewInt(units)); err != nil {
@@ -140,13 +128,13 @@ func (s *scene) status(id string) status {
 // comes waits until a payment is in a state.
 func (s *scene) comes(id, state string) {
 	s.T.Helper()
-	until(s.T, "a payment does not become "+state, func() bool { return s.status(id).State == state })
+	rig.Until(s.T, "a payment does not become "+state, func() bool { return s.status(id).State == state })
 }
 
 // metric waits until the metrics have a line.
 func (s *scene) metric(line string) {
 	s.T.Helper()
-	until(s.T, "the metrics lack "+line, func() bool { return strings.Contains(s.buyer.Get("http://"+s.admin+"/metrics").Body, line) })
+	rig.Until(s.T, "the metrics lack "+line, func() bool { return strings.Contains(s.buyer.Get("http://"+s.admin+"/metrics").Body, line) })
 }
 
 // refunds runs a command of the operator's.
@@ -267,7 +255,7 @@ func (s *scene) judge(p *purchase) {
 // told sees that subscribers hear of a payment once, and what.
 func (s *scene) told(name, id string, want map[string]any) {
 	s.T.Helper()
-	until(s.T, "no subscriber heard "+name+" of "+id, func() bool { _, n := heardOf(name, id); return n > 0 })
+	rig.Until(s.T, "no subscriber heard "+name+" of "+id, func() bool { _, n := heardOf(name, id); return n > 0 })
 	e, n := heardOf(name, id)
 	if n != 1 {
 		s.T.Errorf("subscribers heard %s of %s %d times", name, id, n)
@@ -336,7 +324,7 @@ func (s *scene) operator(id string, dear *purchase) {
 // fails waits until a refund has failed so many times.
 func (s *scene) fails(id string, times int) {
 	s.T.Helper()
-	until(s.T, "a refund does not fail again", func() bool {
+	rig.Until(s.T, "a refund does not fail again", func() bool {
 		_, n := heardOf("payment_refund_failed", id)
 		return n == times && s.status(id).State == "REFUND_FAILED"
 	})
@@ -374,7 +362,7 @@ func testPaidBackByAFacilitator(t *testing.T, o rig.Options) {
 	if a.Status != 500 || id == "" {
 		t.Fatalf("%d %s", a.Status, a.Body)
 	}
-	until(t, "it was not paid back", func() bool { return statusOf(t, r, b, id).State == "REFUNDED" })
+	rig.Until(t, "it was not paid back", func() bool { return statusOf(t, r, b, id).State == "REFUNDED" })
 	if got := r.Balance(b.Account.Address).Uint64(); got != had {
 		t.Errorf("the buyer has %d, want %d", got, had)
 	}
@@ -407,7 +395,7 @@ func testRestoredLedger(t *testing.T, o rig.Options) {
 	o.Refund = fastFrom(otherWallet)
 	mint(t, r.Chain, otherWallet.Address, 10_000)
 	r.Load(o)
-	until(t, "it was not paid back", func() bool { return statusOf(t, r, b, id).State == "REFUNDED" })
+	rig.Until(t, "it was not paid back", func() bool { return statusOf(t, r, b, id).State == "REFUNDED" })
 	paid := statusOf(t, r, b, id).RefundTransaction
 
 	stopped()
@@ -417,7 +405,7 @@ func testRestoredLedger(t *testing.T, o rig.Options) {
 	mint(t, r.Chain, thirdWallet.Address, 10_000)
 	o.Refund = fastFrom(thirdWallet)
 	r.Load(o)
-	until(t, "it was not found", func() bool { return statusOf(t, r, b, id).State == "REFUNDED" })
+	rig.Until(t, "it was not found", func() bool { return statusOf(t, r, b, id).State == "REFUNDED" })
 	if got := statusOf(t, r, b, id).RefundTransaction; got != paid || paid == "" {
 		t.Errorf("paid back by %s, and then by %s", paid, got)
 	}

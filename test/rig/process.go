@@ -106,9 +106,6 @@ type Process struct {
 	loaded, ended chan struct{}
 }
 
-// startPatience is how long a process may take until it has loaded its configuration.
-const startPatience = time.Minute
-
 // NewProcess makes one that serves a Caddyfile on addr. Its files are in dir, under a name of its own. It is started by Start or Launch, and ends
 // with the test; if that has failed, the test tells what it said last.
 func NewProcess(t testing.TB, dir, name, addr, caddyfile string) *Process {
@@ -187,8 +184,8 @@ func (p *Process) Ready() error {
 	select {
 	case <-loaded:
 	case <-ended:
-	case <-time.After(startPatience):
-		return fmt.Errorf("an instance has not loaded its configuration after %s", startPatience)
+	case <-time.After(Patience):
+		return fmt.Errorf("an instance has not loaded its configuration after %s", Patience)
 	}
 	select {
 	case <-ended:

@@ -29,7 +29,7 @@ func TestChecklist3Webhooks(t *testing.T) {
 	}
 	right.await(webhooks.TypeSettled) // which also shows that nobody believes it with a byte more
 	var refused []webhook
-	for deadline := time.Now().Add(patience); len(refused) == 0 && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(rig.Patience); len(refused) == 0 && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		wrong.do(http.MethodGet, "/received", nil, &refused)
 	}
 	if len(refused) == 0 || refused[0].Good != 0 || refused[0].Taken {

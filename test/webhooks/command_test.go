@@ -56,7 +56,7 @@ func TestListenAndVerify(t *testing.T) {
 	var listened rig.Ran
 	select {
 	case listened = <-ended:
-	case <-time.After(patience):
+	case <-time.After(rig.Patience):
 		t.Fatal("it does not end")
 	}
 	if listened.Code != 0 {
@@ -125,7 +125,7 @@ const exampleSignature = "g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 // answers waits until somebody listens.
 func answers(t *testing.T, addr string) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(rig.Patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if c, err := net.Dial("tcp", addr); err == nil {
 			_ = c.Close()
 			return

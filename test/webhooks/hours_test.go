@@ -19,6 +19,7 @@ import (
 	"github.com/caddy-x402/caddy-x402/ledger/sqlite"
 	"github.com/caddy-x402/caddy-x402/management/webhooks"
 	"github.com/caddy-x402/caddy-x402/paywall"
+	"github.com/caddy-x402/caddy-x402/test/rig"
 	"github.com/caddy-x402/caddy-x402/x402"
 )
 
@@ -135,7 +136,7 @@ func (d *days) sell() {
 func (d *days) until(what string, ok func([]webhooks.Delivery) bool) []webhooks.Delivery {
 	d.t.Helper()
 	var list []webhooks.Delivery
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(rig.Patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		var err error
 		if list, _, err = d.Deliveries(d.t.Context(), false, d.endpoint.ID, webhooks.DeliveryQuery{Limit: 100}); err != nil {
 			d.t.Fatal(err)

@@ -47,7 +47,7 @@ func killed(t *testing.T, step, dir string, store stores.Store) {
 	buyer.Buy("http://" + addr + "/thing") // which it may survive or not
 	select {
 	case <-caddy.Ended():
-	case <-time.After(patience):
+	case <-time.After(rig.Patience):
 		t.Fatal("the process survived")
 	}
 	if err := caddy.Start(); err != nil {
@@ -64,7 +64,7 @@ func killed(t *testing.T, step, dir string, store stores.Store) {
 func agree(t *testing.T, store stores.Store, r *receiver) {
 	t.Helper()
 	var want, got int
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(rig.Patience); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
 		told := r.told()
 		facts, delivered := recorded(t, store)
 		want, got = len(facts), 0

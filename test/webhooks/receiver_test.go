@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/caddy-x402/caddy-x402/test/interop/bed"
+	"github.com/caddy-x402/caddy-x402/test/rig"
 )
 
 // receiver is the script receiver.mjs.
@@ -132,7 +133,7 @@ func (r *receiver) await(types ...string) map[string]event {
 	r.t.Helper()
 	slices.Sort(types)
 	var got []string
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(rig.Patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		got = got[:0]
 		told := r.told()
 		for _, e := range told {
