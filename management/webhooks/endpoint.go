@@ -91,13 +91,7 @@ func (c *Configured) ID() string {
 
 // Check refuses what can't be told anything.
 func (c *Configured) Check() error {
-	if err := checkURL(c.URL, c.Live); err != nil {
-		return err
-	}
-	if err := checkText(c.Description); err != nil {
-		return err
-	}
-	if err := checkFilter(c.Events); err != nil {
+	if err := check(c.URL, c.Live, c.Description, c.Events); err != nil {
 		return err
 	}
 	if len(c.Secrets) == 0 {
@@ -117,6 +111,17 @@ func group(live bool) string {
 		return "live"
 	}
 	return "test"
+}
+
+// check refuses what no endpoint can be, whoever made it.
+func check(address string, live bool, description string, events []string) error {
+	if err := checkURL(address, live); err != nil {
+		return err
+	}
+	if err := checkText(description); err != nil {
+		return err
+	}
+	return checkFilter(events)
 }
 
 // checkURL refuses what is no address of a receiver. What it resolves to is looked at when it is dialled.

@@ -40,8 +40,8 @@ func (s *Service) CreateEndpoint(ctx context.Context, n NewEndpoint) (Endpoint, 
 	if keys == nil {
 		return Endpoint{}, "", errNoKey
 	}
-	if err := errors.Join(checkURL(n.URL, n.Live), checkText(n.Description), checkFilter(n.Events)); err != nil {
-		return Endpoint{}, "", firstError(err)
+	if err := check(n.URL, n.Live, n.Description, n.Events); err != nil {
+		return Endpoint{}, "", err
 	}
 	there, err := s.store.Objects(ctx, kindEndpoint, group(n.Live), "", maxEndpoints)
 	if err != nil {
@@ -64,14 +64,6 @@ func (s *Service) CreateEndpoint(ctx context.Context, n NewEndpoint) (Endpoint, 
 		return Endpoint{}, "", err
 	}
 	return e.shown(now), secret, nil
-}
-
-// firstError takes the first of what errors.Join made, which is one Error with one code.
-func firstError(err error) error {
-	if e, ok := errors.AsType[*Error](err); ok {
-		return e
-	}
-	return err
 }
 
 // endpoint reads an endpoint of a mode.
@@ -150,7 +142,7 @@ func (s *Service) UpdateEndpoint(ctx context.Context, live bool, id string, c En
 				e.DisabledReason = DisabledByOperator
 			}
 		}
-		return firstError(errors.Join(checkURL(e.URL, live), checkText(e.Description), checkFilter(e.Events)))
+		return check(e.URL, live, e.Description, e.Events)
 	})
 	s.Wake()
 	return e, err
