@@ -82,12 +82,8 @@ func (s *Service) Redeliver(ctx context.Context, live bool, endpoint, id string)
 	if _, err := s.Delivery(ctx, live, endpoint, id); err != nil {
 		return Delivery{}, err
 	}
-	e, err := s.endpoint(ctx, live, endpoint)
-	if err != nil {
+	if err := s.active(ctx, live, endpoint); err != nil {
 		return Delivery{}, err
-	}
-	if !e.value.Active {
-		return Delivery{}, fail(ErrConflict, CodeDisabled, "the endpoint is not active; activate it first")
 	}
 	r, err := change(ctx, s.store, kindDelivery, id, func(r *record[storedDelivery]) (bool, error) {
 		now, d := s.now().UTC(), &r.value
@@ -102,14 +98,19 @@ func (s *Service) Redeliver(ctx context.Context, live bool, endpoint, id string)
 	return r.value.Delivery, err
 }
 
+// active refuses an endpoint that is told nothing.
+func (s *Service) active(ctx context.Context, live bool, endpoint string) error {
+	e, err := s.endpoint(ctx, live, endpoint)
+	if err == nil && !e.value.Active {
+		err = fail(ErrConflict, CodeDisabled, "the endpoint is not active; activate it first")
+	}
+	return err
+}
+
 // TestDelivery tells an endpoint of nothing, by an event webhook.test, as if something had happened: signed, logged and tried again.
 func (s *Service) TestDelivery(ctx context.Context, live bool, endpoint string) (Delivery, error) {
-	e, err := s.endpoint(ctx, live, endpoint)
-	if err != nil {
+	if err := s.active(ctx, live, endpoint); err != nil {
 		return Delivery{}, err
-	}
-	if !e.value.Active {
-		return Delivery{}, fail(ErrConflict, CodeDisabled, "the endpoint is not active; activate it first")
 	}
 	ev, err := testEvent(endpoint, live, s.now())
 	if err != nil {

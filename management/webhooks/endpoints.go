@@ -32,7 +32,10 @@ const (
 	MaxOverlap     = 30 * 24 * time.Hour
 )
 
-var errNoKey = fail(ErrUnavailable, CodeKeyMissing, "secrets can't be kept: the key that seals them can't be loaded from Caddy's storage now; the log says why")
+var (
+	errNoKey      = fail(ErrUnavailable, CodeKeyMissing, "secrets can't be kept: the key that seals them can't be loaded from Caddy's storage now; the log says why")
+	errNoEndpoint = fail(ErrNotFound, CodeNotFound, "there is no such webhook endpoint")
+)
 
 // CreateEndpoint makes an endpoint, which is told of what happens from now on. Its secret is shown here and never again.
 func (s *Service) CreateEndpoint(ctx context.Context, n NewEndpoint) (Endpoint, string, error) {
@@ -70,7 +73,7 @@ func (s *Service) CreateEndpoint(ctx context.Context, n NewEndpoint) (Endpoint, 
 func (s *Service) endpoint(ctx context.Context, live bool, id string) (record[storedEndpoint], error) {
 	r, err := load[storedEndpoint](ctx, s.store, kindEndpoint, id)
 	if errors.Is(err, ledger.ErrNotFound) || err == nil && r.value.Live != live {
-		return record[storedEndpoint]{}, fail(ErrNotFound, CodeNotFound, "there is no such webhook endpoint")
+		return record[storedEndpoint]{}, errNoEndpoint
 	}
 	return r, err
 }
@@ -112,7 +115,7 @@ func (s *Service) changeEndpoint(ctx context.Context, live bool, id string, f fu
 		return true, f(&r.value, now)
 	})
 	if errors.Is(err, ledger.ErrNotFound) {
-		err = fail(ErrNotFound, CodeNotFound, "there is no such webhook endpoint")
+		err = errNoEndpoint
 	}
 	if err != nil {
 		return Endpoint{}, err
@@ -164,7 +167,7 @@ func (s *Service) DeleteEndpoint(ctx context.Context, live bool, id string) erro
 			return err
 		}
 	}
-	return fail(ErrConflict, CodeChanging, "it keeps changing; try again")
+	return errChanging
 }
 
 // RotateSecret gives an endpoint a new secret, which is shown here and never again. For overlap more, deliveries carry a signature by each; 0 ends the

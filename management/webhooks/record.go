@@ -70,6 +70,8 @@ func (r *record[T]) save(ctx context.Context, s Store) error {
 // tries is how often a change is begun anew that somebody else was faster than.
 const tries = 10
 
+var errChanging = fail(ErrConflict, CodeChanging, "it keeps changing; try again")
+
 // change makes a change of the object that f decides, reading it again whenever somebody was faster. f gives false if nothing is to be done.
 func change[T any](ctx context.Context, s Store, kind, id string, f func(*record[T]) (bool, error)) (record[T], error) {
 	for range tries {
@@ -84,5 +86,5 @@ func change[T any](ctx context.Context, s Store, kind, id string, f func(*record
 			return r, err
 		}
 	}
-	return record[T]{}, fail(ErrConflict, CodeChanging, "it keeps changing; try again")
+	return record[T]{}, errChanging
 }
