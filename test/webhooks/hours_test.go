@@ -66,14 +66,15 @@ func (d *days) now() time.Time {
 	return d.at
 }
 
-// pass lets time pass, and the receiver do something else from then on.
+// pass lets time pass, and the receiver do something else from then on: it knows before anything more is due.
 func (d *days) pass(by time.Duration, b behaviour) {
 	d.t.Helper()
-	d.mu.Lock()
-	d.at = d.at.Add(by)
-	b.Now = d.at.UnixMilli()
-	d.mu.Unlock()
+	at := d.now().Add(by)
+	b.Now = at.UnixMilli()
 	d.receiver.behave(b)
+	d.mu.Lock()
+	d.at = at
+	d.mu.Unlock()
 	d.Wake()
 }
 
@@ -190,8 +191,8 @@ func TestHoursOfTrouble(t *testing.T) {
 			t.Errorf("it is left alone for %s", wait)
 		}
 	}
-	d.sell() // while the first ones wait
 	d.pass(9*time.Hour, behaviour{})
+	d.sell() // while the first ones wait
 	d.until("what is new does not wait for what is old", func(list []webhooks.Delivery) bool {
 		delivered := 0
 		for _, x := range list {
