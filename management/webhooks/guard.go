@@ -23,7 +23,7 @@ var privateRanges = prefixes("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "1
 // never are the addresses where clouds keep their machines' credentials; nothing allows them, and one of them is a public one.
 var never = prefixes(
 	"169.254.0.0/16", "fe80::/10", "fd00:ec2::/32", "fd20:ce::254/128", "fd00:c1::a9fe:a9fe/128", "100.100.100.200/32", "192.0.0.192/32", "168.63.129.16/32",
-	"0.0.0.0/8", "::/128",
+	"fd00:42::42/128", "fd00:a9fe:a9fe::1/128", "fd00:100::100:200/128", "0.0.0.0/8", "::/128",
 )
 
 // notPublic are the parts of the address space that look public, and are kept for something else (the IANA's special-purpose registries).
