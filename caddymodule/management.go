@@ -37,7 +37,7 @@ type Management struct {
 	// How old API keys may become before that is told: to their users in a header, and once by the event `apikey_rotation_due`.
 	// Default: 0, never.
 	KeyMaxAge caddy.Duration `json:"key_max_age,omitempty"`
-	// How long the answers to calls with an Idempotency-Key are kept, to be given again. Default: 24h.
+	// How long the answers to calls with an Idempotency-Key are kept, to be given again: 5m at least. Default: 24h.
 	IdempotencyTTL caddy.Duration `json:"idempotency_ttl,omitempty"`
 
 	// How many requests may come: by API key (`key`), from an address (`client`), and with keys that are refused, by address (`refused`).
@@ -95,8 +95,8 @@ func (m *Management) Cleanup() error {
 	return nil
 }
 
-// leastReplay is as long as a program may need to try again.
-const leastReplay = time.Minute
+// leastReplay is longer than a call takes, and than a program needs to try again.
+const leastReplay = 5 * time.Minute
 
 func (m *Management) check() error {
 	switch {

@@ -15,7 +15,7 @@ func TestManagementInConfigurations(t *testing.T) {
 		"a path's end":     {site: site("path /ops/"), want: `"/ops/" is not the beginning of a path`},
 		"a pattern":        {site: site("path /ops/*"), want: `"/ops/*" is not the beginning of a path`},
 		"an age too low":   {site: site("key_max_age 1m"), want: "key_max_age must be an hour or more"},
-		"a memory too bad": {site: site("idempotency_ttl 1s"), want: "idempotency_ttl must be 1m0s or more"},
+		"a memory too bad": {site: site("idempotency_ttl 299s"), want: "idempotency_ttl must be 5m0s or more"},
 	})
 	refused(t, []byte(`{"apps":{"http":{"servers":{"a":{"listen":[":9"],"routes":[{"handle":[{"handler":"x402_management"}]}]}}}}}`),
 		"x402_management needs the x402 app; add the global option x402")

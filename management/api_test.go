@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -163,6 +164,27 @@ func TestPage(t *testing.T) {
 	for _, want := range []string{"refundPayment", "/v1/api-keys/{id}/rotate", "overlapSeconds", "apikey.network_mismatch", "payments:write"} {
 		if !strings.Contains(a.body, want) {
 			t.Errorf("it does not say %s", want)
+		}
+	}
+}
+
+// Whoever meets a code finds it on the page.
+func TestPageTellsAllCodes(t *testing.T) {
+	page := ask(t, newOffice(t).remote, http.MethodGet, "/docs", "").body
+	code := regexp.MustCompile(`(?m)^\tCode\w+\s+= "([a-z_.]+)"`)
+	for _, name := range []string{"error.go", "feed.go", "webhooks/errors.go"} {
+		source, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := code.FindAllSubmatch(source, -1)
+		if len(found) == 0 {
+			t.Errorf("no codes in %s", name)
+		}
+		for _, f := range found {
+			if !strings.Contains(page, "<code>"+string(f[1])+"</code>") {
+				t.Errorf("%s of %s is not told", f[1], name)
+			}
 		}
 	}
 }

@@ -137,9 +137,10 @@ type codeRow struct {
 	Meaning string
 }
 
-// codeRows are the codes that everybody meets, in the order in which they are judged.
+// codeRows are all codes, in the order in which they are judged.
 func codeRows() []codeRow {
 	return []codeRow{
+		{403, CodeCrossOrigin, "Another site's page sent it, by a browser."},
 		{401, CodeMissingToken, "There is no Authorization: Bearer."},
 		{401, CodeKeyInvalid, "It is no API key, or there is none like it."},
 		{401, CodeKeyExpired, "The key has expired, or the overlap after its rotation has ended."},
@@ -156,12 +157,23 @@ func codeRows() []codeRow {
 		{422, CodeIdempotencyConflict, "The Idempotency-Key was used for another request."},
 		{409, CodeIdempotencyUnderWay, "A call with the Idempotency-Key is under way; see Retry-After."},
 		{409, CodeIdempotencyNotStored, "The call was made; its answer was too long to be kept."},
+		{404, CodeNotFound, "There is nothing at this path."},
+		{405, CodeMethod, "The path is for another method; see Allow."},
+		{413, CodeTooLarge, "The body is too large."},
+		{415, CodeMediaType, "The body is not application/json."},
 		{400, CodeRequest, "The request is not well formed; details say where."},
+		{400, webhooks.CodeURLInvalid, "The endpoint's URL can't be told anything."},
+		{400, webhooks.CodeEventsInvalid, "There is no such event to be told of."},
+		{400, webhooks.CodeTextInvalid, "The endpoint's description is too long, or no text."},
+		{400, webhooks.CodeOverlapInvalid, "The old secret can't sign on for so long."},
+		{400, webhooks.CodeQueryInvalid, "Deliveries can't be listed like that."},
 		{404, CodePaymentNotFound, "There is no such payment on this network."},
 		{404, CodeKeyNotFound, "There is no such API key on this network."},
 		{404, webhooks.CodeNotFound, "There is no such endpoint of webhooks on this network."},
 		{404, webhooks.CodeDeliveryNotFound, "The endpoint has no such delivery."},
 		{404, CodeTokenKeyNotFound, "There is no such key of tokens."},
+		{404, CodeTokenKeysMissing, "There are no keys of tokens."},
+		{404, CodeNoFeed, "There is no feed of events."},
 		{404, CodeAnchorNotFound, "The ledger has no such anchor."},
 		{403, CodeMainnetNeeded, "It is about all networks, and the key is for test networks."},
 		{409, CodeNotSettleable, "The settlement of the payment is known."},
@@ -181,10 +193,16 @@ func codeRows() []codeRow {
 		{409, CodeTokenKeySigns, "The key of tokens signs, so it can't be retired."},
 		{409, CodeTokenKeyCost, "Tokens that were sold would stop working; it must be forced."},
 		{409, CodeTokenKeyConfigured, "The keys of tokens stand in the configuration."},
+		{409, CodeConflict, "It keeps changing; try again."},
+		{409, webhooks.CodeChanging, "The endpoint keeps changing; try again."},
+		{409, CodeIncomplete, "A copy into the ledger was begun and is not complete."},
+		{409, CodeBroken, "The ledger's audit trail does not hold."},
 		{409, CodeAuditUnderWay, "The ledger is being read for somebody already; see Retry-After."},
 		{503, webhooks.CodeKeyMissing, "The key that seals secrets can't be had now; see Retry-After."},
+		{503, CodeTokenKeysAway, "The keys of tokens can't be had now; see Retry-After."},
 		{503, CodeBusy, "Too many such calls are answered just now; see Retry-After."},
 		{503, CodeTooMany, "Too many listen to events already; see Retry-After."},
 		{503, CodeUnavailable, "The ledger can't be reached; see Retry-After."},
+		{500, CodeUnhandled, "Something went wrong here; it was logged under the request's id."},
 	}
 }

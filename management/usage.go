@@ -13,7 +13,7 @@ func (a *API) addUsage() {
 	add(a, operation{
 		rule: rule{id: "getApiKeyUsage", method: http.MethodGet}, path: "/v1/api-keys/usage", tag: tagKeys,
 		summary: "Counts the calls with API keys, by day",
-		description: "Days are those of UTC. A key that may not manage others sees its own calls. They are written down within a minute; those of an instance that was " +
+		description: "Days are those of UTC. A key that may not manage others sees its own calls. They are written down every ten seconds; those of an instance that was " +
 			"killed in it are missing.",
 	}, a.keyUsage)
 }
