@@ -78,8 +78,9 @@ func (g *Gate) takeKey(h http.Header) (shown string) {
 	return shown
 }
 
-// enter finds out whose API key the request shows, and counts the request by it.
-func (a *attempt) enter(shown string) error {
+// enter finds out whose API key the request shows, and counts the request by it. One that brings a payment is counted later, if that is a new
+// one: what was paid is never refused for a limit.
+func (a *attempt) enter(shown string, pays bool) error {
 	if a.Consumers == nil {
 		return nil
 	}
@@ -87,7 +88,7 @@ func (a *attempt) enter(shown string) error {
 		if a.ConsumersOnly {
 			return &refusal{
 				status: http.StatusUnauthorized, code: CodeAPIKeyMissing,
-				detail: "an API key is needed here, beside the payment: send it in the header X-Api-Key; nothing was charged",
+				detail: "an API key is needed here, beside the payment: send it in the header X-Api-Key; this request charged nothing",
 			}
 		}
 		return a.checkNetwork()
@@ -103,7 +104,7 @@ func (a *attempt) enter(shown string) error {
 	c, err := a.Consumers.Find(a.r.Context(), engine.store, shown)
 	if refused, ok := errors.AsType[*ConsumerError](err); ok {
 		a.countRefused(engine)
-		return &refusal{status: refused.Status, code: refused.Code, detail: refused.Detail + "; nothing was charged"}
+		return &refusal{status: refused.Status, code: refused.Code, detail: refused.Detail + "; this request charged nothing"}
 	}
 	if err != nil {
 		return unavailable(codeStore, err)
@@ -112,8 +113,8 @@ func (a *attempt) enter(shown string) error {
 	if err := a.checkNetwork(); err != nil {
 		return err
 	}
-	if a.zone(ByKey) != nil {
-		if err := a.count(a.r.Context(), engine, common.Address{}); err != nil {
+	if !pays {
+		if err := a.countKey(engine); err != nil {
 			return err
 		}
 	}
@@ -122,6 +123,14 @@ func (a *attempt) enter(shown string) error {
 		a.Recognized(a.r, c)
 	}
 	return nil
+}
+
+// countKey counts the request by its API key, if it has one and they are counted.
+func (a *attempt) countKey(e *Engine) error {
+	if a.consumer == nil || a.zone(ByKey) == nil {
+		return nil
+	}
+	return a.count(a.r.Context(), e, common.Address{})
 }
 
 // checkNetwork refuses a request that is about networks on which nothing is sold here: by its X-Network, which it need not have, or by its key.
@@ -135,14 +144,14 @@ func (a *attempt) checkNetwork() error {
 		said = "several"
 	}
 	if said != "" && said != networkWord(true) && said != networkWord(false) {
-		return &refusal{status: http.StatusBadRequest, code: CodeNetworkInvalid, detail: "X-Network must be mainnet or testnet, or be left out; nothing was charged"}
+		return &refusal{status: http.StatusBadRequest, code: CodeNetworkInvalid, detail: "X-Network must be mainnet or testnet, or be left out; this request charged nothing"}
 	}
 	if c := a.consumer; c != nil {
 		of := networkWord(c.Testnet)
 		if said != "" && said != of {
 			return &refusal{
 				status: http.StatusUnauthorized, code: CodeAPIKeyMismatch,
-				detail: "this API key is for " + of + ", and X-Network says " + said + "; nothing was charged",
+				detail: "this API key is for " + of + ", and X-Network says " + said + "; this request charged nothing",
 			}
 		}
 		said = of
@@ -156,7 +165,7 @@ func (a *attempt) checkNetwork() error {
 			return nil
 		}
 	}
-	return &refusal{status: http.StatusForbidden, code: CodeNetworkLocked, detail: "nothing is sold on " + said + " here; nothing was charged"}
+	return &refusal{status: http.StatusForbidden, code: CodeNetworkLocked, detail: "nothing is sold on " + said + " here; this request charged nothing"}
 }
 
 func networkWord(testnet bool) string {

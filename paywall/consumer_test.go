@@ -116,14 +116,20 @@ func TestConsumerZones(t *testing.T) {
 		t.Errorf("without a key: %d %s", a.status, a.body)
 	}
 	offer := c.ask(0, http.MethodGet, "/x", "", "X-Api-Key", "sk_one")
+	var paid string
 	for i := range 2 {
-		a := c.ask(i, http.MethodGet, "/x", "", "X-Api-Key", "sk_one", headerSignature, c.signOffer(offer, 1, "", nil))
+		paid = c.signOffer(offer, 1, "", nil)
+		a := c.ask(i, http.MethodGet, "/x", "", "X-Api-Key", "sk_one", headerSignature, paid)
 		if a.status != http.StatusOK || !strings.HasPrefix(a.header.Get("RateLimit"), fmt.Sprintf(`"key";r=%d;t=`, 1-i)) {
 			t.Errorf("payment %d: %d %v %s", i, a.status, a.header, a.body)
 		}
 	}
 	header := c.signOffer(offer, 1, "", nil)
 	limitedBy(t, "one too many", c.ask(0, http.MethodGet, "/x", "", "X-Api-Key", "sk_one", headerSignature, header), ByKey, 3)
+	limitedBy(t, "an offer", c.ask(0, http.MethodGet, "/x", "", "X-Api-Key", "sk_one"), ByKey, 3)
+	if a := c.ask(0, http.MethodGet, "/x", "", "X-Api-Key", "sk_one", headerSignature, paid); a.header.Get(headerPaymentID) == "" || a.header.Get("RateLimit") != "" {
+		t.Errorf("who has paid is not told what became of it: %d %v %s", a.status, a.header, a.body)
+	}
 	if a := c.ask(0, http.MethodGet, "/x", "", "X-Api-Key", "sk_two", headerSignature, header); a.status != http.StatusOK {
 		t.Errorf("another key: %d %s", a.status, a.body)
 	}

@@ -96,7 +96,7 @@ func (g *Gate) Serve(w http.ResponseWriter, r *http.Request, q Request, next Han
 		bearer = "" // a token buys nothing
 	}
 	defer a.toldZones()
-	if refused, ok := errors.AsType[*refusal](a.enter(key)); ok {
+	if refused, ok := errors.AsType[*refusal](a.enter(key, header != "")); ok {
 		return a.answer(refused)
 	}
 
@@ -285,9 +285,12 @@ func (a *attempt) fresh(id x402.AuthorizationID) error {
 	return a.proven(ctx, &proof{id: id, opt: opt, head: head}, err)
 }
 
-// mayAsk refuses a new payment whose answer could not be given, or that is not even looked at.
+// mayAsk refuses a new payment that is not even looked at, or whose answer could not be given.
 func (a *attempt) mayAsk() error {
 	if err := a.shutOut(a.engine); err != nil {
+		return err
+	}
+	if err := a.countKey(a.engine); err != nil {
 		return err
 	}
 	if err := a.noStream(); err != nil {

@@ -219,8 +219,8 @@ func (a *attempt) tooMany(d *due, s *standing, now time.Time) *refusal {
 	a.tell(d, s)
 	return &refusal{
 		status: http.StatusTooManyRequests, code: codeRateLimit, wait: s.until.Sub(now),
-		detail: "more requests came than are allowed, by " + d.policy + "; nothing was charged, and a payment that came with this one was not used: " +
-			"send the same request again when the time of Retry-After is over",
+		detail: "more requests came than are allowed, by " + d.policy + "; this request charged nothing, and a payment that came with it is as good " +
+			"as before: send the same request again when the time of Retry-After is over",
 	}
 }
 
