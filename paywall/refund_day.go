@@ -31,7 +31,7 @@ func (r *returning) spend(ctx context.Context) (ok bool, err error) {
 			return false, err
 		}
 		if _, over := spent.AddOverflow(&spent, &r.p.Amount); over || spent.Gt(most) {
-			r.waits("day_limit", fmt.Errorf("%s of %s atomic units may go back in a day, and that is reached", most.Dec(), most.Dec()))
+			r.waits("day_limit", fmt.Errorf("%s atomic units may go back in a day, and that is reached", most.Dec()))
 			return false, nil
 		}
 		_, err = r.e.store.Reserve(ctx, ledger.Reservation{Key: key, Payment: spentPrefix + spent.Dec()}, had.Payment, 48*time.Hour)
