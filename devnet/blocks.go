@@ -23,8 +23,8 @@ const (
 	demandGap = 50 * time.Millisecond
 	// retryGap is the pause after a block that could not be made.
 	retryGap = 200 * time.Millisecond
-	// poolTries and poolGap bound the wait for the pool to make executable what it accepted.
-	poolTries, poolGap = 100, time.Millisecond
+	// poolTries and poolGap bound the wait for the pool to make executable what it accepted: a moment, but on a busy machine.
+	poolTries, poolGap = 10_000, time.Millisecond
 )
 
 // feeRecipient gets the priority fees.

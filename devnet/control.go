@@ -33,6 +33,12 @@ func (c *Chain) AdvanceTime(d time.Duration) error {
 	return nil
 }
 
+// Pending is how many transactions wait that the next block may have.
+func (c *Chain) Pending() int {
+	n, _ := c.eth.TxPool().Stats()
+	return n
+}
+
 // Stall stops the making of blocks: transactions wait until Resume, or Commit.
 func (c *Chain) Stall() { c.setStalled(true) }
 

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
-	"github.com/ethereum/go-ethereum/common/hexutil"
 	"github.com/ethereum/go-ethereum/core/types"
 	"github.com/ethereum/go-ethereum/ethclient"
 	"github.com/ethereum/go-ethereum/rpc"
@@ -85,18 +84,9 @@ func (s *shop) commit(n int) {
 	}
 }
 
-// pooled is how many transactions wait for a block.
-func (s *shop) pooled() int {
-	var status struct {
-		Pending hexutil.Uint64 `json:"pending"`
-	}
-	s.must(s.chain.CallContext(s.t.Context(), &status, "txpool_status"))
-	return int(status.Pending)
-}
-
 func (s *shop) until(what string, ok func() bool) {
 	s.t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !ok() {
 		if time.Now().After(deadline) {
 			s.t.Fatal("it did not come to pass: " + what)
@@ -115,7 +105,7 @@ func (s *shop) begin(b *rig.Buyer, method, path, signed string) <-chan rig.Answe
 // sent waits until transactions wait for a block.
 func (s *shop) sent(n int) {
 	s.t.Helper()
-	s.until("the payment is on its way", func() bool { return s.pooled() == n })
+	s.until("the payment is on its way", func() bool { return s.Chain.Pending() == n })
 }
 
 // waits checks that no request is answered yet.
