@@ -187,7 +187,7 @@ func TestAwaitReceiptShared(t *testing.T) {
 			t.Fatal(err)
 		}
 		wg.Go(func() {
-			r, err := c.AwaitReceipt(ctxFor(t, 20*time.Second), common.Hash{9}, tx.Hash())
+			r, err := c.AwaitReceipt(ctxFor(t, 2*time.Minute), common.Hash{9}, tx.Hash())
 			if err != nil || r.Transaction != tx.Hash() || !r.OK {
 				t.Errorf("payment %d: %v, %v", i, r, err)
 			}

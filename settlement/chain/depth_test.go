@@ -95,7 +95,7 @@ func (d *deep) got(done <-chan result) *chain.Receipt {
 	case got := <-done:
 		check(d.t, got.err)
 		return got.receipt
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		d.t.Fatal("nothing came")
 	}
 	return nil

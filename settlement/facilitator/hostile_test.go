@@ -70,13 +70,17 @@ func TestSettledWhateverIsSaid(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := open(t, 1, options{})
+			o := options{patience: 20 * time.Second} // the chain shows it, however busy the machine is
+			if name == "answers slowly" {
+				o.patience = 0 // or it would not be looked at sooner
+			}
+			s := open(t, 1, o)
 			does(s.servers[0], f)
 			in := s.Claimed()
 			started := time.Now()
 			s.WantSettled(in, s.Settle(in))
 			s.WantReceived(1)
-			if n, took := s.settled(0), time.Since(started); n != 1 || took > 15*time.Second {
+			if n, took := s.settled(0), time.Since(started); n != 1 || took > 45*time.Second {
 				t.Errorf("%d requests to settle, in %s", n, took)
 			}
 			s.WantSettled(in, s.Settle(in)) // nobody is asked again
@@ -164,7 +168,7 @@ func TestAnothersTransaction(t *testing.T) {
 	if out := s.Settle(second); out.Status != settlement.Unknown || out.Err == nil {
 		t.Fatalf("got %+v", out)
 	}
-	if took := time.Since(started); took > 20*time.Second {
+	if took := time.Since(started); took > 45*time.Second {
 		t.Errorf("a lie that is found out at once took %s", took)
 	}
 	s.WantReceived(1)
@@ -203,7 +207,7 @@ func TestSettlementPending(t *testing.T) {
 		s := open(t, 1, options{})
 		does(s.servers[0], func(c *remote.Call) remote.Reply { return c.Refuse("settlement_pending", common.Hash{2}) })
 		in := s.Claimed()
-		if out := s.Settler.Settle(s.CtxFor(2*time.Second), in); out.Status != settlement.Unknown {
+		if out := s.SettleUntil(in, "it was asked again", s.asked(0, 2)); out.Status != settlement.Unknown {
 			t.Errorf("got %+v", out)
 		}
 		if n := s.settled(0); n != 2 {
@@ -251,7 +255,7 @@ func TestTrust(t *testing.T) {
 		s := open(t, 1, options{settings: facilitator.Settings{Trust: true}, now: clock.Now})
 		does(s.servers[0], func(*remote.Call) remote.Reply { return remote.Reply{Drop: true} })
 		in := s.Claimed()
-		if out := s.Settler.Settle(s.CtxFor(time.Second), in); out.Status != settlement.Unknown {
+		if out := s.SettleUntil(in, "it was asked again", s.asked(0, 2)); out.Status != settlement.Unknown {
 			t.Fatalf("got %+v", out)
 		}
 		does(s.servers[0], func(c *remote.Call) remote.Reply { return c.Success(common.Hash{4}) })
@@ -287,22 +291,22 @@ func TestFailOver(t *testing.T) {
 			s := open(t, 2, options{})
 			does(s.servers[0], tc.first)
 			in := s.Claimed()
-			out := s.Settler.Settle(s.CtxFor(2*time.Second), in)
+			if tc.second > 0 {
+				s.WantSettled(in, s.Settle(in))
+				s.WantReceived(1)
+				s.WantRecorded(in, 2)
+			} else if out := s.SettleUntil(in, "the first one was asked", s.asked(0, 1)); out.Status != settlement.Unknown {
+				t.Errorf("got %+v", out)
+			}
 			if n := s.settled(1); n != tc.second {
 				t.Errorf("the second one got %d requests, want %d", n, tc.second)
 			}
 			if tc.second > 0 {
-				s.WantSettled(in, out)
-				s.WantReceived(1)
-				s.WantRecorded(in, 2)
 				return
-			}
-			if out.Status != settlement.Unknown {
-				t.Errorf("got %+v", out)
 			}
 			// It stays with the first one, also for another process.
 			s.Settler = s.Start()
-			_ = s.Settler.Settle(s.CtxFor(time.Second), in)
+			s.SettleUntil(in, "the first one was asked again", s.asked(0, 2))
 			if s.settled(1) != 0 || s.settled(0) != 2 {
 				t.Errorf("%d and %d requests", s.settled(0), s.settled(1))
 			}
@@ -314,7 +318,7 @@ func TestFailOver(t *testing.T) {
 		does(s.servers[1], func(*remote.Call) remote.Reply { return remote.Reply{Drop: true} })
 		in := s.Claimed()
 		for i := 1; i <= 2; i++ {
-			if out := s.Settler.Settle(s.CtxFor(time.Second), in); out.Status != settlement.Unknown {
+			if out := s.SettleUntil(in, "the second one was asked", s.asked(1, i)); out.Status != settlement.Unknown {
 				t.Errorf("got %+v", out)
 			}
 			if s.settled(0) != 1 || s.settled(1) != i {
@@ -341,9 +345,8 @@ func TestBreaker(t *testing.T) {
 	clock := newClock()
 	s := open(t, 1, options{now: clock.Now})
 	does(s.servers[0], status(http.StatusBadGateway))
-	for range 3 {
-		in := s.Claimed()
-		_ = s.Settler.Settle(s.CtxFor(300*time.Millisecond), in)
+	for i := range 3 {
+		s.SettleUntil(s.Claimed(), "it was asked", s.asked(0, i+1))
 	}
 	if _, err := s.Settler.Check(s.Ctx(), s.Sign(s.Payer, nil)); !isUnavailable(err) {
 		t.Errorf("a facilitator that fails is handed more payments: %v", err)

@@ -159,6 +159,17 @@ func open(t *testing.T, n int, o options) *shop {
 // settled counts the requests to /settle of the i-th facilitator.
 func (s *shop) settled(i int) int { return len(s.servers[i].Requests("/settle")) }
 
+// asked says whether the i-th facilitator was asked to settle n times, and had a moment to answer.
+func (s *shop) asked(i, n int) func() bool {
+	var since time.Time
+	return func() bool {
+		if since.IsZero() && s.settled(i) >= n {
+			since = time.Now()
+		}
+		return !since.IsZero() && time.Since(since) > 500*time.Millisecond
+	}
+}
+
 // does makes a facilitator answer /settle with f, and everything else honestly.
 func does(s *remote.Server, f func(*remote.Call) remote.Reply) {
 	s.Behave(func(c *remote.Call) remote.Reply {

@@ -109,6 +109,18 @@ func (c *Case) Settle(in settlement.Intent) settlement.Outcome {
 	return c.Settler.Settle(c.Ctx(), in)
 }
 
+// SettleUntil settles until something has come to pass, and then leaves.
+func (c *Case) SettleUntil(in settlement.Intent, what string, ok func() bool) settlement.Outcome {
+	c.Helper()
+	ctx, leave := context.WithCancel(c.Ctx())
+	defer leave()
+	done := make(chan settlement.Outcome, 1)
+	go func() { done <- c.Settler.Settle(ctx, in) }()
+	c.WaitFor(what, ok)
+	leave()
+	return <-done
+}
+
 // Resolve resolves with patience.
 func (c *Case) Resolve(in settlement.Intent) settlement.Outcome {
 	return c.Settler.Resolve(c.Ctx(), in)

@@ -104,7 +104,7 @@ func confirmsApart(c *Case) {
 		}
 		which.Go(func() { outcomes[i] = c.Settle(in) })
 	}
-	c.WaitFor("all wait for a block", func() bool { return c.pooled() > 0 })
+	c.WaitFor("all wait for a block", func() bool { return c.Pooled() > 0 })
 	c.H.Chain.Resume()
 	cheap.Wait() // no block comes but for transactions: who waited for more would wait for ever
 	for i, in := range intents {
@@ -202,7 +202,7 @@ func reorganizedAndSpent(c *Case) {
 func (c *Case) sendNow(data []byte) common.Hash {
 	c.Helper()
 	hash := c.Send(c.Payer, data, nil)
-	c.WaitFor("it is known", func() bool { return c.pooled() > 0 })
+	c.WaitFor("it is known", func() bool { return c.Pooled() > 0 })
 	c.Commit(1)
 	return hash
 }

@@ -118,7 +118,7 @@ func moneyGoneForeign(c *Case) {
 	go func() { result <- c.Settle(in) }()
 	c.WaitFor("it is broadcast", func() bool { return c.Proxy.Count("eth_sendRawTransaction") > 0 })
 	c.Send(c.Payer, spendCall(c.balance(crypto.PubkeyToAddress(c.Payer.PublicKey))), nil)
-	c.WaitFor("both are known", func() bool { return c.pooled() >= 2 })
+	c.WaitFor("both are known", func() bool { return c.Pooled() >= 2 })
 	c.Commit(1)
 	out := <-result
 	c.WantFailed(out, x402.ReasonInsufficientBalance)
@@ -164,7 +164,7 @@ func unreachableForeign(c *Case) {
 func stallsForeign(c *Case) {
 	in := c.Claimed()
 	c.Stall()
-	out := c.Settler.Settle(c.CtxFor(700*time.Millisecond), in)
+	out := c.SettleUntil(in, "it waits for a block", func() bool { return c.Pooled() > 0 })
 	if out.Status != settlement.Unknown || out.Err == nil {
 		c.Fatalf("got %+v, want unknown", out)
 	}
@@ -173,7 +173,7 @@ func stallsForeign(c *Case) {
 		c.Errorf("got %+v, want: not yet", out)
 	}
 	c.H.Chain.Resume()
-	c.WaitFor("its block", func() bool { return c.pooled() == 0 })
+	c.WaitFor("its block", func() bool { return c.Pooled() == 0 })
 	out = c.Resolve(in)
 	c.WantSettled(in, out)
 	c.wantNote(in)

@@ -134,7 +134,7 @@ func frontRunInPool(c *Case) {
 	go func() { result <- c.Settle(in) }()
 	c.WaitFor("ours is broadcast", func() bool { return c.Proxy.Count("eth_sendRawTransaction") > 0 })
 	hash := c.Send(c.H.Fresh(), in.Authorization.TransferCalldata(in.Signature), nil)
-	c.WaitFor("both are known", func() bool { return c.pooled() >= 2 })
+	c.WaitFor("both are known", func() bool { return c.Pooled() >= 2 })
 	c.Commit(1)
 	out := <-result
 	c.WantSettled(in, out)
@@ -236,7 +236,7 @@ func moneyGoneInPool(c *Case) {
 	go func() { result <- c.Settle(in) }()
 	c.WaitFor("ours is broadcast", func() bool { return c.Proxy.Count("eth_sendRawTransaction") > 0 })
 	c.Send(c.Payer, spendCall(c.balance(crypto.PubkeyToAddress(c.Payer.PublicKey))), nil)
-	c.WaitFor("both are known", func() bool { return c.pooled() >= 2 })
+	c.WaitFor("both are known", func() bool { return c.Pooled() >= 2 })
 	c.Commit(1)
 	out := <-result
 	c.WantFailed(out, x402.ReasonInsufficientBalance)
@@ -270,7 +270,7 @@ func revertedAgain(c *Case) {
 	go func() { result <- c.Settle(in) }()
 	c.WaitFor("ours is broadcast", func() bool { return c.Proxy.Count("eth_sendRawTransaction") > 0 })
 	c.Send(c.Payer, spendCall(c.balance(crypto.PubkeyToAddress(c.Payer.PublicKey))), nil)
-	c.WaitFor("both are known", func() bool { return c.pooled() >= 2 })
+	c.WaitFor("both are known", func() bool { return c.Pooled() >= 2 })
 	c.Commit(1)
 	c.WantFailed(<-result, x402.ReasonInsufficientBalance)
 	c.H.Chain.Resume()

@@ -48,7 +48,7 @@ func lostAnswers(c *Case) {
 func stalls(c *Case) {
 	in := c.Claimed()
 	c.Stall()
-	out := c.Settler.Settle(c.CtxFor(700*time.Millisecond), in)
+	out := c.SettleUntil(in, "it waits for a block", func() bool { return c.Pooled() > 0 })
 	txs := c.WantRecorded(in, 1)
 	if out.Status != settlement.Unknown || out.Transaction != txs[0].Hash || out.Err == nil {
 		c.Fatalf("got %+v, want unknown with transaction %s", out, txs[0].Hash)
@@ -151,7 +151,7 @@ func (c *Case) settleMany(settlers []settlement.Settler, n int) {
 	for i := range n {
 		wg.Go(func() {
 			s, in := settlers[i%len(settlers)], &intents[i]
-			ctx, cancel := context.WithTimeout(c.Context(), 2*patience)
+			ctx, cancel := context.WithTimeout(c.Context(), 6*patience) // a busy machine takes its time
 			defer cancel()
 			head, err := s.Check(ctx, *in)
 			if err != nil {
@@ -208,8 +208,8 @@ func (c *Case) SpendAll() {
 	c.Mined(c.Send(c.Payer, spendCall(c.balance(crypto.PubkeyToAddress(c.Payer.PublicKey))), nil))
 }
 
-// pooled is how many transactions wait for a block.
-func (c *Case) pooled() uint64 {
+// Pooled is how many transactions wait for a block.
+func (c *Case) Pooled() uint64 {
 	c.Helper()
 	client, err := rpc.DialContext(c.Context(), c.H.Chain.URL())
 	c.Must(err)

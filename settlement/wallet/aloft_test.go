@@ -31,6 +31,18 @@ func carried(txs []settlement.Transaction) (n int) {
 	return n
 }
 
+// settleDown waits until nothing has been simulated for a second.
+func settleDown(c *settlementtest.Case) {
+	c.Helper()
+	seen, since := -1, time.Now()
+	c.WaitFor("nothing is simulated", func() bool {
+		if n := c.Proxy.Count("eth_call"); n != seen {
+			seen, since = n, time.Now()
+		}
+		return time.Since(since) > time.Second
+	})
+}
+
 // Who has the money for one payment and signs many makes us send one, over all transactions and wallets: the others wait for it,
 // and fail without a transaction.
 func TestMoneyForOne(t *testing.T) {
@@ -47,7 +59,7 @@ func TestMoneyForOne(t *testing.T) {
 		c.Stall()
 		run := settleAll(c, c.Settler, all)
 		sent(c, 1)
-		time.Sleep(2 * time.Second) // for those that should wait: who is simulated before the block, and looks for others after it, is sent too
+		settleDown(c) // for those that should wait: who is simulated before the block, and looks for others after it, is sent too
 		c.H.Chain.Resume()
 		run.wg.Wait()
 		settled := 0

@@ -59,9 +59,12 @@ func sent(c *settlementtest.Case, n int) []settlement.Transaction {
 	return c.Journal.All()
 }
 
+// patient is how long a batch lingers for payments that come at the same time: on a busy machine that takes a while.
+const patient = time.Second
+
 // A lone payment leaves at once; those that come while it is under way travel together.
 func TestPaymentsTravelTogether(t *testing.T) {
-	c := newCase(t, startChain(t), options{settings: wallet.Settings{Batch: 20, Linger: 200 * time.Millisecond}})
+	c := newCase(t, startChain(t), options{settings: wallet.Settings{Batch: 20, Linger: patient}})
 	all := crowd(c, 31)
 	c.Stall()
 	first := settleAll(c, c.Settler, all[:1])
@@ -83,7 +86,7 @@ func TestPaymentsTravelTogether(t *testing.T) {
 // A payment that would fail is taken out of the batch before it is sent; one that fails in it does not hurt the others, which
 // get no second transaction.
 func TestFailuresInABatch(t *testing.T) {
-	c := newCase(t, startChain(t), options{settings: wallet.Settings{Linger: 300 * time.Millisecond}})
+	c := newCase(t, startChain(t), options{settings: wallet.Settings{Linger: patient}})
 	all := crowd(c, 12)
 	broke := c.Claim(c.Sign(c.Payer, nil))
 	c.Stall()
@@ -123,7 +126,7 @@ func TestFailuresInABatch(t *testing.T) {
 // too. It is halved until the culprit is alone: all others are settled.
 func TestCulpritIsIsolated(t *testing.T) {
 	dev := startChain(t)
-	c := newCase(t, dev, options{settings: wallet.Settings{Linger: 500 * time.Millisecond, Batch: 16}})
+	c := newCase(t, dev, options{settings: wallet.Settings{Linger: patient, Batch: 16}})
 	hostile, err := dev.DeployHostileWallet(c.Ctx(), devnet.BurnGas, 0)
 	c.Must(err)
 	delegate(t, c, hostile)
@@ -206,7 +209,7 @@ func TestLanes(t *testing.T) {
 
 // What a batch carries is found again where the ledger lost it.
 func TestSurveyReadsBatches(t *testing.T) {
-	c := newCase(t, startChain(t), options{settings: wallet.Settings{Linger: 200 * time.Millisecond}})
+	c := newCase(t, startChain(t), options{settings: wallet.Settings{Linger: patient}})
 	all := crowd(c, 6)
 	c.Stall()
 	first := settleAll(c, c.Settler, all[:1])
@@ -246,7 +249,7 @@ func startWith(t *testing.T, c *settlementtest.Case, other *ecdsa.PrivateKey) se
 // A contract wallet that takes much gas does not make the batches of the others smaller.
 func TestExpensivePayerDoesNotShrinkBatches(t *testing.T) {
 	dev := startChain(t)
-	c := newCase(t, dev, options{settings: wallet.Settings{Batch: 30, BatchGas: 3_500_000, Linger: 300 * time.Millisecond}})
+	c := newCase(t, dev, options{settings: wallet.Settings{Batch: 30, BatchGas: 3_500_000, Linger: patient}})
 	costly := c.Claim(fromHostile(c, dev, devnet.Expensive, 300_000))
 	c.WantSettled(costly, c.Settle(costly))
 	all := crowd(c, 31)
@@ -265,7 +268,7 @@ func TestExpensivePayerDoesNotShrinkBatches(t *testing.T) {
 
 // Whom a stranger has overtaken travels with others again.
 func TestOvertakenPayerIsNotIsolated(t *testing.T) {
-	c := newCase(t, startChain(t), options{settings: wallet.Settings{Linger: 300 * time.Millisecond}})
+	c := newCase(t, startChain(t), options{settings: wallet.Settings{Linger: patient}})
 	in := c.Claimed()
 	c.Stall()
 	run := settleAll(c, c.Settler, []settlement.Intent{in})
@@ -294,7 +297,7 @@ func TestCodeSinceTheCheck(t *testing.T) {
 	dev := startChain(t)
 	for name, mode := range map[string]devnet.Mode{"burns": devnet.BurnGas, "lies to simulations": devnet.AcceptInSimulation} {
 		t.Run(name, func(t *testing.T) {
-			c := newCase(t, dev, options{settings: wallet.Settings{Linger: 500 * time.Millisecond, Batch: 16}})
+			c := newCase(t, dev, options{settings: wallet.Settings{Linger: patient, Batch: 16}})
 			hostile, err := dev.DeployHostileWallet(c.Ctx(), mode, 0)
 			c.Must(err)
 			delegate(t, c, hostile)

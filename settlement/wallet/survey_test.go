@@ -174,7 +174,7 @@ func TestSurveyAfterADeadTransaction(t *testing.T) {
 	restore := c.Journal.Keep()
 	lost := c.Claimed()
 	c.Stall()
-	if out := c.Settler.Settle(c.CtxFor(500*time.Millisecond), lost); out.Status != settlement.Unknown {
+	if out := c.SettleUntil(lost, "it waits for a block", func() bool { return c.Pooled() == 1 }); out.Status != settlement.Unknown {
 		t.Fatalf("got %+v", out)
 	}
 	restore()
@@ -206,8 +206,8 @@ func TestClaimedAgainWhileTheLostOneWaits(t *testing.T) {
 	restore := c.Journal.Keep()
 	other, lost := c.Claimed(), c.Claimed()
 	c.Stall()
-	for _, in := range []settlement.Intent{other, lost} { // so that the lost one's nonce is not the next one
-		if out := c.Settler.Settle(c.CtxFor(500*time.Millisecond), in); out.Status != settlement.Unknown {
+	for i, in := range []settlement.Intent{other, lost} { // so that the lost one's nonce is not the next one
+		if out := c.SettleUntil(in, "it waits for a block", func() bool { return c.Pooled() == uint64(i)+1 }); out.Status != settlement.Unknown {
 			t.Fatalf("got %+v", out)
 		}
 	}

@@ -101,7 +101,7 @@ func TestChecksApartWhereNodeRefuses(t *testing.T) {
 
 // Whether payers run code is asked anew for a batch that has waited; account by account where the node can't tell all at once.
 func TestBatchThatWaited(t *testing.T) {
-	c := newCase(t, startChain(t), options{settings: wallet.Settings{Batch: 120, Linger: 1200 * time.Millisecond}})
+	c := newCase(t, startChain(t), options{settings: wallet.Settings{Batch: 120, Linger: 2 * patient}})
 	c.Proxy.Refuse(func(method, params string) string {
 		if method == "eth_call" && !strings.Contains(params, `"to"`) {
 			return "to is missing"

@@ -439,7 +439,7 @@ func TestSlow(t *testing.T) {
 	if got != nil || !errors.Is(err, settlement.ErrUnavailable) {
 		t.Errorf("%x, %v", got, err)
 	}
-	if took := time.Since(begun); took < 150*time.Millisecond || took > 5*time.Second {
+	if took := time.Since(begun); took < 150*time.Millisecond || took > 30*time.Second {
 		t.Errorf("it took %s", took)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
