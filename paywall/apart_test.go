@@ -38,13 +38,10 @@ func TestPaymentOfAKeyThatServedAnother(t *testing.T) {
 			first := c.sign(0, 1, "")
 			c.leaveInSettlement("/one", "one", headerSignature, first, headerIdempotencyKey, "one")
 			var a reply
-			for range 100 {
+			waitUntil(t, "an answer", func() bool {
 				a = c.ask(0, http.MethodPost, other.path, "two", append(other.key, headerSignature, c.sign(0, 1, ""))...)
-				if a.status != http.StatusServiceUnavailable {
-					break
-				}
-				time.Sleep(20 * time.Millisecond)
-			}
+				return a.status != http.StatusServiceUnavailable
+			})
 			if a.status != http.StatusOK || a.body != "answer 1" {
 				t.Fatalf("the other one: %d %s", a.status, a.body)
 			}
@@ -65,8 +62,8 @@ func TestPaymentOfAKeyThatServedAnother(t *testing.T) {
 func (c *cluster) leaveInSettlement(path, body string, header ...string) {
 	c.t.Helper()
 	c.chain.Stall()
-	ctx, cancel := context.WithTimeout(c.t.Context(), time.Second)
-	defer cancel()
+	ctx, leave := context.WithCancel(c.t.Context())
+	defer leave()
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, c.instances[0].server.URL+path, strings.NewReader(body))
 	if err != nil {
 		c.t.Fatal(err)
@@ -74,16 +71,22 @@ func (c *cluster) leaveInSettlement(path, body string, header ...string) {
 	for i := 0; i+1 < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
-	if res, err := c.instances[0].server.Client().Do(r); err == nil {
-		_ = res.Body.Close()
-		c.t.Fatal("the client that left was answered", res.StatusCode)
+	left := make(chan error, 1)
+	go func() {
+		res, err := c.instances[0].server.Client().Do(r)
+		if err == nil {
+			_ = res.Body.Close()
+		}
+		left <- err
+	}()
+	waitUntil(c.t, "its transaction", func() bool { return c.chain.Pending() > 0 })
+	leave()
+	if err := <-left; err == nil {
+		c.t.Fatal("the client that left was answered")
 	}
 	c.chain.Resume()
-	for range 500 {
-		if balance, err := c.chain.TokenBalance(c.t.Context(), seller); err == nil && balance.Uint64() == cent {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	c.t.Fatal("it was not paid")
+	waitUntil(c.t, "the payment", func() bool {
+		balance, err := c.chain.TokenBalance(c.t.Context(), seller)
+		return err == nil && balance.Uint64() == cent
+	})
 }

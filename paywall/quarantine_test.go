@@ -142,13 +142,7 @@ func TestQuarantineByTwoEngines(t *testing.T) {
 
 func eventually(t *testing.T, ok func() bool) {
 	t.Helper()
-	for range 2000 {
-		if ok() {
-			return
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	t.Fatal("it did not come to pass")
+	waitUntil(t, "what was waited for", ok)
 }
 
 // An engine looks back when it starts, until that has worked, then only with a reason: somebody asks, or a payment that was

@@ -126,7 +126,7 @@ func TestStorageFailures(t *testing.T) {
 			t.Errorf("%s fails: got %v", step, err)
 		}
 		// What failed may be tried again: no lock is left behind.
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		if _, err := Load(ctx, s.Storage); err != nil {
 			t.Errorf("after %s failed: %v", step, err)
 		}

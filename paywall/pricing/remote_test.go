@@ -114,7 +114,7 @@ func TestPriceIsAskedOnce(t *testing.T) {
 // Whatever else the endpoint does is no price; and its words go nowhere.
 func TestNoPrice(t *testing.T) {
 	s := newShop(t)
-	r := pricer(t, Config{URL: s.URL + "/?key=hidden", Timeout: 100 * time.Millisecond, Authorize: func(q *http.Request) error {
+	r := pricer(t, Config{URL: s.URL + "/?key=hidden", Authorize: func(q *http.Request) error {
 		q.Header.Set("Authorization", "Bearer hidden")
 		return nil
 	}})
@@ -135,6 +135,9 @@ func TestNoPrice(t *testing.T) {
 		"broken off":  func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
 		"not in time": func(_ http.ResponseWriter, q *http.Request) { _, _ = io.Copy(io.Discard, q.Body); <-q.Context().Done() },
 	} {
+		if r.Timeout = 20 * time.Second; name == "not in time" { // that is waited for
+			r.Timeout = time.Second
+		}
 		s.answer.Store(f)
 		before := s.asked.Load()
 		p, err := r.Price(t.Context(), "{}")

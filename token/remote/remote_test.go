@@ -148,7 +148,11 @@ func TestTries(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s, asked := endpoint(t, tc.steps...)
-			c := client(t, Config{URL: s.URL + "/issue?key=" + url.QueryEscape(secret), Retries: 2, Timeout: 200 * time.Millisecond})
+			timeout := 20 * time.Second
+			if tc.late { // that is waited for
+				timeout = time.Second
+			}
+			c := client(t, Config{URL: s.URL + "/issue?key=" + url.QueryEscape(secret), Retries: 2, Timeout: timeout})
 			got, err := c.Issue(t.Context(), sale())
 			list := asked()
 			if len(list) != tc.tries {
@@ -186,7 +190,7 @@ func TestTries(t *testing.T) {
 	})
 	t.Run("its asker has no time", func(t *testing.T) {
 		s, asked := endpoint(t, says(500, ""))
-		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_, err := client(t, Config{URL: s.URL, Retries: 5, Pause: time.Hour}).Issue(ctx, sale())
 		if e, ok := errors.AsType[*Error](err); !ok || !e.Late || len(asked()) != 1 {
