@@ -58,9 +58,9 @@ func TestReadIsConfirmed(t *testing.T) {
 		t.Fatal(err)
 	}
 	replicas := 1
-	s := open(t, primary.URL(), redis.WithPatience(redis.Options{Replicas: &replicas}, 100*time.Millisecond))
+	s := open(t, primary.URL(), redis.WithPatience(redis.Options{Replicas: &replicas}, time.Second))
 	ctx, p := t.Context(), newPayment(t, 1, 1)
-	for deadline := time.Now().Add(30 * time.Second); ; {
+	for deadline := time.Now().Add(time.Minute); ; {
 		if _, err = s.Claim(ctx, newPayment(t, 2, 1), ledger.Change{}); err == nil || errors.Is(err, ledger.ErrExists) {
 			break
 		}
@@ -242,7 +242,7 @@ func TestEntriesOfAForgottenPayment(t *testing.T) {
 // While a Cluster moves a part to another server, nothing is left half done: what was held is due again afterwards.
 func TestDueWhileASlotMoves(t *testing.T) {
 	c := cluster(t, 0)
-	s := open(t, c.URL(), redis.WithPatience(redis.Options{}, 300*time.Millisecond))
+	s := open(t, c.URL(), redis.WithPatience(redis.Options{}, 2*time.Second))
 	ctx := t.Context()
 	held, err := s.Claim(ctx, newPayment(t, 1, 1), ledger.Change{Hold: 500 * time.Millisecond})
 	if err != nil {
@@ -290,7 +290,7 @@ func TestDueWhileASlotMoves(t *testing.T) {
 	}
 	do(to, "CLUSTER", "SETSLOT", slot, "NODE", there)
 	do(from, "CLUSTER", "SETSLOT", slot, "NODE", there)
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for deadline := time.Now().Add(time.Minute); ; {
 		got, err := s.Lease(ctx, 10, time.Millisecond)
 		for _, p := range got {
 			if p.ID == held.ID {

@@ -88,7 +88,7 @@ func (l *load) ack(p ledger.Payment) {
 // passes waits until so many more calls were acknowledged.
 func (l *load) passes(t *testing.T, more int64) {
 	t.Helper()
-	want, deadline := l.acked.Load()+more, time.Now().Add(40*time.Second)
+	want, deadline := l.acked.Load()+more, time.Now().Add(2*time.Minute)
 	for l.acked.Load() < want {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d calls were acknowledged, %d failed; waited for %d", l.acked.Load(), l.failed.Load(), want)
