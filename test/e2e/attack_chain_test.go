@@ -6,7 +6,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/core/types"
@@ -158,7 +157,7 @@ func TestHeaderRebuiltFromCalldata(t *testing.T) {
 			}
 		}
 		r.Chain.Stall()
-		leave2(t, b, url, key, header)
+		leave(t, r, b, http.MethodGet, url, "", key, header)
 		calldata := reader.pendingCalldata()
 		steal("waiting", calldata)
 		w.nothing(t, version+", waiting")
@@ -181,16 +180,6 @@ func TestHeaderRebuiltFromCalldata(t *testing.T) {
 		w.seen(t, version+", the payer", 1, 0)
 		steal("served", calldata)
 		w.nothing(t, version+", served")
-	}
-}
-
-// leave2 is leave for either version's header.
-func leave2(t *testing.T, b *rig.Buyer, url, key, header string) {
-	t.Helper()
-	b.HTTP.Timeout = time.Second
-	defer func() { b.HTTP.Timeout = time.Minute }()
-	if a := b.Get(url, key, header); a.Err == nil {
-		t.Fatalf("the request was answered: %d %s", a.Status, a.Body)
 	}
 }
 

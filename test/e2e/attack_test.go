@@ -228,7 +228,7 @@ func TestUnservedPaymentWaitsForItsRequest(t *testing.T) {
 	url := r.URL("/cheap/x?q=1")
 	header := b.Sign(b.Offer(url), 0)
 	r.Chain.Stall()
-	leave(t, b, url, header)
+	leave(t, r, b, http.MethodGet, url, "", x402.HeaderSignature, header)
 	r.Chain.Resume()
 	waitFor(t, func() bool { return r.Earned() == w.earned+cent })
 	waitFor(t, func() bool { // settled in the ledger, too

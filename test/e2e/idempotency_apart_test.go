@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"compress/gzip"
-	"context"
 	"io"
 	"net/http"
 	"slices"
@@ -20,11 +19,7 @@ func paidUnderAKey(t *testing.T, r *rig.Rig, b *rig.Buyer, url, body string, key
 	t.Helper()
 	header := b.Sign(b.Offer(url), 0)
 	r.Chain.Stall()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
-	if a := b.Do(ctx, http.MethodPost, url, body, append(key, x402.HeaderSignature, header)...); a.Err == nil {
-		t.Fatalf("%d %s", a.Status, a.Body)
-	}
+	leave(t, r, b, http.MethodPost, url, body, append(key, x402.HeaderSignature, header)...)
 	r.Chain.Resume()
 	waitFor(t, func() bool { return r.Earned() == cent })
 }

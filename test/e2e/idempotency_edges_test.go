@@ -206,7 +206,7 @@ func TestBodiesUnderAKey(t *testing.T) {
 	b := rig.NewBuyer(t, 1)
 	url := r.URL("/upload")
 	ask := func(body io.Reader, length int64) *http.Response {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		t.Cleanup(cancel)
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, body)
 		if err != nil {

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/caddy-x402/caddy-x402/ledger"
 	"github.com/caddy-x402/caddy-x402/test/rig"
@@ -126,11 +125,7 @@ func TestKeyOfARefund(t *testing.T) {
 	url := r.URL("/refund")
 	h := []string{x402.HeaderSignature, b.Sign(b.Offer(url), 0), "Idempotency-Key", "k"}
 	r.Chain.Stall()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
-	if a := b.Do(ctx, http.MethodPost, url, "x", h...); a.Err == nil {
-		t.Fatalf("%d %s", a.Status, a.Body)
-	}
+	leave(t, r, b, http.MethodPost, url, "x", h...)
 	r.Chain.Resume()
 	s := openLedger(t, r)
 	waitFor(t, func() bool {

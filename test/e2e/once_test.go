@@ -82,7 +82,7 @@ func TestSameHeaderAfterLostConnection(t *testing.T) {
 	url := r.URL("/lost")
 	header := b.Sign(b.Offer(url), 0)
 	r.Chain.Stall()
-	leave(t, b, url, header)
+	leave(t, r, b, http.MethodGet, url, "", x402.HeaderSignature, header)
 	if r.Upstream.Calls() != 0 {
 		t.Fatal("the upstream was called before the payment was settled")
 	}
@@ -99,12 +99,17 @@ func TestSameHeaderAfterLostConnection(t *testing.T) {
 	}
 }
 
-// leave sends a paid request and hangs up once its transaction is on its way.
-func leave(t *testing.T, b *rig.Buyer, url, header string) {
+// leave sends a paid request and hangs up once its transaction is on its way. The chain is stalled.
+func leave(t *testing.T, r *rig.Rig, b *rig.Buyer, method, url, body string, header ...string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
-	if a := b.Do(ctx, http.MethodGet, url, "", x402.HeaderSignature, header); a.Err == nil {
+	before := r.Chain.Pending()
+	ctx, hangUp := context.WithCancel(t.Context())
+	defer hangUp()
+	answer := make(chan rig.Answer, 1)
+	go func() { answer <- b.Do(ctx, method, url, body, header...) }()
+	waitFor(t, func() bool { return r.Chain.Pending() > before })
+	hangUp()
+	if a := <-answer; a.Err == nil {
 		t.Fatalf("the request was answered: %d %s", a.Status, a.Body)
 	}
 }
@@ -122,11 +127,7 @@ func TestFreshSignatureConsumesTheUnservedPayment(t *testing.T) {
 			url := r.URL("/anew")
 			key, first := sign(b, b.Offer(url))
 			r.Chain.Stall()
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-			defer cancel()
-			if a := b.Do(ctx, http.MethodGet, url, "", key, first); a.Err == nil {
-				t.Fatalf("the request was answered: %d %s", a.Status, a.Body)
-			}
+			leave(t, r, b, http.MethodGet, url, "", key, first)
 			// While its fate is unknown, nothing new is claimed.
 			_, second := sign(b, b.Offer(url))
 			if a := b.Get(url, key, second); a.Status != http.StatusServiceUnavailable {
@@ -153,7 +154,7 @@ func TestFreshSignatureConsumesTheUnservedPayment(t *testing.T) {
 // waitFor polls until ok.
 func waitFor(t *testing.T, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !ok() {
 		if time.Now().After(deadline) {
 			t.Fatal("it did not come to pass")
@@ -196,7 +197,7 @@ func TestRebuiltHeaderResumesNothing(t *testing.T) {
 	a, sig := b.Authorize(offer.Accepts[0])
 	header := rig.Encode(t, offer.Pay(offer.Accepts[0], &a, sig))
 	r.Chain.Stall()
-	leave(t, b, url, header)
+	leave(t, r, b, http.MethodGet, url, "", x402.HeaderSignature, header)
 	r.Chain.Resume()
 	waitFor(t, func() bool { return r.Earned() == cent })
 

@@ -264,7 +264,7 @@ func TestLostClaimIsMadeAgain(t *testing.T) {
 	r.Chain.Stall()
 	t.Cleanup(r.Chain.Resume)
 	for _, s := range []signed{gone, back} {
-		leave(t, s.buyer, s.url, s.header)
+		leave(t, r, s.buyer, http.MethodGet, s.url, "", x402.HeaderSignature, s.header)
 	}
 	unplug(t)
 	restore()

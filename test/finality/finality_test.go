@@ -62,7 +62,7 @@ func TestWaitingHoldsUpNobody(t *testing.T) {
 func TestServedWhenItComesBack(t *testing.T) {
 	for _, name := range flows {
 		t.Run(name, func(t *testing.T) {
-			s := open(t, rig.Options{Site: flow(name), App: three + "\n settle_timeout 1s"})
+			s := open(t, rig.Options{Site: flow(name), App: three + "\n settle_timeout 2s"})
 			b := rig.NewBuyer(t, 1)
 			signed := b.Sign(b.Offer(s.URL("/dear/x")), 0)
 			done := s.begin(b, http.MethodGet, "/dear/x", signed)
@@ -91,7 +91,7 @@ func TestServedWhenItComesBack(t *testing.T) {
 
 // Who has to wait for long is told so.
 func TestRetryAfterTellsHowLong(t *testing.T) {
-	s := open(t, rig.Options{Site: flow("upfront"), App: "finality 20 above $0.99\n settle_timeout 1s"})
+	s := open(t, rig.Options{Site: flow("upfront"), App: "finality 20 above $0.99\n settle_timeout 4s"})
 	b := rig.NewBuyer(t, 1)
 	s.must(s.Chain.AdvanceTime(2 * time.Second))
 	signed := b.Sign(b.Offer(s.URL("/dear/x")), 0)

@@ -136,7 +136,7 @@ func TestPaymentFailsAfterTheAnswer(t *testing.T) {
 // While nobody knows whether the payment went through, the answer is kept from its payer, who is told to come back. Then a GET is
 // asked again; a POST, which is not done twice, goes back.
 func TestOutcomeUnknown(t *testing.T) {
-	s := open(t, rig.Options{Site: heldSite, App: "settle_timeout 2s\n interval 200ms\n hold_ttl 2s"})
+	s := open(t, rig.Options{Site: heldSite, App: "settle_timeout 4s\n interval 200ms\n hold_ttl 2s"})
 	for i, method := range []string{http.MethodGet, http.MethodPost} {
 		b := rig.NewBuyer(t, i)
 		s.serve(func(w http.ResponseWriter, _ *http.Request) {

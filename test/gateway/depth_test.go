@@ -35,7 +35,7 @@ func TestConfirmations(t *testing.T) {
 	t.Cleanup(r.Chain.Resume)
 	pending := func(when string) {
 		t.Helper()
-		if v := read(t, ask(t, r, b, "settle", body)); v.Success == nil || *v.Success || v.ErrorReason != string(x402.ReasonSettlementPending) {
+		if v := read(t, answered(t, r, b, body)); v.Success == nil || *v.Success || v.ErrorReason != string(x402.ReasonSettlementPending) {
 			t.Errorf("%s: %+v", when, v)
 		}
 	}

@@ -133,15 +133,22 @@ func TestOnce(t *testing.T) {
 // insist asks for a settlement as long as nobody knows what became of it.
 func insist(t *testing.T, r *rig.Rig, b *rig.Buyer, body string) verdict {
 	t.Helper()
-	for range 100 {
-		a := ask(t, r, b, "settle", body)
-		if v := read(t, a); a.Status == http.StatusOK && v.ErrorReason != string(x402.ReasonSettlementPending) {
-			return v
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	t.Fatal("nobody ever knew")
-	return verdict{}
+	var v verdict
+	waitFor(t, func() bool {
+		v = read(t, answered(t, r, b, body))
+		return v.ErrorReason != string(x402.ReasonSettlementPending)
+	})
+	return v
+}
+
+// answered asks for a settlement until it is at least on its way: on a busy machine that takes longer than one request waits.
+func answered(t *testing.T, r *rig.Rig, b *rig.Buyer, body string) (a rig.Answer) {
+	t.Helper()
+	waitFor(t, func() bool {
+		a = ask(t, r, b, "settle", body)
+		return a.Status == http.StatusOK
+	})
+	return a
 }
 
 // While a transaction is on its way, its fate is pending, and its hash is told. The same again gets what became of it, whether or
@@ -153,10 +160,10 @@ func TestPending(t *testing.T) {
 			b := rig.NewBuyer(t, 1)
 			body := order(t, b, requirements())
 			r.Chain.Stall()
-			first := ask(t, r, b, "settle", body)
+			first := answered(t, r, b, body)
 			v := read(t, first)
-			if first.Status != http.StatusOK || v.Success == nil || *v.Success || v.ErrorReason != string(x402.ReasonSettlementPending) || len(v.Transaction) != 66 {
-				t.Fatalf("answered %d %s", first.Status, first.Body)
+			if v.Success == nil || *v.Success || v.ErrorReason != string(x402.ReasonSettlementPending) || len(v.Transaction) != 66 {
+				t.Fatalf("answered %s", first.Body)
 			}
 			if asked {
 				if again := ask(t, r, b, "settle", body); again.Body != first.Body {
@@ -183,7 +190,7 @@ func TestPending(t *testing.T) {
 
 func waitFor(t *testing.T, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("it did not come to pass")
 		}

@@ -39,7 +39,7 @@ const (
 			ttl 1h
 			issuer {issuer}/internal/issue-token {
 				auth bearer ` + issuerSecret + `
-				timeout 500ms
+				timeout 2s
 				retries 0
 				field product weather
 			}

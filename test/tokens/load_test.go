@@ -16,7 +16,7 @@ import (
 // pass is a token that somebody bought.
 type pass struct {
 	token, kid string
-	at         time.Time // when it was bought
+	asked, at  time.Time // when it was asked for, and had
 }
 
 // kidOf reads the id of the key that signed a token.
@@ -102,15 +102,34 @@ func (l *load) use(member int) {
 // buyMore buys a plan every half a second, each for another payer, at one instance after the other.
 func (l *load) buyMore() {
 	for i := 0; l.pause(500 * time.Millisecond); i++ {
+		asked := time.Now()
 		token, _, err := l.f.buy(l.f.members[i%len(l.f.members)], rig.NewBuyer(l.f.t, 10+i))
 		l.mu.Lock()
 		if err != nil {
 			l.failed = append(l.failed, err.Error())
 		} else {
-			l.passes = append(l.passes, pass{token, kidOf(token), time.Now()})
+			l.passes = append(l.passes, pass{token, kidOf(token), asked, time.Now()})
 		}
 		l.mu.Unlock()
 	}
+}
+
+// enough says whether there was so much that something can be said: tokens of the new key, and uses of the old one's after its end.
+func (l *load) enough(old, next keyInfo) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ofNew, late := 0, 0
+	for _, p := range l.passes {
+		if p.kid == next.ID {
+			ofNew++
+		}
+	}
+	for _, s := range l.shots {
+		if s.kid == old.ID && !s.sent.Before(old.VerifiesUntil) {
+			late++
+		}
+	}
+	return ofNew >= 5 && late >= 20 && len(l.shots) >= 1000
 }
 
 // watch looks at the keys that each instance shows.
