@@ -12,6 +12,7 @@ import (
 	"github.com/caddy-x402/caddy-x402/ledger"
 	"github.com/caddy-x402/caddy-x402/ledger/storetest"
 	"github.com/caddy-x402/caddy-x402/settlement"
+	"github.com/caddy-x402/caddy-x402/settlement/refund"
 )
 
 // slowChain is a settler that knows of nothing until it is asked no more.
@@ -61,5 +62,42 @@ func TestWhatIsLeftHalfwayIsLookedAtSoon(t *testing.T) {
 	due, err := store.Lease(t.Context(), 2*many, time.Minute)
 	if err != nil || len(due) != many {
 		t.Errorf("%d of %d payments are due, %v", len(due), many, err)
+	}
+}
+
+// closing is a ledger during one of whose answers its engine is closed.
+type closing struct {
+	ledger.Store
+	close func()
+}
+
+func (c closing) Reservation(ctx context.Context, key common.Hash) (ledger.Reservation, error) {
+	defer c.close()
+	return c.Store.Reservation(ctx, key)
+}
+
+// A refund that has begun when its engine closes is not left to others: who is at it says when to look again.
+func TestRefundThatHasBegunIsNotLeft(t *testing.T) {
+	w := newRefundWorld(t)
+	w.fund(1 << 20)
+	p := w.held(1, "")
+	w.pass(2 * time.Minute)
+	w.instance(-1) // its block is safe
+	w.pass(10 * time.Minute)
+	p, err := w.store.Payment(t.Context(), p.ID)
+	if err != nil || !p.Final {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	e := idleEngine(closing{w.store, cancel}, Settings{
+		Payees:  []*Payee{{Network: sepolia, PayTo: refundSeller, Settler: w.bank}},
+		Refunds: &Refunds{Signer: func(context.Context) (refund.Signer, error) { return w.wallet, nil }},
+	})
+	if next := e.reconcileOne(ctx, p, nil); next != 0 || ctx.Err() == nil {
+		t.Errorf("others look at it in %s", next)
+	}
+	e.background.Wait()
+	if w.bank.transfers != 1 {
+		t.Errorf("%d transfers", w.bank.transfers)
 	}
 }

@@ -135,7 +135,7 @@ func (e *Engine) reconcileOne(ctx context.Context, p ledger.Payment, out *settle
 		e.log(p.ID).Warn("a payment could not be reconciled; it is tried again", slog.Any("error", err))
 	}
 	switch {
-	case !q.Open():
+	case next <= 0 || !q.Open(): // also where the engine closes: who is at a refund goes on with it, and says when to look again
 		return 0
 	case ctx.Err() != nil:
 		return e.current().ReconcileEvery // it was not looked at to the end
