@@ -296,16 +296,19 @@ func (j *judgement) serials(id string) []int {
 	return slices.Compact(list)
 }
 
-// slack is how far the clocks of two processes, and the moments before and after a write, lie apart; and how long it takes
-// an instance to notice that a client has left.
-const slack = 500 * time.Millisecond
+// slack is how far the clocks of two processes, and the moments before and after a write, lie apart. noticing is how long it takes
+// an instance to notice that a client has left, on a busy machine.
+const (
+	slack    = 500 * time.Millisecond
+	noticing = 3 * time.Second
+)
 
 // brokeOff names the intent for which p was delivered, if its client was still there when the upstream was asked, and its
 // connection broke before it had the answer.
 func (j *judgement) brokeOff(p *ledger.Payment) string {
 	for _, f := range j.routed[p.ID] {
 		for _, a := range j.byIntent[f.intent] {
-			if a.broken() && !a.Start.After(p.DeliveredAt.Add(slack)) && !a.End.Before(f.at.Add(-slack)) {
+			if a.broken() && !a.Start.After(p.DeliveredAt.Add(slack)) && !a.End.Before(f.at.Add(-noticing)) {
 				return f.intent
 			}
 		}
