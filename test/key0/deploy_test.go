@@ -92,9 +92,9 @@ func deploy(t *testing.T, store ...string) *deployment {
 		append(os.Environ(), store...), envCommand+"=1", "HOME="+d.Dir, "XDG_CONFIG_HOME="+d.Dir, "XDG_DATA_HOME="+d.Dir, "CADDY_ADMIN="+rig.FreeAddr(t),
 		"KEY0_NETWORK=testnet", "KEY0_WALLET_ADDRESS="+rig.PayTo.Hex(), "RPC_URL_OVERRIDE="+chain.URL(), "AGENT_URL=http://"+d.Addr,
 		fmt.Sprintf("GAS_WALLET_PRIVATE_KEY=0x%x", rig.GasKey()), "KEY0_WALLET_PRIVATE_KEY="+refundKey(), "AGENT_NAME=Weather Agent",
-		"ISSUE_TOKEN_API="+d.issuer.URL+"/internal/issue-token", "ISSUE_TOKEN_API_SECRET="+issuerSecret, "TOKEN_ISSUE_TIMEOUT_MS=10000", "TOKEN_ISSUE_RETRIES=1",
+		"ISSUE_TOKEN_API="+d.issuer.URL+"/internal/issue-token", "ISSUE_TOKEN_API_SECRET="+issuerSecret, "TOKEN_ISSUE_TIMEOUT_MS=2000", "TOKEN_ISSUE_RETRIES=1",
 		"PLANS="+plans, "ROUTES="+string(routes), "PROXY_TO_BASE_URL=http://"+d.Upstream.Addr(), "KEY0_PROXY_SECRET="+proxySecret,
-		"REFUND_INTERVAL_MS=1000", "REFUND_MIN_AGE_MS=3000", "REFUND_BATCH_SIZE=5",
+		"REFUND_INTERVAL_MS=1000", "REFUND_MIN_AGE_MS=6000", "REFUND_BATCH_SIZE=5",
 	)
 	cmd.Stdout, cmd.Stderr = d.log, d.log
 	if err := cmd.Start(); err != nil {
