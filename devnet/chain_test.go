@@ -267,7 +267,7 @@ func TestCommitTakesAllThatWaits(t *testing.T) {
 	r := start(t, devnet.Options{})
 	r.chain.Stall()
 	sender := devnet.Developer(0)
-	const rounds, each = 100, 10
+	const rounds, each = 40, 10
 	for round := range uint64(rounds) {
 		var last *types.Transaction
 		for i := range uint64(each) {
